@@ -1,0 +1,52 @@
+"""Self-supervised image representation learning by guided stop-gradient."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use: `import stopgrad` and the command line's help and error messages do without torch.
+_HOME = {
+    "pretrain": "stopgrad.train.pretrain",
+    "Run": "stopgrad.train.pretrain",
+    "load_encoder": "stopgrad.encoder.load",
+    "Encoder": "stopgrad.encoder.embed",
+    "GuidedStopGradientLoss": "stopgrad.objective.guided",
+    "choose_partners": "stopgrad.objective.guided",
+    "random_permutation": "stopgrad.objective.guided",
+    "negative_cosine": "stopgrad.objective.cosine",
+    "knn_predict": "stopgrad.metrics.accuracy",
+}
+
+__all__ = [
+    "Encoder",
+    "GuidedStopGradientLoss",
+    "Run",
+    "__version__",
+    "choose_partners",
+    "knn_predict",
+    "load_encoder",
+    "negative_cosine",
+    "pretrain",
+    "random_permutation",
+]
+
+if TYPE_CHECKING:
+    from stopgrad.encoder.embed import Encoder
+    from stopgrad.encoder.load import load_encoder
+    from stopgrad.metrics.accuracy import knn_predict
+    from stopgrad.objective.cosine import negative_cosine
+    from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
+    from stopgrad.train.pretrain import Run, pretrain
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stopgrad' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

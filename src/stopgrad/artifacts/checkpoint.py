@@ -1,0 +1,117 @@
+"""Checkpoints: nested state in one safetensors file, written atomically, verified when read, nothing unpickled.
+
+Tensors keep their place in the nesting as their name; everything else goes as JSON into the header.
+"""
+
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stopgrad.errors import CheckpointError
+
+FORMAT = "stopgrad-checkpoint-1"
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call `write(temporary_path)`, then put the file in place: a reader sees the old one or the new, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers, strings and None.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; an earlier file of that name is untouched.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _take_tensors(state, "", tensors)
+    header = {"format": FORMAT, "state": json.dumps(skeleton), "crc32": _checksum(tensors)}
+    try:
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be written: {error}. Earlier checkpoints are intact.") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, tensors on the CPU.
+
+    Raises:
+        CheckpointError: not a checkpoint of ours, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}.") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of this program (format {header.get('format')!r}).")
+    if header.get("crc32") != _checksum(tensors):
+        raise CheckpointError(f"{path} is damaged: its checksum does not agree.")
+    state = _put_tensors(json.loads(header["state"]), tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The name of a step's checkpoint."""
+    return folder / f"step-{step:08d}.ckpt"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first."""
+    found = [(int(m[1]), p) for p in folder.glob("step-*.ckpt") if (m := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """The value with each tensor replaced by a mark, the tensors gathered by their place."""
+    if isinstance(value, Tensor):
+        # Cloned: shared memory is refused by the format, and a view would drag its whole storage along.
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"__tensor__": name}
+    if isinstance(value, dict):
+        # JSON has no whole-number keys; the optimizer's state has.
+        pairs = [[k, _take_tensors(v, f"{name}/{k}" if name else str(k), tensors)] for k, v in value.items()]
+        return {"__dict__": pairs}
+    if isinstance(value, (list, tuple)):
+        return [_take_tensors(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name}: a checkpoint holds no {type(value).__name__}")
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {k: _put_tensors(v, tensors) for k, v in value["__dict__"]}
+    if isinstance(value, list):
+        return [_put_tensors(v, tensors) for v in value]
+    return value
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    crc = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode(), crc)
+        if tensor.numel():
+            crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"

@@ -1,0 +1,172 @@
+"""The run folder: the one place that knows its file names."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stopgrad.artifacts.checkpoint import checkpoint_path, checkpoints_in, load_checkpoint, save_checkpoint, write_atomically
+from stopgrad.config import Config, from_toml, to_toml
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.recipes import base_config
+
+_VERSIONED = ("stopgrad", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+class RunDir:
+    """A run folder.
+
+    Args:
+        path: the folder; made by `create`, not here.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.config_file = self.path / "config.toml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.summary_file = self.path / "summary.json"
+        self.encoder_file = self.path / "encoder.safetensors"
+        self.encoder_spec_file = self.path / "encoder.json"
+        self.checkpoint_dir = self.path / "checkpoints"
+        self.tensorboard_dir = self.path / "tensorboard"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config_file.is_file()
+
+    def check_free(self, *, overwrite: bool = False) -> None:
+        """Raise `ConfigError` if the folder holds a run or other files and `overwrite` is not set."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file: name another folder.")
+        if not overwrite and self.path.is_dir() and any(self.path.iterdir()):
+            if self.is_run:
+                raise ConfigError(f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew.")
+            raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
+
+    def create(self, *, overwrite: bool = False) -> None:
+        """Make the folder ready for a new run; with `overwrite`, an earlier run's own files go, foreign ones stay.
+
+        Raises:
+            ConfigError: the folder is taken, or cannot be made.
+        """
+        self.check_free(overwrite=overwrite)
+        try:
+            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run folder {self.path} cannot be made: {error.strerror}.") from error
+        self._remove_own_files()
+
+    def _remove_own_files(self) -> None:
+        for file in (self.config_file, self.metrics_file, self.summary_file, self.encoder_file,
+                     self.encoder_spec_file, self.path / "environment.json", self.path / "report.html",
+                     *checkpoints_in(self.checkpoint_dir), *self.tensorboard_dir.glob("events.out.tfevents.*")):  # fmt: skip
+            file.unlink(missing_ok=True)
+
+    def write_config(self, config: Config) -> None:
+        """Write config.toml."""
+        write_atomically(self.config_file, lambda path: path.write_text(to_toml(config), encoding="utf-8"))
+
+    def read_config(self) -> Config:
+        """The config the run was begun with."""
+        recipe, settings = from_toml(self.config_file)
+        return base_config(recipe).replace(**settings)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file into the folder."""
+        text = json.dumps(content, indent=2, allow_nan=True) + "\n"
+        write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def read_summary(self) -> dict[str, Any]:
+        """What summary.json says."""
+        summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
+        return summary
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with open(self.metrics_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without one that was cut off in writing."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = []
+        for text in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+        return lines
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the lines of steps that will be taken again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.metrics_file, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def save_checkpoint(self, step: int, state: dict[str, Any], *, keep: int) -> None:
+        """Write a step's checkpoint, then delete all but the newest `keep`."""
+        save_checkpoint(checkpoint_path(self.checkpoint_dir, step), state)
+        for path in checkpoints_in(self.checkpoint_dir)[keep:]:
+            path.unlink(missing_ok=True)
+
+    def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest checkpoint that can be read, or None, and what was wrong with newer ones."""
+        problems = []
+        for path in checkpoints_in(self.checkpoint_dir):
+            try:
+                return load_checkpoint(path), problems
+            except CheckpointError as error:
+                problems.append(str(error))
+        return None, problems
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Versions, machine and command, for environment.json."""
+    versions = {}
+    for package in _VERSIONED:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    cuda = device.type == "cuda"
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name() if device.type == "cpu" else device.type,
+        "device_type": device.type,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count(),
+        "platform": platform.platform(),
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """Revision of the program's source, where it runs from a checkout."""
+    source = Path(__file__).parent
+    try:
+        top = subprocess.run(["git", "-C", source, "rev-parse", "--show-toplevel"], capture_output=True, text=True, timeout=5, check=True)
+        # An installed copy may lie inside somebody else's repository.
+        if not (Path(top.stdout.strip()) / "src" / "stopgrad").is_dir():
+            return None
+        revision = subprocess.run(["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=5, check=True)
+        return revision.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

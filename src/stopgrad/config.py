@@ -1,0 +1,304 @@
+"""Every setting of a run: frozen dataclasses, checked on construction, in and out of TOML.
+
+The sections order the TOML file; the setting names are unique across sections, so that a flag, a keyword
+argument and a TOML key are the same word.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from stopgrad.errors import ConfigError, did_you_mean
+
+# Kept here as literals so that a misspelt name is caught without importing torch; a test holds them
+# against METHODS and GUIDES.
+METHOD_NAMES = ("simsiam", "byol")
+GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
+PARTNERED_GUIDES = ("nearest_views", "farthest_views")
+
+
+def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), low: float | None = None,
+             high: float | None = None) -> Any:  # fmt: skip
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, and how it is read."""
+
+    path: str = _setting("", "folder, parquet file or folder of them; empty: scikit-learn's digits")
+    image_size: int = _setting(32, "side in pixels of the views the network sees", low=4)
+    holdout: int = _setting(0, "training images kept out of training and used as k-NN queries in place of the "
+                            "test split (for choosing settings)", low=0)  # fmt: skip
+    workers: int = _setting(0, "threads that decode and crop; 0: one per core", low=0)
+    memory_gb: float = _setting(4.0, "decoded images are held in memory up to this size, else decoded anew "
+                                "every epoch", low=0.0)  # fmt: skip
+    strict: bool = _setting(False, "refuse a data set with unreadable files instead of skipping them")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How an image becomes a view; every parameter is drawn anew for every image and view."""
+
+    geometry: str = _setting("resized_crop", "resized_crop: random area and aspect, resized; affine: small "
+                             "rotation, scale and shift of the whole image", choices=("resized_crop", "affine"))  # fmt: skip
+    crop_scale_min: float = _setting(0.2, "smallest crop, as a share of the image's area", low=0.01, high=1.0)
+    crop_scale_max: float = _setting(1.0, "largest crop, as a share of the image's area", low=0.01, high=1.0)
+    rotation_degrees: float = _setting(15.0, "affine: largest rotation either way", low=0.0, high=180.0)
+    zoom: float = _setting(0.2, "affine: largest change of scale either way, as a share", low=0.0, high=0.9)
+    shift: float = _setting(0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0)
+    flip_probability: float = _setting(0.5, "horizontal flip", low=0.0, high=1.0)
+    jitter_probability: float = _setting(0.8, "colour jitter", low=0.0, high=1.0)
+    jitter_form: str = _setting("exact", "exact: torchvision's four steps in random order; single_affine: one "
+                                "affine map of the colours, faster and approximate", choices=("exact", "single_affine"))  # fmt: skip
+    brightness: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
+    contrast: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
+    saturation: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
+    hue: float = _setting(0.1, "colour jitter: shift within +- this share of the circle", low=0.0, high=0.5)
+    gray_probability: float = _setting(0.2, "conversion to grey", low=0.0, high=1.0)
+    blur_probability: float = _setting(0.0, "Gaussian blur", low=0.0, high=1.0)
+    blur_sigma_min: float = _setting(0.1, "Gaussian blur: smallest sigma, pixels", low=0.01)
+    blur_sigma_max: float = _setting(2.0, "Gaussian blur: largest sigma, pixels", low=0.01)
+    mean: tuple[float, float, float] = _setting((0.485, 0.456, 0.406), "channel means, of pixels in 0..1")
+    std: tuple[float, float, float] = _setting((0.229, 0.224, 0.225), "channel deviations, of pixels in 0..1")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Backbone and heads."""
+
+    backbone: str = _setting("resnet18", "a timm model name, or one of our small ResNets")
+    stem: str = _setting("standard", "standard: the backbone's own; small: 3x3 convolution without max-pool, "
+                         "stride 1 (ResNets, images of 64 pixels and less); small_stride2: the same at stride 2",
+                         choices=("standard", "small", "small_stride2"))  # fmt: skip
+    init: str = _setting("random", "random; pretrained: timm's weights; or a run folder, a .ckpt or an "
+                         "encoder.safetensors to start the backbone from")  # fmt: skip
+    projector_layers: int = _setting(2, "layers of the projector", low=1)
+    projector_width: int = _setting(2048, "hidden width of the projector; 0: the backbone's", low=0)
+    projection_dim: int = _setting(2048, "dimensions of a projection", low=1)
+    predictor: bool = _setting(True, "with a predictor on the source branch, or without")
+    predictor_width: int = _setting(512, "hidden width of the predictor", low=1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Where targets come from, and which views carry the gradient."""
+
+    method: str = _setting("simsiam", "simsiam: targets from the online encoder; byol: from its moving average",
+                           choices=METHOD_NAMES)  # fmt: skip
+    guide: str = _setting("nearest_views", "how each image's source view is chosen", choices=GUIDE_NAMES)
+    views: int = _setting(2, "views an image and step: 2, or the authors' 4", choices=(2, 4))
+    partners: str = _setting("auto", "which image is whose reference. mutual: a perfect matching; derangement: a "
+                             "permutation without fixed points; permutation: the authors' plain one; auto: mutual "
+                             "for 2 views, derangement for 4",
+                             choices=("auto", "mutual", "derangement", "permutation"))  # fmt: skip
+    ema_momentum: float = _setting(0.99, "byol: momentum of the moving average", low=0.0, high=1.0)
+    ema_schedule: str = _setting("constant", "byol: constant, or cosine: rising to 1",
+                                 choices=("constant", "cosine"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimizer and schedule."""
+
+    optimizer: str = _setting("sgd", "sgd with momentum, or adamw", choices=("sgd", "adamw"))
+    lr: float = _setting(0.03, "peak learning rate for a batch of 256; scaled by batch_size / 256", low=0.0)
+    momentum: float = _setting(0.9, "sgd: momentum", low=0.0, high=0.999)
+    weight_decay: float = _setting(5e-4, "weight decay, on all weights as in the SimSiam paper", low=0.0)
+    lr_schedule: str = _setting("cosine", "cosine: every step; cosine_per_epoch: the authors'; constant",
+                                choices=("cosine", "cosine_per_epoch", "constant"))  # fmt: skip
+    warmup_epochs: float = _setting(0.0, "linear warm-up of the learning rate", low=0.0)
+    predictor_lr_fixed: bool = _setting(False, "hold the predictor's learning rate at its peak")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Length, machine and safety of a run."""
+
+    epochs: int = _setting(100, "passes over the training images", low=1)
+    steps: int = _setting(0, "optimizer steps; 0: as many as the epochs take", low=0)
+    batch_size: int = _setting(256, "images a step, over all devices", low=2)
+    seed: int = _setting(0, "every random draw of the run follows from it", low=0)
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    devices: int = _setting(1, "processes to train on, one device each", low=1)
+    precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
+                              choices=("auto", "fp32", "bf16"))  # fmt: skip
+    checkpoint_every_steps: int = _setting(0, "0: about every tenth of the run, and never rarer than an epoch "
+                                           "of 2,000 steps", low=0)  # fmt: skip
+    checkpoint_keep: int = _setting(2, "checkpoints kept, the newest", low=1)
+    log_every_steps: int = _setting(0, "steps a line of metrics.jsonl; 0: chosen by the run's length", low=0)
+    time_limit_seconds: float = _setting(0.0, "stop after this much training, saved; 0: no limit", low=0.0)
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What is measured while training; none of it reaches the loss."""
+
+    monitor_every_epochs: int = _setting(0, "0: about ten times a run; the end is always measured", low=0)
+    monitor_images: int = _setting(5000, "most images a monitor embeds while training (bank and queries); the "
+                                   "end uses all", low=16)  # fmt: skip
+    knn_k: int = _setting(200, "neighbours that vote", low=1)
+    knn_temperature: float = _setting(0.2, "temperature of the vote", low=1e-3)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, by section."""
+
+    recipe: str = ""
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    objective: Objective = Objective()
+    optimization: Optimization = Optimization()
+    training: Training = Training()
+    monitoring: Monitoring = Monitoring()
+
+    def __post_init__(self) -> None:
+        for name, value in self.flat().items():
+            _check(name, value)
+        _check_together(self)
+
+    def flat(self) -> dict[str, Any]:
+        """The settings by their unique names."""
+        return {name: getattr(getattr(self, section), name) for name, section in SECTION_OF.items()}
+
+    def replace(self, **settings: Any) -> "Config":
+        """A copy with some settings changed, by their unique names.
+
+        Raises `ConfigError` for an unknown name, a wrong type or a value out of range.
+        """
+        check_names(settings)
+        changed: dict[str, Any] = {}
+        for section in SECTIONS:
+            own = {n: _coerce(n, v) for n, v in settings.items() if SECTION_OF[n] == section}
+            changed[section] = dataclasses.replace(getattr(self, section), **own)
+        return Config(recipe=self.recipe, **changed)
+
+
+SECTIONS: Mapping[str, type] = MappingProxyType(
+    {f.name: f.default.__class__ for f in fields(Config) if f.name != "recipe"}
+)
+SETTINGS: Mapping[str, "dataclasses.Field[Any]"] = MappingProxyType(
+    {f.name: f for section in SECTIONS.values() for f in fields(section)}
+)
+SECTION_OF: Mapping[str, str] = MappingProxyType(
+    {f.name: name for name, section in SECTIONS.items() for f in fields(section)}
+)
+
+
+def check_names(settings: Iterable[str]) -> None:
+    """Raise `ConfigError` for a name that is no setting, with the nearest that is."""
+    for name in settings:
+        if name not in SETTINGS:
+            raise ConfigError(f"unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
+
+
+def _coerce(name: str, value: Any) -> Any:
+    """Whole numbers where floats are meant, lists where tuples are; anything else as it is."""
+    wanted = SETTINGS[name].type
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, list):
+        return tuple(float(v) if isinstance(v, int) else v for v in value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _check(name: str, value: Any) -> None:
+    setting = SETTINGS[name]
+    choices, low, high = (setting.metadata[key] for key in ("choices", "low", "high"))
+    if setting.type in (str, int, float, bool):
+        if type(value) is not setting.type:
+            raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")  # type: ignore[union-attr]
+    elif not (isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, float) for v in value)):
+        raise ConfigError(f"{name} = {value!r}: needs three numbers.")
+    if choices and value not in choices:
+        hint = did_you_mean(value, choices) if isinstance(value, str) else f"valid: {choices}."
+        raise ConfigError(f"{name} = {value!r} is unknown: {hint}")
+    # Written so that NaN fails too.
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise ConfigError(f"{name} = {value!r}: must be {bounds}.")
+
+
+def _check_together(config: Config) -> None:
+    aug, objective = config.augmentation, config.objective
+    for low, high in (("crop_scale_min", "crop_scale_max"), ("blur_sigma_min", "blur_sigma_max")):
+        if getattr(aug, low) > getattr(aug, high):
+            raise ConfigError(f"{low} = {getattr(aug, low)} is above {high} = {getattr(aug, high)}.")
+    if min(aug.std) <= 0:
+        raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
+    if objective.guide in PARTNERED_GUIDES and objective.views == 2 and objective.partners not in ("auto", "mutual"):
+        raise ConfigError(
+            f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
+            "use partners = 'mutual', or views = 4."
+        )
+    if config.training.batch_size % config.training.devices:
+        raise ConfigError(
+            f"batch_size = {config.training.batch_size} does not divide among devices = {config.training.devices}."
+        )
+
+
+def without_effect(config: Config, given: Iterable[str]) -> list[str]:
+    """Of the settings a user gave, those the rest of the config leaves without effect, each with the reason."""
+    o, a, t = config.objective, config.augmentation, config.training
+    rules: list[tuple[bool, tuple[str, ...], str]] = [
+        (o.method != "byol", ("ema_momentum", "ema_schedule"), f"method = {o.method!r} has no moving average"),
+        (o.guide not in PARTNERED_GUIDES, ("partners",), f"guide = {o.guide!r} looks at no partner"),
+        (not config.network.predictor, ("predictor_width", "predictor_lr_fixed"), "predictor = false"),
+        (config.network.projector_layers == 1, ("projector_width",), "projector_layers = 1 has no hidden layer"),
+        (config.optimization.optimizer != "sgd", ("momentum",), "optimizer is not sgd"),
+        (config.optimization.lr_schedule == "constant", ("predictor_lr_fixed",), "lr_schedule = 'constant'"),
+        (t.steps > 0, ("epochs",), f"steps = {t.steps} sets the length"),
+        (a.geometry != "affine", ("rotation_degrees", "zoom", "shift"), f"geometry = {a.geometry!r}"),
+        (a.geometry != "resized_crop", ("crop_scale_min", "crop_scale_max"), f"geometry = {a.geometry!r}"),
+        (a.jitter_probability == 0, ("jitter_form", "brightness", "contrast", "saturation", "hue"),
+         "jitter_probability = 0"),
+        (a.blur_probability == 0, ("blur_sigma_min", "blur_sigma_max"), "blur_probability = 0"),
+    ]  # fmt: skip
+    given = set(given)
+    return [f"{n} has no effect: {why}" for off, names, why in rules if off for n in names if n in given]
+
+
+def from_toml(path: str | Path) -> tuple[str | None, dict[str, Any]]:
+    """Read a TOML file -> (its recipe or None, the settings it gives by their unique names).
+
+    Raises `ConfigError` for a file that is not there or not TOML, an unknown section or name.
+    """
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from error
+    recipe = document.pop("recipe", None)
+    if recipe is not None and not isinstance(recipe, str):
+        raise ConfigError(f"config {str(path)!r}: recipe = {recipe!r} must be a name.")
+    settings: dict[str, Any] = {}
+    for section, table in document.items():
+        if section not in SECTIONS:
+            raise ConfigError(f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"config {str(path)!r}: {section!r} must be a table, [{section}].")
+        for name, value in table.items():
+            if name not in SETTINGS:
+                raise ConfigError(f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
+            if SECTION_OF[name] != section:
+                raise ConfigError(f"config {str(path)!r}: {name!r} belongs in [{SECTION_OF[name]}], not [{section}].")
+            settings[name] = value
+    return recipe or None, settings
+
+
+def to_toml(config: Config) -> str:
+    """The whole config as TOML text; `from_toml` of it gives the same config."""
+    import tomli_w
+
+    tables = {section: dataclasses.asdict(getattr(config, section)) for section in SECTIONS}
+    return tomli_w.dumps({"recipe": config.recipe, **tables})

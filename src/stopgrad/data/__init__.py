@@ -1,0 +1,1 @@
+"""From files to views: sources, decoding, and augmentation on the device."""

@@ -1,0 +1,75 @@
+"""From the bytes of a file to upright uint8 RGB."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class UnreadableImageError(Exception):
+    """An image that is empty, truncated, damaged or of no known format; the message says which."""
+
+
+def decode(data: "bytes | np.ndarray | Image.Image", *, shortest: int | None = None) -> np.ndarray:
+    """Decode an image.
+
+    Args:
+        data: an encoded file, a Pillow image, or uint8 pixels `[height, width]`, `[height, width, 1, 3 or 4]`.
+        shortest: an image whose shorter side is longer than this is reduced to it, antialiased; JPEGs are decoded
+            at a reduced scale on the way, which is much faster.
+
+    Returns:
+        uint8 `[height, width, 3]`, RGB, upright (EXIF orientation applied). Alpha is laid over white, 16-bit grey
+        scaled to 8, the first frame taken of an animation.
+
+    Raises:
+        UnreadableImageError: it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images and odd metadata; an image it can decode is readable.
+            warnings.simplefilter("ignore")
+            image = _open(data)
+            if shortest is not None:
+                image.draft(None, (shortest, shortest))
+            image.load()
+            image = _to_rgb(ImageOps.exif_transpose(image))
+            if shortest is not None and min(image.size) > shortest:
+                ratio = shortest / min(image.size)
+                size = (max(shortest, round(image.width * ratio)), max(shortest, round(image.height * ratio)))
+                image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            return np.asarray(image)
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image of a known format") from error
+    # Decoders of damaged files raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+
+def _open(data: "bytes | np.ndarray | Image.Image") -> Image.Image:
+    if isinstance(data, Image.Image):
+        return data.copy()
+    if isinstance(data, bytes):
+        if not data:
+            raise UnreadableImageError("empty file")
+        return Image.open(io.BytesIO(data))
+    if data.dtype != np.uint8 or data.size == 0:
+        raise UnreadableImageError(f"pixels of type {data.dtype} and shape {data.shape}, not uint8")
+    return Image.fromarray(data[..., 0] if data.ndim == 3 and data.shape[2] == 1 else data)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        pixels = np.asarray(image, dtype=np.float64)
+        if image.mode.startswith("I"):
+            scale = 255 / 65535
+        else:
+            scale = 255.0 if pixels.max(initial=0) <= 1 else 1.0
+        image = Image.fromarray(np.round(pixels * scale).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

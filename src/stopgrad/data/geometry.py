@@ -1,0 +1,103 @@
+"""Crops, resizes, blurs and small affine maps of a whole batch, with parameters of its own for every image.
+
+A separable filter is a matrix for the rows and one for the columns. Written so, a batch of different crops is two
+batched matrix products, exact and antialiased, on any device.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Pixels = Float[Tensor, "image 3 height width"]
+
+
+def resize_matrix(start: Tensor, length: Tensor, source: int, size: int) -> Float[Tensor, "image size source"]:
+    """Antialiased linear resampling of `[start, start + length)` to `size` samples, one matrix an image.
+
+    A triangle filter as wide as the shrinkage (and never narrower than linear interpolation), cut off and
+    renormalised at the ends of the interval, as Pillow and `torch.nn.functional.interpolate(antialias=True)` do.
+
+    Args:
+        start, length: `[image]`, in source pixels.
+        source: pixels along the source.
+        size: samples along the result.
+    """
+    start, length = start[:, None, None].float(), length[:, None, None].float()
+    scale = length / size
+    support = scale.clamp(min=1)
+    centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    pixel = torch.arange(source, device=start.device) + 0.5
+    inside = (pixel > start) & (pixel < start + length)
+    weight = (1 - (pixel - centre).abs() / support).clamp(min=0) * inside
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
+    """Gaussian blur along one axis with reflected borders, one matrix an image; the identity where sigma is 0.
+
+    Kernel of a tenth of the side, odd, as in SimCLR (arXiv 2002.05709, appendix A).
+    """
+    radius = max(1, round(size * 0.1) // 2)
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    row = torch.arange(size, device=sigma.device)
+    column = (row[:, None] + offset).abs()
+    column = torch.where(column >= size, 2 * (size - 1) - column, column)
+    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
+    return matrix.scatter_add_(2, column.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
+
+
+def apply_separable(images: Pixels, rows: Tensor, columns: Tensor) -> Pixels:
+    """rows x image x columns^T for every channel of every image."""
+    return torch.matmul(torch.matmul(rows[:, None], images), columns[:, None].transpose(2, 3))
+
+
+def crop_and_resize(images: Pixels, box: Tensor, size: int) -> Pixels:
+    """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`."""
+    height, width = images.shape[2:]
+    rows = resize_matrix(box[:, 0], box[:, 2], height, size)
+    columns = resize_matrix(box[:, 1], box[:, 3], width, size)
+    return apply_separable(images, rows, columns)
+
+
+def gaussian_blur(images: Pixels, sigma: Tensor) -> Pixels:
+    """Blur each image with its own sigma (pixels)."""
+    return apply_separable(images, blur_matrix(sigma, images.shape[2]), blur_matrix(sigma, images.shape[3]))
+
+
+def affine(images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int) -> Pixels:
+    """Rotate (degrees), zoom and shift (down, right; share of the side) each image; black outside, bilinear."""
+    angle = rotation * (math.pi / 180)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    # The map from result to source coordinates, both -1..1: undo the shift, then rotation and zoom.
+    move_y, move_x = 2 * shift[:, 0], 2 * shift[:, 1]
+    theta = torch.stack(
+        [
+            torch.stack([cos, -sin, -(cos * move_x - sin * move_y)], dim=1),
+            torch.stack([sin, cos, -(sin * move_x + cos * move_y)], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def resize_shorter(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tensor, "image 3 _ _"]:
+    """Resize so that the shorter side has `size` pixels, antialiased."""
+    height, width = image.shape[2:]
+    shorter = min(height, width)
+    if shorter == size:
+        return image
+    target = [max(size, round(height * size / shorter)), max(size, round(width * size / shorter))]
+    return F.interpolate(image, size=target, mode="bilinear", antialias=True, align_corners=False)
+
+
+def centre_crop(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tensor, "image 3 size size"]:
+    """Cut the central square of `size` pixels."""
+    height, width = image.shape[2:]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[:, :, top : top + size, left : left + size]

@@ -1,0 +1,171 @@
+"""Batches in an order that is a function of the seed, ready for the device.
+
+Where a run stands is the number of steps it has taken: batch `step` is the same whether the run came there in one
+go or was interrupted, and whatever was prefetched is forgotten without loss.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stopgrad.config import Config
+from stopgrad.data import augment
+from stopgrad.data.draws import ViewDraws, draw_view
+from stopgrad.data.store import ImageStore
+from stopgrad.distributed import Rank
+from stopgrad.errors import DataError
+
+_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, before the part of augmentation that runs on the device."""
+
+    step: int
+    epoch: int
+    draws: list[ViewDraws]
+    """One for each view."""
+    whole: Tensor | None
+    """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
+    crops: list[Tensor] | None
+    """For each view uint8 `[image, 3, size, size]`."""
+
+    def __len__(self) -> int:
+        return len(self.draws[0].flip)
+
+
+class Loader:
+    """The training images in random order, epoch after epoch, without the remainder of each epoch.
+
+    Args:
+        store: the images.
+        config: batch size, seed, views, augmentation, workers.
+        rank: which share of each batch is this process's.
+    """
+
+    def __init__(self, store: ImageStore, config: Config, rank: Rank) -> None:
+        self.store, self.config, self.rank = store, config, rank
+        share = min(config.training.batch_size, len(store)) // rank.world
+        self.batch_size = share * rank.world
+        self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
+
+    def indices(self, step: int) -> np.ndarray:
+        """Positions in the store of this process's images of one step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _order(self.config.training.seed, epoch, len(self.store))
+        whole = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return whole[self.rank.index :: self.rank.world]
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""
+        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
+        ended = threading.Event()
+
+        def put(item: Batch | BaseException | None) -> None:
+            while not ended.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def prepare() -> None:
+            try:
+                with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
+                    for step in range(start, stop):
+                        put(self._prepare(step, pool))
+                        if ended.is_set():
+                            return
+                put(None)
+            except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+                put(error)
+
+        thread = threading.Thread(target=prepare, name="stopgrad-loader", daemon=True)
+        thread.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+            thread.join()
+
+    def views(self, batch: Batch, device: torch.device) -> Tensor:
+        """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
+
+        Each view lies channels-last in memory.
+        """
+        a, size = self.config.augmentation, self.config.data.image_size
+        whole = None if batch.whole is None else batch.whole.to(device, non_blocking=True)
+        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(0, 1, 4, 2, 3)
+        for view, draws in enumerate(batch.draws):
+            if whole is not None:
+                pixels = augment.cut(whole, draws, a, size)
+            else:
+                assert batch.crops is not None
+                pixels = augment.to_unit(batch.crops[view].to(device, non_blocking=True))
+            views[view] = augment.normalise(augment.recolour(pixels, draws, a), a.mean, a.std)
+        return views
+
+    def _prepare(self, step: int, pool: ThreadPoolExecutor) -> Batch:
+        epoch = step // self.steps_per_epoch
+        positions = self.indices(step)
+        if self.store.stacked is not None:
+            whole = self.store.stacked[torch.from_numpy(positions)]
+            size = np.array(self.store.stacked.shape[2:])
+            draws = self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2)))
+            return Batch(step, epoch, draws, whole, None)
+        images = list(pool.map(self.store.pixels, positions))
+        readable = [i for i, image in enumerate(images) if image is not None]
+        if len(readable) < 2:
+            raise DataError(
+                f"step {step}: only {len(readable)} of {len(images)} images of a batch can be read; "
+                f"{len(self.store.skipped)} unreadable so far. Remove them, or use a larger batch."
+            )
+        positions, images = positions[readable], [images[i] for i in readable]
+        sizes = np.array([image.shape[:2] for image in images]).reshape(-1, 2)
+        draws = self._draw(epoch, positions, sizes)
+        if self.config.augmentation.geometry == "affine":
+            size = self.config.data.image_size
+            whole = torch.cat([augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images])
+            return Batch(step, epoch, draws, whole, None)
+        crops = [
+            torch.stack(list(pool.map(self._crop, images, drawn.box)))
+            for drawn in draws
+        ]  # fmt: skip
+        return Batch(step, epoch, draws, None, crops)
+
+    def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> list[ViewDraws]:
+        images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
+        return [
+            draw_view(self.config.augmentation, seed=self.config.training.seed, epoch=epoch, images=images, view=view,
+                      sizes=sizes)
+            for view in range(self.config.objective.views)
+        ]  # fmt: skip
+
+    def _crop(self, image: np.ndarray, box: np.ndarray) -> Tensor:
+        """Cut and resize, antialiased, in a worker thread: images of different sizes make no batch before."""
+        top, left, height, width = box.tolist()
+        size = self.config.data.image_size
+        cut = Image.fromarray(image[top : top + height, left : left + width])
+        resized = cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return _tensor(np.array(resized))
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)

@@ -1,0 +1,79 @@
+"""Images as evaluation and use see them: no augmentation."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from stopgrad.data import augment
+from stopgrad.data.decode import decode
+from stopgrad.data.store import ImageStore
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """An image as the backbone takes it: shorter side to `resize`, the centre of `size` pixels, normalised.
+
+    Called with a Pillow image, an encoded file's bytes or uint8 pixels (`[height, width, 3]` as an array, `[3, height,
+    width]` as a tensor), it returns float32 `[3, size, size]`.
+    """
+
+    resize: int
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def shortest(self) -> int:
+        """The shorter side that images may be reduced to beforehand: enough for the resize's own filter to decide."""
+        return 2 * self.resize
+
+    def __call__(self, image: "bytes | np.ndarray | Image.Image | Tensor") -> Float[Tensor, "3 size size"]:
+        """Preprocess one image.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded.
+            ValueError: a tensor of another type or shape.
+        """
+        if not isinstance(image, Tensor):
+            image = torch.from_numpy(decode(image, shortest=self.shortest).copy()).permute(2, 0, 1)
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"a tensor image must be uint8 [3, height, width], not {image.dtype} {tuple(image.shape)}.")
+        return self.batch(image[None])[0]
+
+    def batch(self, images: Tensor) -> Float[Tensor, "image 3 size size"]:
+        """Preprocess uint8 images `[image, 3, height, width]` of one size."""
+        return augment.normalise(augment.fit(images, self.resize, self.size), self.mean, self.std)
+
+
+def plain_batches(
+    store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None = None, *, batch_size: int = 256,
+    workers: int = 0,
+) -> Iterator[tuple[list[int], Float[Tensor, "image 3 size size"]]]:  # fmt: skip
+    """Preprocessed images in order, on the CPU, with their positions; those that turn out unreadable are left out."""
+    chosen = list(range(len(store))) if positions is None else list(positions)
+
+    def prepare(position: int) -> Tensor | None:
+        pixels = store.pixels(position)
+        return None if pixels is None else preprocess(pixels)
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            if store.stacked is not None:
+                yield part, preprocess.batch(store.stacked[torch.tensor(part)])
+                continue
+            made = [(p, image) for p, image in zip(part, pool.map(prepare, part), strict=True) if image is not None]
+            if made:
+                yield [p for p, _ in made], torch.stack([image for _, image in made])
+
+
+def eval_resize(image_size: int) -> int:
+    """Shorter side before the centre crop: the usual 256 for 224; small images are used whole."""
+    return image_size if image_size <= 64 else round(image_size * 256 / 224)

@@ -1,0 +1,75 @@
+"""Images to features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stopgrad.data.preprocess import Preprocess, plain_batches
+from stopgrad.data.sources import ArraySource, FileSource, ImageSource, ListSource, open_images
+from stopgrad.data.store import ImageStore
+from stopgrad.errors import DataError
+from stopgrad.hardware import choose_device
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A trained backbone with its preprocessing."""
+
+    backbone: nn.Module
+    """Normalised images `[image, 3, size, size]` to pooled features `[image, dim]`."""
+    preprocess: Preprocess
+
+    def embed(self, images: Any, batch_size: int = 256, device: str = "auto") -> Float[Tensor, "image dim"]:
+        """Pooled backbone features, in float32, not normalised.
+
+        Args:
+            images: a folder, an image file or a parquet file (of a data set with splits, the training split); an
+                `ImageSource`; a sequence of paths, Pillow images or uint8 arrays `[height, width, 3]`; or uint8
+                pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
+            batch_size: images a forward pass.
+            device: as the setting `device`.
+
+        Returns:
+            float32 `[image, dim]` on the CPU, in the order of the images.
+
+        Raises:
+            DataError: there are no images, or one cannot be read; the message names it.
+            ValueError: pixels of another shape.
+        """
+        source = _as_source(images)
+        if len(source) == 0:
+            raise DataError("no images to embed.")
+        place = choose_device(device)
+        backbone = self.backbone.eval().to(place)
+        store = ImageStore(source, self.preprocess.shortest, kept=list(range(len(source))), strict=True)
+        features = []
+        with torch.inference_mode():
+            for _, batch in plain_batches(store, self.preprocess, batch_size=batch_size):
+                features.append(backbone(batch.to(place, memory_format=torch.channels_last)).float().cpu())
+        return torch.cat(features)
+
+
+def _as_source(images: Any) -> ImageSource:
+    if isinstance(images, (str, Path)):
+        path = Path(images).expanduser()
+        return FileSource([path]) if path.is_file() and path.suffix != ".parquet" else open_images(path).train
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"a tensor of shape {tuple(images.shape)}: needs [image, 3, height, width].")
+        return ArraySource(images.cpu().permute(0, 2, 3, 1).numpy())
+    if isinstance(images, np.ndarray):
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"an array of shape {images.shape}: needs [image, height, width, 3].")
+        return ArraySource(images)
+    if isinstance(images, Sequence):
+        if images and all(isinstance(image, (str, Path)) for image in images):
+            return FileSource([Path(image) for image in images])
+        return ListSource(images)
+    source: ImageSource = images
+    return source

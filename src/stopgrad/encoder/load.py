@@ -1,0 +1,119 @@
+"""The trained backbone with its preprocessing: how it is saved, and how it comes back."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from stopgrad.artifacts.checkpoint import load_checkpoint, write_atomically
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.data.preprocess import Preprocess, eval_resize
+from stopgrad.encoder.embed import Encoder
+from stopgrad.errors import CheckpointError
+from stopgrad.nets.backbones import build_backbone
+from stopgrad.recipes import base_config
+
+FORMAT = "stopgrad-encoder-1"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What encoder.json holds: all that is needed beside the weights."""
+
+    backbone: str
+    stem: str
+    num_features: int
+    image_size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    format: str = FORMAT
+
+    def preprocess(self) -> Preprocess:
+        """The preprocessing described."""
+        return Preprocess(self.resize, self.image_size, self.mean, self.std)
+
+
+def spec_of(config: Config, num_features: int) -> EncoderSpec:
+    """The spec of a run's backbone."""
+    size = config.data.image_size
+    return EncoderSpec(
+        backbone=config.network.backbone, stem=config.network.stem, num_features=num_features, image_size=size,
+        resize=eval_resize(size), mean=config.augmentation.mean, std=config.augmentation.std,
+    )  # fmt: skip
+
+
+def save_encoder(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
+    """Write encoder.safetensors and encoder.json."""
+    weights = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
+    write_atomically(run.encoder_file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    run.write_json(run.encoder_spec_file.name, asdict(spec))
+
+
+def load_encoder(run_or_checkpoint: str | Path) -> Encoder:
+    """Load a trained backbone.
+
+    Args:
+        run_or_checkpoint: a run folder, finished or not (then its newest checkpoint is taken), a `.ckpt` of one, or
+            an `encoder.safetensors` with its `encoder.json` beside it.
+
+    Returns:
+        The encoder in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or of another kind.
+    """
+    path = Path(run_or_checkpoint).expanduser()
+    if path.is_dir():
+        run = RunDir(path)
+        if run.encoder_file.is_file():
+            return _from_safetensors(run.encoder_file)
+        state, problems = run.newest_checkpoint()
+        if state is None:
+            detail = f" ({'; '.join(problems)})" if problems else ""
+            raise CheckpointError(f"{path} has no encoder.safetensors and no checkpoint yet{detail}.")
+        return _from_state(state)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there: give a run folder, a .ckpt or an encoder.safetensors.")
+    if path.suffix == ".ckpt":
+        return _from_state(load_checkpoint(path))
+    return _from_safetensors(path)
+
+
+def _from_safetensors(path: Path) -> Encoder:
+    try:
+        fields: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if fields.get("format") != FORMAT:
+            raise CheckpointError(f"{path.with_suffix('.json')} is not of format {FORMAT!r}.")
+        spec = EncoderSpec(**fields)
+        weights = load_file(path)
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
+    return _assemble(spec, weights, str(path))
+
+
+def _from_state(state: dict[str, Any]) -> Encoder:
+    config = base_config(None).replace(**state["config"])
+    weights = backbone_weights(state["method"])
+    return _assemble(spec_of(config, 0), weights, "the checkpoint")
+
+
+def backbone_weights(method_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a method's state."""
+    prefix = "encoder.0."
+    return {name.removeprefix(prefix): t for name, t in method_state.items() if name.startswith(prefix)}
+
+
+def _assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Encoder:
+    try:
+        backbone = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+        backbone.load_state_dict(weights)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{origin} does not fit backbone {spec.backbone!r}: {error}") from error
+    return Encoder(backbone.eval().to(memory_format=torch.channels_last), spec.preprocess())

@@ -1,0 +1,43 @@
+"""Every error that is the user's to mend; the command line maps each to an exit code."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class StopgradError(Exception):
+    """Base of the project's own errors: a message that gives the value, the rule and the way out."""
+
+    exit_code = 1
+
+
+class ConfigError(StopgradError, ValueError):
+    """A setting, recipe or flag that cannot be used as given (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(StopgradError):
+    """Images that are missing, unreadable or too few."""
+
+
+class CheckpointError(StopgradError):
+    """A checkpoint or run folder that is damaged, foreign or made by another config."""
+
+
+class NonFiniteLossError(StopgradError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Interrupted(StopgradError):
+    """Training stopped on request (Ctrl-C, SIGTERM, time limit) with everything saved (exit code 3)."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message about an unknown `name`: the nearest valid names, or all of them."""
+    names = sorted(valid)
+    near = get_close_matches(name, names, n=2, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(n) for n in near)}?"
+    return f"valid: {', '.join(names)}."

@@ -1,0 +1,58 @@
+"""What the machine has: device, precision and memory layout."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from stopgrad.errors import ConfigError, did_you_mean
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of a setting; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: no such device, or it is not there.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"device = {name!r} is unknown: {did_you_mean(kind, ('auto', 'cpu', 'cuda', 'mps'))}")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda":
+        index = int(number) if number else local_rank
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device = {name!r} is not there: torch {torch.__version__} sees no CUDA device; use cpu or auto.")
+        if index >= torch.cuda.device_count():
+            raise ConfigError(f"device cuda:{index} is not there: this machine has {torch.cuda.device_count()}.")
+        return torch.device("cuda", index)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device = 'mps' is not there; use cpu or auto.")
+    return torch.device(kind)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` takes bf16 where the hardware computes in it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        # Compute capability 8.0 (Ampere) brought bf16 arithmetic; before, torch emulates it slowly.
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if cpu_computes_bf16() else "fp32"
+    return "fp32"
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AVX-512 BF16 or AMX)."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context that a forward pass runs in."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,1 @@
+"""Measures of a representation: pure functions from tensors to numbers."""

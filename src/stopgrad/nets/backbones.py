@@ -1,0 +1,73 @@
+"""Backbones: timm's, a small-image stem for ResNets, and a few ResNets small enough for a CPU."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+import timm
+from timm.models.resnet import ResNet
+from torch import nn
+
+# timm's ResNet with one basic block a stage. Few channels are slow for their size on a CPU, hence the widths.
+SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "resnet10_16": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
+        "resnet10_32": {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)},
+        "resnet10_64": {"layers": (1, 1, 1, 1), "channels": (64, 128, 256, 512)},
+    }
+)
+STEMS = ("standard", "small", "small_stride2")
+
+
+def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
+    """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
+
+    Args:
+        name: a timm model, or one of `SMALL_RESNETS`.
+        stem: `standard`; `small` (3x3 convolution at stride 1, no max-pool) or `small_stride2` for ResNets.
+        image_size: side of the images, for networks whose shape depends on it.
+        pretrained: with timm's weights (fetched by timm).
+
+    Returns:
+        A module with the attribute `num_features`, its output dimension.
+
+    Raises:
+        ValueError: an unknown name or stem, a stem on a network that is no ResNet, or no weights to be had.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"unknown stem {stem!r}: valid: {', '.join(STEMS)}.")
+    try:
+        if name in SMALL_RESNETS:
+            if pretrained:
+                raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
+            model = timm.create_model("resnet18", num_classes=0, **SMALL_RESNETS[name])
+        elif timm.is_model(name.split(".")[0]):
+            model = timm.create_model(name, num_classes=0, pretrained=pretrained)
+        else:
+            raise ValueError(f"unknown backbone {name!r}: {_nearest(name)}")
+    except RuntimeError as error:
+        # timm's word for an unknown tag, or weights that do not exist.
+        raise ValueError(f"backbone {name!r}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"backbone {name!r}: its weights cannot be fetched: {error}") from error
+    if stem != "standard":
+        _shrink_stem(model, name, stride=1 if stem == "small" else 2)
+    elif hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=image_size)
+    return model
+
+
+def _shrink_stem(model: nn.Module, name: str, stride: int) -> None:
+    if not (isinstance(model, ResNet) and isinstance(model.conv1, nn.Conv2d)):
+        raise ValueError(f"backbone {name!r} has no stem to replace: use stem = 'standard', or a ResNet.")
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, [*SMALL_RESNETS, *timm.list_models()], n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {', '.join(map(repr, near))}?"
+    return f"use a timm model name, or one of {', '.join(SMALL_RESNETS)}."

@@ -1,0 +1,33 @@
+"""Negative cosine similarity with the stop-gradient on the target."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Lift half precisions to float32; float32 and float64 stay as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def negative_cosine(
+    prediction: Float[Tensor, "*image dim"], target: Float[Tensor, "*image dim"]
+) -> Float[Tensor, "*image"]:
+    """Distance D(p, z) = -cos(p, stop_gradient(z)), one value an image.
+
+    Computed in float32 or wider whatever the inputs' precision, also under autocast. No gradient reaches
+    `target`. A zero vector counts as orthogonal to everything.
+
+    Args:
+        prediction: predictor outputs `[..., dim]`; any leading axes.
+        target: projections of the same shape.
+
+    Returns:
+        Values in [-1, 1]; -1 is full agreement.
+
+    Source: SimSiam (arXiv 2011.10566), equation 1.
+    """
+    prediction = F.normalize(at_least_fp32(prediction), dim=-1)
+    target = F.normalize(at_least_fp32(target.detach()), dim=-1)
+    return -(prediction * target).sum(dim=-1)

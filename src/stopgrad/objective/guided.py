@@ -1,0 +1,150 @@
+"""The guided loss, the choice of partners, and both as one module for anybody's training loop."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from stopgrad.objective.cosine import negative_cosine
+from stopgrad.objective.guides import GUIDES, PARTNERED
+
+
+def choose_partners(num_images: int, generator: Generator | None = None, *, mutual: bool = True) -> Int[Tensor, "image"]:
+    """Draw each image's reference image.
+
+    Args:
+        num_images: images of the batch; at least 1, or 2 for `mutual=False`.
+        generator: source of randomness; None takes torch's own.
+        mutual: True draws a perfect matching (`partners[partners] == arange`, one fixed point if `num_images` is
+            odd). False draws a permutation without fixed points: one random cycle through all images.
+
+    Returns:
+        int64 `[image]` on the generator's device.
+
+    Raises:
+        ValueError: too few images.
+    """
+    if num_images < (1 if mutual else 2):
+        raise ValueError(f"{num_images} images: too few to choose partners from.")
+    order = random_permutation(num_images, generator)
+    partners = torch.empty_like(order)
+    if not mutual:
+        partners[order] = order.roll(-1)
+        return partners
+    half = num_images // 2
+    left, right = order[:half], order[half : 2 * half]
+    partners[left], partners[right] = right, left
+    partners[order[2 * half :]] = order[2 * half :]
+    return partners
+
+
+def random_permutation(num_images: int, generator: Generator | None = None) -> Int[Tensor, "image"]:
+    """The authors' own choice of partners: a plain permutation, in which an image may meet itself."""
+    device = generator.device if generator is not None else None
+    return torch.randperm(num_images, generator=generator, device=device)
+
+
+def guided_loss(
+    prediction: Float[Tensor, "image view dim"],
+    target: Float[Tensor, "image view dim"],
+    weights: Float[Tensor, "image view"],
+) -> Float[Tensor, ""]:
+    """Mean over images of the sum over views of weight x D(prediction of the view, target of its pair's other view).
+
+    Args:
+        prediction: predictor outputs, pairs of views (0, 1), (2, 3), ...
+        target: projections; no gradient reaches them.
+        weights: source weights, summing to one an image (over the batch on average, with four views).
+
+    Returns:
+        A float32 scalar in [-1, 1].
+
+    Source: arXiv 2503.09058, section 3; with symmetric weights, SimSiam (arXiv 2011.10566), equation 4.
+    """
+    others = target.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+    return (weights * negative_cosine(prediction, others)).sum(dim=1).mean()
+
+
+class GuidedStopGradientLoss(nn.Module):
+    """Guided stop-gradient as a loss for any training loop.
+
+    Args:
+        guide: `nearest_views` (the paper's), `symmetric`, `random_views` or `farthest_views`.
+        generator: source of partners and coins; None takes torch's own.
+
+    Raises:
+        ValueError: an unknown guide.
+
+    Example::
+
+        criterion = GuidedStopGradientLoss()
+        z1, z2 = projector(backbone(view1)), projector(backbone(view2))
+        p1, p2 = predictor(z1), predictor(z2)
+        loss = criterion(torch.stack([p1, p2], dim=1), torch.stack([z1, z2], dim=1))
+
+    Source: arXiv 2503.09058.
+    """
+
+    def __init__(self, guide: str = "nearest_views", *, generator: Generator | None = None) -> None:
+        super().__init__()
+        if guide not in GUIDES:
+            raise ValueError(f"unknown guide {guide!r}: valid: {', '.join(GUIDES)}.")
+        self.guide = guide
+        self.generator = generator
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "image view dim"],
+        target: Float[Tensor, "image view dim"],
+        partners: Int[Tensor, "image"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch.
+
+        Args:
+            prediction: predictor outputs `[image, view, dim]`.
+            target: projections, of the online or the EMA encoder; detached here.
+            partners: `[image]`; None draws them, for a guide that needs any. Two views take a perfect matching
+                (one fixed point if the number of images is odd), four any permutation: image i's views 0, 1 are
+                held against views 2, 3 of image `partners[i]`, and the loss is the mean over i of
+                1/2 D(image i's source) + 1/2 D(image partners[i]'s source).
+
+        Returns:
+            A float32 scalar in [-1, 1].
+
+        Raises:
+            ValueError: shapes that do not agree, or partners of another kind.
+        """
+        if prediction.shape != target.shape:
+            raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape.")
+        return guided_loss(prediction, target, self.weights(target, partners))
+
+    def weights(
+        self, target: Float[Tensor, "image view dim"], partners: Int[Tensor, "image"] | None = None
+    ) -> Float[Tensor, "image view"]:
+        """The guide's source weights `[image, view]`, without gradient; arguments as for `forward`."""
+        num_images, num_views = target.shape[:2]
+        if self.guide in PARTNERED:
+            if partners is None:
+                partners = choose_partners(num_images, self.generator, mutual=num_views == 2)
+            else:
+                _check_partners(partners, num_images, num_views)
+        return GUIDES[self.guide](target.detach(), partners, self.generator)
+
+    def extra_repr(self) -> str:
+        """Shown when the module is printed."""
+        return f"guide={self.guide!r}"
+
+
+def _check_partners(partners: Tensor, num_images: int, num_views: int) -> None:
+    index = torch.arange(num_images, device=partners.device)
+    if partners.shape != index.shape or partners.is_floating_point():
+        raise ValueError(f"partners of shape {tuple(partners.shape)}: needs {num_images} whole numbers, one an image.")
+    if not torch.equal(partners.sort().values, index):
+        raise ValueError(f"partners must be a permutation of 0..{num_images - 1}.")
+    if num_views == 2:
+        if not torch.equal(partners[partners], index):
+            raise ValueError("two views need mutual partners: partners[partners[i]] == i for every i.")
+        num_alone = int((partners == index).sum())
+        if num_alone != num_images % 2:
+            raise ValueError(
+                f"{num_alone} images are their own partner: a perfect matching of {num_images} leaves {num_images % 2}."
+            )

@@ -1,0 +1,85 @@
+"""Recipes: settings that belong together, each with its claim.
+
+A docstring gives command, hardware, duration and accuracy with seeds and k-NN protocol, or says "not run by us".
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from stopgrad.config import Config
+from stopgrad.errors import ConfigError, did_you_mean
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def digits() -> Config:
+    """scikit-learn's handwritten digits (8x8 pixels) on a CPU: the default where no data is given."""
+    return Config(recipe="digits").replace(
+        image_size=16, geometry="affine", flip_probability=0.0, jitter_probability=0.0, gray_probability=0.0,
+        mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376),
+        backbone="resnet10_32", stem="small_stride2", projector_width=256, projection_dim=256, predictor_width=64,
+        method="byol", guide="nearest_views", lr=0.1, weight_decay=1e-4, batch_size=128, epochs=60,
+        knn_k=20,
+    )  # fmt: skip
+
+
+def cifar10_small() -> Config:
+    """CIFAR-10, or other images of about 32 pixels, on a small machine."""
+    return Config(recipe="cifar10_small").replace(
+        image_size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD,
+        backbone="resnet10_32", stem="small_stride2",
+        method="byol", guide="nearest_views", lr=0.06, weight_decay=5e-4, batch_size=128, epochs=12,
+    )  # fmt: skip
+
+
+def photos_small() -> Config:
+    """A folder of photos on a small machine."""
+    return Config(recipe="photos_small").replace(
+        image_size=64, blur_probability=0.5, blur_sigma_max=1.0,
+        backbone="resnet10_32", projector_width=1024, projection_dim=1024, predictor_width=256,
+        method="byol", guide="nearest_views", lr=0.06, weight_decay=5e-4, batch_size=64, epochs=100, knn_k=20,
+    )  # fmt: skip
+
+
+def cifar10() -> Config:
+    """CIFAR-10 at full scale: ResNet-18 with a 3x3 stem, 200 epochs, by the SimSiam paper's protocol."""
+    return Config(recipe="cifar10").replace(
+        image_size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, backbone="resnet18", stem="small",
+        projector_layers=2, projector_width=2048, projection_dim=2048, predictor_width=512,
+        method="simsiam", guide="nearest_views", lr=0.03, weight_decay=5e-4, batch_size=512, epochs=200,
+    )  # fmt: skip
+
+
+def imagenet() -> Config:
+    """ImageNet with the authors' exact settings: SimSiam + GSG, four views, ResNet-50, 100 epochs."""
+    return Config(recipe="imagenet").replace(
+        image_size=224, blur_probability=0.5, backbone="resnet50",
+        projector_layers=3, projector_width=0, projection_dim=2048, predictor_width=512,
+        method="simsiam", guide="nearest_views", views=4, partners="permutation",
+        lr=0.05, weight_decay=1e-4, lr_schedule="cosine_per_epoch", predictor_lr_fixed=True,
+        batch_size=512, epochs=100,
+    )  # fmt: skip
+
+
+RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
+    {
+        "digits": digits,
+        "cifar10_small": cifar10_small,
+        "photos_small": photos_small,
+        "cifar10": cifar10,
+        "imagenet": imagenet,
+    }
+)
+
+
+def base_config(recipe: str | None) -> Config:
+    """A recipe's config; the bare defaults for None.
+
+    Raises:
+        ConfigError: no recipe of that name.
+    """
+    if not recipe:
+        return Config()
+    if recipe not in RECIPES:
+        raise ConfigError(f"unknown recipe {recipe!r}: {did_you_mean(recipe, RECIPES)}")
+    return RECIPES[recipe]()

@@ -1,0 +1,1 @@
+"""The training path: from a config to a trained backbone."""

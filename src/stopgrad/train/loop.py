@@ -1,0 +1,275 @@
+"""The training loop: steps, the log, monitors, checkpoints, stopping and going on."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.data.loader import Batch, Loader
+from stopgrad.distributed import Rank, any_of, wait_for_all
+from stopgrad.errors import Interrupted, NonFiniteLossError
+from stopgrad.hardware import autocast
+from stopgrad.methods.protocol import Method
+from stopgrad.train.events import EventWriter
+from stopgrad.train.monitor import Monitor
+from stopgrad.train.optim import build_optimizer, lr_factor, peak_lr, set_lr
+from stopgrad.train.reporter import Reporter
+from stopgrad.train.stop import StopRequest
+from stopgrad.train.verdict import find_collapse
+
+
+@dataclass
+class Progress:
+    """How far a run is; all of it is in the checkpoint."""
+
+    step: int = 0
+    """Steps taken."""
+    images_seen: int = 0
+    seconds: float = 0.0
+    """Time in the loop, monitors included, over all sittings."""
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    """Since the last line of the log."""
+    untrained: dict[str, float] = field(default_factory=dict)
+    """The monitor's measurements before the first step."""
+    time_spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    """Seconds by phase."""
+
+
+PHASES = ("loading", "augmentation", "network", "monitoring")
+
+
+class Training:
+    """One run's training, from wherever its checkpoint stands to the end.
+
+    Args:
+        config: the run's.
+        method: on its device, with initial weights.
+        loader: the training images.
+        monitor: what is measured on the way.
+        run: where everything goes.
+        device, precision, rank: what it runs on.
+        reporter, stop: who is told, and who may stop it.
+    """
+
+    def __init__(
+        self, config: Config, method: nn.Module, loader: Loader, monitor: Monitor, run: RunDir, *, device: torch.device,
+        precision: str, rank: Rank, reporter: Reporter, stop: StopRequest,
+    ) -> None:  # fmt: skip
+        self.config, self.loader, self.monitor, self.run_dir = config, loader, monitor, run
+        self.device, self.precision, self.rank, self.reporter, self.stop = device, precision, rank, reporter, stop
+        self.module = method
+        self.method: Method = method  # type: ignore[assignment]
+        self.wrapped: nn.Module = method
+        if rank.world > 1:
+            devices = [device.index] if device.type == "cuda" else None
+            self.wrapped = nn.parallel.DistributedDataParallel(method, device_ids=devices)
+        self.optimizer = build_optimizer(self.method, config)
+        self.peak_lr = peak_lr(config, loader.batch_size)
+        t, per_epoch = config.training, loader.steps_per_epoch
+        self.total_steps = t.steps or t.epochs * per_epoch
+        self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
+        self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
+        epochs = self.total_steps / per_epoch
+        self.monitor_every = per_epoch * (config.monitoring.monitor_every_epochs or max(1, round(epochs / 10)))
+        self.progress = Progress()
+        self.generator = torch.Generator()
+        self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
+        # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
+        self._loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self._window_start = (0, 0.0)
+        self._warned_of: str | None = None
+        self._last_knn = ""
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs."""
+        self._collect_loss()
+        return {
+            "config": self.config.flat(),
+            "recipe": self.config.recipe,
+            "fingerprint": self.loader.store.fingerprint(),
+            "batch_size": self.loader.batch_size,
+            "precision": self.precision,
+            "progress": asdict(self.progress),
+            "method": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up where `state` was saved."""
+        self.module.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: stopped on request, with everything saved.
+            NonFiniteLossError: the loss is no number any more; the last good checkpoint is kept.
+        """
+        if self.rank.leads:
+            self.run_dir.forget_metrics_after(self.progress.step)
+        events = EventWriter(self.run_dir.tensorboard_dir, self.progress.step) if self.rank.leads else None
+        self.module.train()
+        if not self.progress.untrained and self.rank.leads:
+            self.progress.untrained = self._timed("monitoring", lambda: self.monitor.measure(self.module))
+        batches = self.loader.batches(self.progress.step, self.total_steps)
+        self._window_start = (self.progress.step, self._working_time())
+        try:
+            while self.progress.step < self.total_steps:
+                batch = self._timed("loading", lambda: next(batches))
+                views = self._timed("augmentation", lambda: self.loader.views(batch, self.device))
+                lr, diagnostics = self._timed("network", lambda: self._step(batch, views))
+                self._after_step(batch, lr, diagnostics, events)
+        finally:
+            batches.close()
+            if events is not None:
+                events.close()
+
+    def _step(self, batch: Batch, views: Tensor) -> tuple[float, dict[str, Tensor]]:
+        step = self.progress.step
+        seed = int(np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0])
+        self.generator.manual_seed(seed)
+        # For whatever draws inside the network, such as dropout.
+        torch.manual_seed(seed)
+        factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
+        lr = set_lr(self.optimizer, self.peak_lr, factor)
+        self.module.watch = self._is_due(step + 1, self.log_every)
+        with autocast(self.device, self.precision):
+            loss, diagnostics = self.wrapped(views, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._note_loss(loss.detach(), step + 1)
+        self.optimizer.step()
+        self.method.after_step((step + 1) / self.total_steps)
+        return lr, diagnostics
+
+    def _note_loss(self, loss: Tensor, step: int) -> None:
+        """Add to the window and watch for NaN, on the device: nobody waits for it here but on the CPU."""
+        self._loss += loss
+        self._first_bad = torch.where((self._first_bad < 0) & ~loss.isfinite(), step, self._first_bad)
+        if self.device.type == "cpu":
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        bad = int(self._first_bad)
+        if any_of(bad >= 0, self.rank):
+            raise NonFiniteLossError(
+                f"the loss is no longer finite at step {bad if bad >= 0 else self.progress.step}: stopped. The last good "
+                f"checkpoint is kept in {self.run_dir.checkpoint_dir}. Lower the learning rate (lr = "
+                f"{self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32'."
+            )
+
+    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None) -> None:
+        p = self.progress
+        p.step += 1
+        p.images_seen += len(batch) * self.rank.world
+        p.loss_count += 1
+        line: dict[str, Any] = {}
+        measures = p.step % self.monitor_every == 0 or p.step == self.total_steps
+        if self._is_due(p.step, self.log_every) or measures:
+            line = self._log_line(batch, lr, diagnostics)
+        if measures and self.rank.leads:
+            line |= self._measure()
+        if line and self.rank.leads:
+            self.run_dir.append_metrics(line)
+            assert events is not None
+            events.write(line)
+        if measures:
+            wait_for_all(self.rank)
+        asked = self._asked_to_stop()
+        if self._is_due(p.step, self.checkpoint_every) or asked:
+            self._save()
+        if asked:
+            raise Interrupted(
+                f"stopped by {asked} after step {p.step} of {self.total_steps}, everything saved in {self.run_dir.path}: "
+                "go on with resume."
+            )
+        self._show(line)
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.total_steps
+
+    def _asked_to_stop(self) -> str | None:
+        # Several processes have to agree, which takes a round of messages: not at every step.
+        if self.rank.world > 1 and self.progress.step % 10:
+            return None
+        if self.progress.step == self.total_steps:
+            return None
+        asked = self.stop.asked()
+        return (asked or "another process") if any_of(asked is not None, self.rank) else None
+
+    def _log_line(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor]) -> dict[str, Any]:
+        self._check_finite()
+        self._collect_loss()
+        p = self.progress
+        step_before, time_before = self._window_start
+        time_now = self._working_time()
+        views = (p.step - step_before) * self.loader.batch_size * self.config.objective.views
+        line = {
+            "step": p.step,
+            "epoch": p.step / self.loader.steps_per_epoch,
+            "images_seen": p.images_seen,
+            "seconds": round(p.seconds, 3),
+            "loss": p.loss_sum / max(1, p.loss_count),
+            "lr": lr,
+            "views_per_second": round(views / max(time_now - time_before, 1e-9), 1),
+            **{name: float(value) for name, value in diagnostics.items()},
+        }
+        p.loss_sum, p.loss_count = 0.0, 0
+        self._window_start = (p.step, time_now)
+        return line
+
+    def _measure(self) -> dict[str, float]:
+        measured = self._timed("monitoring", lambda: self.monitor.measure(self.module))
+        if "knn_top1" in measured:
+            self._last_knn = f"k-NN {measured['knn_top1']:.1%}"
+        collapse = find_collapse(measured, self.progress.untrained)
+        state = collapse.state if collapse is not None else None
+        if collapse is not None and state != self._warned_of:
+            self.reporter.warn(f"step {self.progress.step}: {collapse.words}")
+        self._warned_of = state
+        return measured
+
+    def _save(self) -> None:
+        self._check_finite()
+        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
+            raise NonFiniteLossError(
+                f"weights are no longer finite after step {self.progress.step}: stopped. The last good checkpoint is kept "
+                f"in {self.run_dir.checkpoint_dir}. Lower the learning rate (lr = {self.config.optimization.lr:g})."
+            )
+        if self.rank.leads:
+            self.run_dir.save_checkpoint(self.progress.step, self.state(), keep=self.config.training.checkpoint_keep)
+        wait_for_all(self.rank)
+
+    def _collect_loss(self) -> None:
+        """Bring the window's loss over from the device."""
+        self.progress.loss_sum += float(self._loss)
+        self._loss.zero_()
+
+    def _timed(self, phase: str, work: Any) -> Any:
+        start = time.perf_counter()
+        result = work()
+        elapsed = time.perf_counter() - start
+        self.progress.time_spent[phase] += elapsed
+        self.progress.seconds += elapsed
+        return result
+
+    def _working_time(self) -> float:
+        return self.progress.seconds - self.progress.time_spent["monitoring"]
+
+    def _show(self, line: dict[str, Any]) -> None:
+        if not self.rank.leads:
+            return
+        details = ""
+        if line:
+            parts = [f"loss {line['loss']:+.3f}", f"{line['views_per_second']:,.0f} views/s", self._last_knn]
+            details = "  ".join(part for part in parts if part)
+        self.reporter.progress("training", self.progress.step, self.total_steps, details)

@@ -1,0 +1,154 @@
+"""What is measured beside the loss: features of fixed images, in eval mode, without augmentation and in float32."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.data.loader import Loader
+from stopgrad.data.preprocess import Preprocess, eval_resize, plain_batches
+from stopgrad.data.store import ImageStore
+from stopgrad.metrics.accuracy import knn_predict
+from stopgrad.metrics.collapse import alignment, effective_rank, feature_std, mean_squared_distance, uniformity
+from stopgrad.methods.protocol import Method
+
+# Enough for the measures to settle, little enough to be cheap: effective rank and uniformity are quadratic.
+HEALTH_IMAGES = 2000
+
+
+def preprocess_of(config: Config) -> Preprocess:
+    """The evaluation's preprocessing of a run."""
+    size, a = config.data.image_size, config.augmentation
+    return Preprocess(eval_resize(size), size, a.mean, a.std)
+
+
+@torch.no_grad()
+def extract(
+    network: Callable[[Tensor], Tensor | tuple[Tensor, ...]], store: ImageStore, preprocess: Preprocess,
+    positions: Sequence[int] | None, device: torch.device,
+) -> tuple[list[int], list[Tensor]]:  # fmt: skip
+    """Outputs of a network on plain images, on the CPU in float32, with the positions of the images they belong to."""
+    kept: list[int] = []
+    outputs: list[tuple[Tensor, ...]] = []
+    for positions_read, images in plain_batches(store, preprocess, positions):
+        result = network(images.to(device, memory_format=torch.channels_last))
+        outputs.append(tuple(t.float().cpu() for t in (result if isinstance(result, tuple) else (result,))))
+        kept += positions_read
+    return kept, [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features with the labels of their images; images without a label are left out."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class KnnProtocol:
+    """How k-NN is done: what stands beside every figure of it."""
+
+    k: int
+    temperature: float
+    num_classes: int
+
+    def accuracy(self, bank: LabelledFeatures, queries: LabelledFeatures) -> float:
+        """Share of queries classified rightly, in 0..1."""
+        predicted = knn_predict(
+            bank.features, bank.labels, queries.features, k=min(self.k, len(bank.labels)), temperature=self.temperature,
+            num_classes=self.num_classes,
+        )  # fmt: skip
+        return float((predicted == queries.labels).double().mean())
+
+    def few_label_accuracy(
+        self, bank: LabelledFeatures, queries: LabelledFeatures, *, per_class: int, num_draws: int, seed: int
+    ) -> tuple[float, float]:
+        """Mean and deviation over random draws of a bank with `per_class` labels of each class."""
+        generator = np.random.Generator(np.random.PCG64(seed))
+        scores = []
+        for _ in range(num_draws):
+            drawn = np.concatenate([
+                generator.permutation(np.flatnonzero(bank.labels.numpy() == c))[:per_class]
+                for c in range(self.num_classes)
+            ])  # fmt: skip
+            index = torch.from_numpy(drawn)
+            scores.append(self.accuracy(LabelledFeatures(bank.features[index], bank.labels[index]), queries))
+        return float(np.mean(scores)), float(np.std(scores, ddof=1))
+
+
+class Monitor:
+    """Measures a method on fixed images while it trains.
+
+    Labels only ever come from the training images here: every fifth one queries the others, so that watching a run
+    tunes nothing on the test split.
+
+    Args:
+        store: the training images.
+        loader: of the same images, for the two views that alignment needs.
+        config: the run's.
+        device: where the method is.
+    """
+
+    def __init__(self, store: ImageStore, loader: Loader, config: Config, device: torch.device) -> None:
+        self.store, self.device, self.preprocess = store, device, preprocess_of(config)
+        generator = np.random.Generator(np.random.PCG64([config.training.seed, 2**32]))
+        count = min(config.monitoring.monitor_images, len(store))
+        self.positions = [int(p) for p in generator.permutation(len(store))[:count]]
+        self.labels = store.labels
+        m = config.monitoring
+        num_classes = len(store.source.class_names)
+        self.protocol = KnnProtocol(m.knn_k, m.knn_temperature, num_classes) if num_classes > 1 else None
+        self.loader = loader
+
+    def measure(self, method: nn.Module) -> dict[str, float]:
+        """Health of backbone features and projections, and k-NN where there are labels.
+
+        Returns:
+            feature_std, effective_rank, uniformity, alignment of the backbone features; relative_alignment, as a share
+            of the mean squared distance between different images; projection_std and projection_effective_rank;
+            rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1.
+        """
+        was_training = method.training
+        method.eval()
+        try:
+            return self._measure(method)  # type: ignore[arg-type]
+        finally:
+            method.train(was_training)
+
+    def _measure(self, method: Method) -> dict[str, float]:
+        kept, (features, projections) = extract(
+            method.project, self.store, self.preprocess, self.positions, self.device
+        )
+        health, projected = features[:HEALTH_IMAGES], projections[:HEALTH_IMAGES]
+        first, second = self._two_views(method)
+        measured = {
+            "feature_std": feature_std(health),
+            "effective_rank": effective_rank(health),
+            "rank_ceiling": float(min(len(health) - 1, health.shape[1])),
+            "projection_std": feature_std(projected),
+            "projection_effective_rank": effective_rank(projected),
+            "alignment": alignment(first, second),
+            "relative_alignment": alignment(first, second) / max(mean_squared_distance(first), 1e-12),
+            "uniformity": uniformity(health),
+        }
+        labels = self.labels[kept]
+        known = labels >= 0
+        query = torch.arange(len(kept)) % 5 == 0
+        bank, queries = known & ~query, known & query
+        if self.protocol is not None and bank.any() and queries.any():
+            measured["knn_top1"] = self.protocol.accuracy(
+                LabelledFeatures(features[bank], labels[bank]), LabelledFeatures(features[queries], labels[queries])
+            )
+            measured |= {"knn_k": min(self.protocol.k, int(bank.sum())), "knn_temperature": self.protocol.temperature}
+        return measured
+
+    @torch.no_grad()
+    def _two_views(self, method: Method) -> tuple[Tensor, Tensor]:
+        """Features of two views of the same images: always the same images and views."""
+        batch = next(iter(self.loader.batches(0, 1)))
+        first, second = (method.project(view)[0] for view in self.loader.views(batch, self.device)[:2])
+        return first.float().cpu(), second.float().cpu()

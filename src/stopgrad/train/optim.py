@@ -1,0 +1,45 @@
+"""Optimizer and learning-rate schedule."""
+
+import math
+
+import torch
+
+from stopgrad.config import Config
+from stopgrad.methods.protocol import Method
+
+
+def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
+    """The optimizer over a method's parameter groups; the fused kernel where there is one."""
+    o = config.optimization
+    groups = method.param_groups()
+    for group in groups:
+        group["fixed_lr"] = o.predictor_lr_fixed and group["name"] == "predictor"
+    if o.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=peak_lr(config), weight_decay=o.weight_decay, fused=True)
+    return torch.optim.SGD(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+
+
+def peak_lr(config: Config, batch_size: int | None = None) -> float:
+    """The learning rate at its peak: scaled linearly with the batch (Goyal et al., arXiv 1706.02677)."""
+    return config.optimization.lr * (batch_size or config.training.batch_size) / 256
+
+
+def lr_factor(config: Config, step: int, total_steps: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step as a share of its peak, in 0..1."""
+    o = config.optimization
+    warmup = o.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / warmup
+    if o.lr_schedule == "constant":
+        return 1.0
+    if o.lr_schedule == "cosine_per_epoch":
+        step = step // steps_per_epoch * steps_per_epoch
+        total_steps = math.ceil(total_steps / steps_per_epoch) * steps_per_epoch
+    return (1 + math.cos(math.pi * (step - warmup) / max(1.0, total_steps - warmup))) / 2
+
+
+def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float) -> float:
+    """Set the learning rate of every group; a group of fixed rate keeps its peak. Returns the scheduled rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = peak if group["fixed_lr"] else peak * factor
+    return peak * factor

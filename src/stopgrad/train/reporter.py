@@ -1,0 +1,34 @@
+"""How training speaks to whoever started it."""
+
+import warnings
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Told what happens; prints it, shows it, or not."""
+
+    def say(self, text: str) -> None:
+        """A line of information."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something the user should know of."""
+        ...
+
+    def progress(self, what: str, done: int, total: int, details: str = "") -> None:
+        """How far a long piece of work is; `done == total` ends it."""
+        ...
+
+
+class QuietReporter:
+    """Warnings as Python warnings, and nothing else: the default in Python."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def warn(self, text: str) -> None:
+        """A `UserWarning`."""
+        warnings.warn(text, stacklevel=3)
+
+    def progress(self, what: str, done: int, total: int, details: str = "") -> None:
+        """Nothing."""
