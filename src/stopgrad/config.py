@@ -50,7 +50,9 @@ class Augmentation:
     crop_scale_max: float = _setting(1.0, "largest crop, as a share of the image's area", low=0.01, high=1.0)
     rotation_degrees: float = _setting(15.0, "affine: largest rotation either way", low=0.0, high=180.0)
     zoom: float = _setting(0.2, "affine: largest change of scale either way, as a share", low=0.0, high=0.9)
-    shift: float = _setting(0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0)
+    shift: float = _setting(
+        0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0
+    )
     flip_probability: float = _setting(0.5, "horizontal flip", low=0.0, high=1.0)
     jitter_probability: float = _setting(0.8, "colour jitter", low=0.0, high=1.0)
     jitter_form: str = _setting("exact", "exact: torchvision's four steps in random order; single_affine: one "
@@ -234,7 +236,11 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"{low} = {getattr(aug, low)} is above {high} = {getattr(aug, high)}.")
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
-    if objective.guide in PARTNERED_GUIDES and objective.views == 2 and objective.partners not in ("auto", "mutual"):
+    if (
+        objective.guide in PARTNERED_GUIDES
+        and objective.views == 2
+        and objective.partners not in ("auto", "mutual")
+    ):
         raise ConfigError(
             f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
             "use partners = 'mutual', or views = 4."
@@ -284,14 +290,20 @@ def from_toml(path: str | Path) -> tuple[str | None, dict[str, Any]]:
     settings: dict[str, Any] = {}
     for section, table in document.items():
         if section not in SECTIONS:
-            raise ConfigError(f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}")
+            raise ConfigError(
+                f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}"
+            )
         if not isinstance(table, dict):
             raise ConfigError(f"config {str(path)!r}: {section!r} must be a table, [{section}].")
         for name, value in table.items():
             if name not in SETTINGS:
-                raise ConfigError(f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
+                raise ConfigError(
+                    f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}"
+                )
             if SECTION_OF[name] != section:
-                raise ConfigError(f"config {str(path)!r}: {name!r} belongs in [{SECTION_OF[name]}], not [{section}].")
+                raise ConfigError(
+                    f"config {str(path)!r}: {name!r} belongs in [{SECTION_OF[name]}], not [{section}]."
+                )
             settings[name] = value
     return recipe or None, settings
 

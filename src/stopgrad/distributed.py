@@ -127,7 +127,9 @@ def _wait_for(processes: list[Any]) -> None:
             failed_at = time.monotonic()
 
 
-def _work_as(index: int, world: int, port: int, errors: Any, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _work_as(
+    index: int, world: int, port: int, errors: Any, work: Callable[..., None], args: tuple[Any, ...]
+) -> None:
     os.environ |= {
         "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

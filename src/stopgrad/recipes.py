@@ -4,9 +4,11 @@ A docstring gives command, hardware, duration and accuracy with seeds and k-NN p
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from stopgrad.config import Config
+from stopgrad.config import Config, check_names, from_toml
 from stopgrad.errors import ConfigError, did_you_mean
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -83,3 +85,19 @@ def base_config(recipe: str | None) -> Config:
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe {recipe!r}: {did_you_mean(recipe, RECIPES)}")
     return RECIPES[recipe]()
+
+
+def resolve(
+    recipe: str | None, config: str | Path | None, overrides: Mapping[str, Any]
+) -> tuple[str | None, dict[str, Any]]:
+    """Bring together what the user gave: the recipe's name if there is one, and the settings, flags before the file's.
+
+    Raises:
+        ConfigError: whatever is wrong with them that can be told without the data.
+    """
+    check_names(overrides)
+    recipe_in_file, in_file = from_toml(config) if config is not None else (None, {})
+    given = {**in_file, **{name: value for name, value in overrides.items() if value is not None}}
+    recipe = recipe or recipe_in_file
+    base_config(recipe).replace(**given)
+    return recipe, given

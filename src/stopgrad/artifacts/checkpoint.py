@@ -45,7 +45,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be written: {error}. Earlier checkpoints are intact.") from error
+        raise CheckpointError(
+            f"checkpoint {path} cannot be written: {error}. Earlier checkpoints are intact."
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

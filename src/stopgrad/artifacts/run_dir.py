@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 
-from stopgrad.artifacts.checkpoint import checkpoint_path, checkpoints_in, load_checkpoint, save_checkpoint, write_atomically
+from stopgrad.artifacts.checkpoint import (
+    checkpoint_path,
+    checkpoints_in,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from stopgrad.config import Config, from_toml, to_toml
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.recipes import base_config
@@ -47,8 +53,12 @@ class RunDir:
             raise ConfigError(f"{self.path} is a file: name another folder.")
         if not overwrite and self.path.is_dir() and any(self.path.iterdir()):
             if self.is_run:
-                raise ConfigError(f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew.")
-            raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
+                raise ConfigError(
+                    f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew."
+                )
+            raise ConfigError(
+                f"{self.path} holds other files: use overwrite to write beside them, or another folder."
+            )
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder ready for a new run; with `overwrite`, an earlier run's own files go, foreign ones stay.
@@ -139,7 +149,11 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name() if device.type == "cpu" else device.type,
+        "device": torch.cuda.get_device_name(device)
+        if cuda
+        else _cpu_name()
+        if device.type == "cpu"
+        else device.type,
         "device_type": device.type,
         "precision": precision,
         "threads": torch.get_num_threads(),
@@ -162,11 +176,23 @@ def _git_revision() -> str | None:
     """Revision of the program's source, where it runs from a checkout."""
     source = Path(__file__).parent
     try:
-        top = subprocess.run(["git", "-C", source, "rev-parse", "--show-toplevel"], capture_output=True, text=True, timeout=5, check=True)
+        top = subprocess.run(
+            ["git", "-C", source, "rev-parse", "--show-toplevel"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
         # An installed copy may lie inside somebody else's repository.
         if not (Path(top.stdout.strip()) / "src" / "stopgrad").is_dir():
             return None
-        revision = subprocess.run(["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, timeout=5, check=True)
+        revision = subprocess.run(
+            ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
         return revision.stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None

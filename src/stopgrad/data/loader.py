@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,8 +31,6 @@ _AHEAD = 3
 class Batch:
     """One step's images, before the part of augmentation that runs on the device."""
 
-    step: int
-    epoch: int
     draws: list[ViewDraws]
     """One for each view."""
     whole: Tensor | None
@@ -82,7 +80,7 @@ class Loader:
             try:
                 with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
                     for step in range(start, stop):
-                        put(self._prepare(step, pool))
+                        put(self.load(self.indices(step), step // self.steps_per_epoch, pool))
                         if ended.is_set():
                             return
                 put(None)
@@ -100,6 +98,40 @@ class Loader:
             ended.set()
             thread.join()
 
+    def load(self, positions: np.ndarray, epoch: int, pool: Executor) -> Batch:
+        """Read images and draw the parameters of their views.
+
+        Args:
+            positions: of the images in the store.
+            epoch: which draws.
+            pool: threads to decode and crop in.
+
+        Raises:
+            DataError: fewer than two of the images can be read.
+        """
+        if self.store.stacked is not None:
+            whole = self.store.stacked[torch.from_numpy(positions)]
+            size = np.array(self.store.stacked.shape[2:])
+            return Batch(
+                self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2))), whole, None
+            )
+        images = list(pool.map(self.store.pixels, positions))
+        readable = [i for i, image in enumerate(images) if image is not None]
+        if len(readable) < 2:
+            raise DataError(
+                f"only {len(readable)} of {len(images)} images of a batch can be read; {len(self.store.skipped)} "
+                "unreadable so far. Remove them, or use a larger batch."
+            )
+        positions, images = positions[readable], [images[i] for i in readable]
+        draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
+        if self.config.augmentation.geometry == "affine":
+            size = self.config.data.image_size
+            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
+            return Batch(draws, torch.cat(fitted), None)
+        return Batch(
+            draws, None, [torch.stack(list(pool.map(self._crop, images, view.box))) for view in draws]
+        )
+
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
 
@@ -107,7 +139,9 @@ class Loader:
         """
         a, size = self.config.augmentation, self.config.data.image_size
         whole = None if batch.whole is None else batch.whole.to(device, non_blocking=True)
-        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(0, 1, 4, 2, 3)
+        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(
+            0, 1, 4, 2, 3
+        )
         for view, draws in enumerate(batch.draws):
             if whole is not None:
                 pixels = augment.cut(whole, draws, a, size)
@@ -116,34 +150,6 @@ class Loader:
                 pixels = augment.to_unit(batch.crops[view].to(device, non_blocking=True))
             views[view] = augment.normalise(augment.recolour(pixels, draws, a), a.mean, a.std)
         return views
-
-    def _prepare(self, step: int, pool: ThreadPoolExecutor) -> Batch:
-        epoch = step // self.steps_per_epoch
-        positions = self.indices(step)
-        if self.store.stacked is not None:
-            whole = self.store.stacked[torch.from_numpy(positions)]
-            size = np.array(self.store.stacked.shape[2:])
-            draws = self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2)))
-            return Batch(step, epoch, draws, whole, None)
-        images = list(pool.map(self.store.pixels, positions))
-        readable = [i for i, image in enumerate(images) if image is not None]
-        if len(readable) < 2:
-            raise DataError(
-                f"step {step}: only {len(readable)} of {len(images)} images of a batch can be read; "
-                f"{len(self.store.skipped)} unreadable so far. Remove them, or use a larger batch."
-            )
-        positions, images = positions[readable], [images[i] for i in readable]
-        sizes = np.array([image.shape[:2] for image in images]).reshape(-1, 2)
-        draws = self._draw(epoch, positions, sizes)
-        if self.config.augmentation.geometry == "affine":
-            size = self.config.data.image_size
-            whole = torch.cat([augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images])
-            return Batch(step, epoch, draws, whole, None)
-        crops = [
-            torch.stack(list(pool.map(self._crop, images, drawn.box)))
-            for drawn in draws
-        ]  # fmt: skip
-        return Batch(step, epoch, draws, None, crops)
 
     def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> list[ViewDraws]:
         images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)

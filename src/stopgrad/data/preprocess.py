@@ -1,5 +1,6 @@
 """Images as evaluation and use see them: no augmentation."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from stopgrad.config import Config
 from stopgrad.data import augment
 from stopgrad.data.decode import decode
 from stopgrad.data.store import ImageStore
@@ -44,7 +46,9 @@ class Preprocess:
         if not isinstance(image, Tensor):
             image = torch.from_numpy(decode(image, shortest=self.shortest).copy()).permute(2, 0, 1)
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a tensor image must be uint8 [3, height, width], not {image.dtype} {tuple(image.shape)}.")
+            raise ValueError(
+                f"a tensor image must be uint8 [3, height, width], not {image.dtype} {tuple(image.shape)}."
+            )
         return self.batch(image[None])[0]
 
     def batch(self, images: Tensor) -> Float[Tensor, "image 3 size size"]:
@@ -69,7 +73,11 @@ def plain_batches(
             if store.stacked is not None:
                 yield part, preprocess.batch(store.stacked[torch.tensor(part)])
                 continue
-            made = [(p, image) for p, image in zip(part, pool.map(prepare, part), strict=True) if image is not None]
+            made = [
+                (p, image)
+                for p, image in zip(part, pool.map(prepare, part), strict=True)
+                if image is not None
+            ]
             if made:
                 yield [p for p, _ in made], torch.stack([image for _, image in made])
 
@@ -77,3 +85,16 @@ def plain_batches(
 def eval_resize(image_size: int) -> int:
     """Shorter side before the centre crop: the usual 256 for 224; small images are used whole."""
     return image_size if image_size <= 64 else round(image_size * 256 / 224)
+
+
+def preprocess_of(config: Config) -> Preprocess:
+    """The evaluation's preprocessing of a run."""
+    size, a = config.data.image_size, config.augmentation
+    return Preprocess(eval_resize(size), size, a.mean, a.std)
+
+
+def shortest_of(config: Config) -> int:
+    """The shorter side that decoded images may be reduced to: the smallest crop has as many pixels as a view still."""
+    a = config.augmentation
+    smallest = a.crop_scale_min if a.geometry == "resized_crop" else 1.0
+    return max(math.ceil(config.data.image_size / math.sqrt(smallest)), preprocess_of(config).shortest)

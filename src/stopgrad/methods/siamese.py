@@ -113,7 +113,10 @@ def build_siamese(config: Config) -> Siamese:
     """The module a config describes, with weights drawn from torch's global generator."""
     network, objective = config.network, config.objective
     backbone = build_backbone(
-        network.backbone, stem=network.stem, image_size=config.data.image_size, pretrained=network.init == "pretrained"
+        network.backbone,
+        stem=network.stem,
+        image_size=config.data.image_size,
+        pretrained=network.init == "pretrained",
     )
     width = network.projector_width or backbone.num_features
     partners = objective.partners

@@ -50,7 +50,10 @@ def knn_predict(
     predictions = []
     for query_block in queries.split(query_rows):
         query_block = F.normalize(query_block.float(), dim=1)
-        cosines, labels = query_block.new_empty((len(query_block), 0)), bank_labels.new_empty((len(query_block), 0))
+        cosines, labels = (
+            query_block.new_empty((len(query_block), 0)),
+            bank_labels.new_empty((len(query_block), 0)),
+        )
         for start in range(0, len(bank), bank_rows):
             block = bank[start : start + bank_rows].float()
             similarity = (query_block @ block.T).mul_(bank_scale[start : start + bank_rows])

@@ -20,7 +20,9 @@ SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 STEMS = ("standard", "small", "small_stride2")
 
 
-def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
+def build_backbone(
+    name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False
+) -> nn.Module:
     """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
 
     Args:
@@ -40,7 +42,9 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
     try:
         if name in SMALL_RESNETS:
             if pretrained:
-                raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
+                raise ValueError(
+                    f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model."
+                )
             model = timm.create_model("resnet18", num_classes=0, **SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
             model = timm.create_model(name, num_classes=0, pretrained=pretrained)

@@ -22,7 +22,9 @@ SourceWeights = Float[Tensor, "image view"]
 Guide = Callable[[Targets, Partners | None, Generator | None], SourceWeights]
 
 
-def symmetric(target: Targets, partners: Partners | None = None, generator: Generator | None = None) -> SourceWeights:
+def symmetric(
+    target: Targets, partners: Partners | None = None, generator: Generator | None = None
+) -> SourceWeights:
     """Every view is a source with the same weight: SimSiam and BYOL as published."""
     num_images, num_views = _shape(target)
     return target.new_full((num_images, num_views), 1 / num_views, dtype=torch.float32)
@@ -120,5 +122,7 @@ def _guided(target: Targets, partners: Partners | None, sign: float) -> SourceWe
 
 def _shape(target: Tensor) -> tuple[int, int]:
     if target.ndim != 3 or target.shape[1] < 2 or target.shape[1] % 2:
-        raise ValueError(f"targets of shape {tuple(target.shape)}: needs [image, view, dim] with an even number of views.")
+        raise ValueError(
+            f"targets of shape {tuple(target.shape)}: needs [image, view, dim] with an even number of views."
+        )
     return target.shape[0], target.shape[1]

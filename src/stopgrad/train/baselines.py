@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.data.preprocess import Preprocess
+from stopgrad.data.preprocess import Preprocess, preprocess_of
 from stopgrad.data.store import ImageStore
-from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, extract, preprocess_of
+from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, extract
 
 # Beyond this many images the bank is a random part, and the protocol says so.
 MAX_BANK = 200_000
@@ -50,7 +50,11 @@ def measure_table(
     generator = np.random.Generator(np.random.PCG64([config.training.seed, 2**33]))
     order = generator.permutation(len(bank))[:MAX_BANK]
     if queries is None:
-        bank_positions, query_store, query_positions = order[len(order) // 5 :], bank, order[: len(order) // 5]
+        bank_positions, query_store, query_positions = (
+            order[len(order) // 5 :],
+            bank,
+            order[: len(order) // 5],
+        )
     else:
         bank_positions, query_store, query_positions = order, queries, np.arange(len(queries))
     m = config.monitoring
@@ -78,7 +82,11 @@ def measure_table(
             scores[variant] = knn.accuracy(bank_side, query_side)
             if _allows_few_labels(bank_side.labels, len(class_names), knn.k):
                 few[variant] = knn.few_label_accuracy(
-                    bank_side, query_side, per_class=FEW_LABELS, num_draws=FEW_LABEL_DRAWS, seed=config.training.seed
+                    bank_side,
+                    query_side,
+                    per_class=FEW_LABELS,
+                    num_draws=FEW_LABEL_DRAWS,
+                    seed=config.training.seed,
                 )
     assert knn is not None and num_bank is not None and num_queries is not None
     which = (

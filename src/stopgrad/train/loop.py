@@ -63,7 +63,13 @@ class Training:
         precision: str, rank: Rank, reporter: Reporter, stop: StopRequest,
     ) -> None:  # fmt: skip
         self.config, self.loader, self.monitor, self.run_dir = config, loader, monitor, run
-        self.device, self.precision, self.rank, self.reporter, self.stop = device, precision, rank, reporter, stop
+        self.device, self.precision, self.rank, self.reporter, self.stop = (
+            device,
+            precision,
+            rank,
+            reporter,
+            stop,
+        )
         self.module = method
         self.method: Method = method  # type: ignore[assignment]
         self.wrapped: nn.Module = method
@@ -75,14 +81,20 @@ class Training:
         t, per_epoch = config.training, loader.steps_per_epoch
         self.total_steps = t.steps or t.epochs * per_epoch
         self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
-        self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
+        self.checkpoint_every = t.checkpoint_every_steps or max(
+            1, min(math.ceil(self.total_steps / 10), 2000)
+        )
         epochs = self.total_steps / per_epoch
-        self.monitor_every = per_epoch * (config.monitoring.monitor_every_epochs or max(1, round(epochs / 10)))
+        self.monitor_every = per_epoch * (
+            config.monitoring.monitor_every_epochs or max(1, round(epochs / 10))
+        )
         self.progress = Progress()
         self.generator = torch.Generator()
         self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
         # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
-        self._loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self._loss = torch.zeros(
+            (), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64
+        )
         self._window_start = (0, 0.0)
         self._warned_of: str | None = None
         self._last_knn = ""
@@ -135,7 +147,9 @@ class Training:
 
     def _step(self, batch: Batch, views: Tensor) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
-        seed = int(np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0])
+        seed = int(
+            np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0]
+        )
         self.generator.manual_seed(seed)
         # For whatever draws inside the network, such as dropout.
         torch.manual_seed(seed)
@@ -167,7 +181,9 @@ class Training:
                 f"{self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32'."
             )
 
-    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None) -> None:
+    def _after_step(
+        self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None
+    ) -> None:
         p = self.progress
         p.step += 1
         p.images_seen += len(batch) * self.rank.world
@@ -246,7 +262,9 @@ class Training:
                 f"in {self.run_dir.checkpoint_dir}. Lower the learning rate (lr = {self.config.optimization.lr:g})."
             )
         if self.rank.leads:
-            self.run_dir.save_checkpoint(self.progress.step, self.state(), keep=self.config.training.checkpoint_keep)
+            self.run_dir.save_checkpoint(
+                self.progress.step, self.state(), keep=self.config.training.checkpoint_keep
+            )
         wait_for_all(self.rank)
 
     def _collect_loss(self) -> None:

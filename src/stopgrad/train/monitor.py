@@ -1,6 +1,7 @@
 """What is measured beside the loss: features of fixed images, in eval mode, without augmentation and in float32."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,20 +10,21 @@ from torch import Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import Preprocess, eval_resize, plain_batches
+from stopgrad.data.preprocess import Preprocess, plain_batches, preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.metrics.accuracy import knn_predict
-from stopgrad.metrics.collapse import alignment, effective_rank, feature_std, mean_squared_distance, uniformity
+from stopgrad.metrics.collapse import (
+    alignment,
+    effective_rank,
+    feature_std,
+    mean_squared_distance,
+    uniformity,
+)
 from stopgrad.methods.protocol import Method
 
 # Enough for the measures to settle, little enough to be cheap: effective rank and uniformity are quadratic.
 HEALTH_IMAGES = 2000
-
-
-def preprocess_of(config: Config) -> Preprocess:
-    """The evaluation's preprocessing of a run."""
-    size, a = config.data.image_size, config.augmentation
-    return Preprocess(eval_resize(size), size, a.mean, a.std)
+VIEW_PAIRS = 256
 
 
 @torch.no_grad()
@@ -141,14 +143,19 @@ class Monitor:
         bank, queries = known & ~query, known & query
         if self.protocol is not None and bank.any() and queries.any():
             measured["knn_top1"] = self.protocol.accuracy(
-                LabelledFeatures(features[bank], labels[bank]), LabelledFeatures(features[queries], labels[queries])
+                LabelledFeatures(features[bank], labels[bank]),
+                LabelledFeatures(features[queries], labels[queries]),
             )
-            measured |= {"knn_k": min(self.protocol.k, int(bank.sum())), "knn_temperature": self.protocol.temperature}
+            measured |= {
+                "knn_k": min(self.protocol.k, int(bank.sum())),
+                "knn_temperature": self.protocol.temperature,
+            }
         return measured
 
     @torch.no_grad()
     def _two_views(self, method: Method) -> tuple[Tensor, Tensor]:
         """Features of two views of the same images: always the same images and views."""
-        batch = next(iter(self.loader.batches(0, 1)))
+        with ThreadPoolExecutor(1) as pool:
+            batch = self.loader.load(np.array(self.positions[:VIEW_PAIRS]), 0, pool)
         first, second = (method.project(view)[0] for view in self.loader.views(batch, self.device)[:2])
         return first.float().cpu(), second.float().cpu()

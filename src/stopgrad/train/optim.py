@@ -16,7 +16,9 @@ def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
         group["fixed_lr"] = o.predictor_lr_fixed and group["name"] == "predictor"
     if o.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=peak_lr(config), weight_decay=o.weight_decay, fused=True)
-    return torch.optim.SGD(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+    return torch.optim.SGD(
+        groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True
+    )
 
 
 def peak_lr(config: Config, batch_size: int | None = None) -> float:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from stopgrad.artifacts.run_dir import RunDir, environment
-from stopgrad.config import Config, check_names, from_toml, without_effect
+from stopgrad.config import Config, without_effect
 from stopgrad.data.loader import Loader
+from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
+from stopgrad.data.probe import recipe_for
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank, current_rank, launch, start, stop, wait_for_all
 from stopgrad.encoder.embed import Encoder
@@ -20,10 +22,10 @@ from stopgrad.encoder.load import backbone_weights, load_encoder, save_encoder, 
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.hardware import choose_device, choose_precision
 from stopgrad.methods import METHODS
-from stopgrad.recipes import base_config
+from stopgrad.recipes import base_config, resolve
 from stopgrad.train.baselines import Table, measure_table
 from stopgrad.train.loop import Training
-from stopgrad.train.monitor import Monitor, preprocess_of
+from stopgrad.train.monitor import Monitor
 from stopgrad.train.optim import peak_lr
 from stopgrad.train.reporter import QuietReporter, Reporter
 from stopgrad.train.stop import StopRequest
@@ -80,10 +82,10 @@ def pretrain(
     """
     reporter = reporter or QuietReporter()
     rank = current_rank()
-    overrides = {name: value for name, value in overrides.items() if value is not None}
     source = None if data is None or isinstance(data, (str, Path)) else data
     if isinstance(data, (str, Path)):
         overrides["path"] = str(data)
+    recipe, given = resolve(recipe, config, overrides)
     run = RunDir(out)
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: go on, or begin anew.")
@@ -92,15 +94,17 @@ def pretrain(
     if not resume:
         run.check_free(overwrite=overwrite)
 
-    check_names(overrides)
-    recipe_in_file, in_file = from_toml(config) if config is not None else (None, {})
-    given = {**in_file, **overrides}
+    splits = Splits("images in memory", source) if source is not None else None
     if resume:
-        settings = _resumed_config(run, recipe or recipe_in_file, given)
-        splits = Splits("images in memory", source) if source is not None else open_images(settings.data.path)
+        settings = _resumed_config(run, recipe, given)
+        splits = splits or open_images(settings.data.path)
     else:
-        splits = Splits("images in memory", source) if source is not None else open_images(given.get("path", ""))
-        recipe = recipe or recipe_in_file or _recipe_for(splits, given.get("path", ""), reporter)
+        splits = splits or open_images(given.get("path", ""))
+        if recipe is None:
+            recipe = recipe_for(splits)
+            reporter.say(
+                f"Recipe    {recipe}, by the size of the images (for others: --recipe; stopgrad recipes lists them)"
+            )
         settings = base_config(recipe).replace(**given)
         for text in without_effect(settings, given):
             reporter.warn(text)
@@ -126,14 +130,23 @@ def _begin(run: RunDir, settings: Config, overwrite: bool) -> None:
 
 
 def _train(
-    config: Config, splits: Splits, run: RunDir, reporter: Reporter, rank: Rank, *, begin: bool, overwrite: bool
+    config: Config,
+    splits: Splits,
+    run: RunDir,
+    reporter: Reporter,
+    rank: Rank,
+    *,
+    begin: bool,
+    overwrite: bool,
 ) -> None:
     device = choose_device(config.training.device, rank.local)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     precision = choose_precision(config.training.precision, device)
     if config.training.devices not in (1, rank.world):
-        reporter.warn(f"devices = {config.training.devices} has no effect: {rank.world} processes were started.")
+        reporter.warn(
+            f"devices = {config.training.devices} has no effect: {rank.world} processes were started."
+        )
     with StopRequest() as stop_request:
         start(rank, device)
         try:
@@ -186,23 +199,6 @@ def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -
     return wanted
 
 
-def _recipe_for(splits: Splits, path: str, reporter: Reporter) -> str:
-    """The recipe for data that came without one."""
-    if path == "" and splits.name != "images in memory":
-        return "digits"
-    from stopgrad.data.decode import UnreadableImageError, decode
-
-    sides = []
-    for index in range(min(8, len(splits.train))):
-        try:
-            sides.append(min(decode(splits.train.read(index)).shape[:2]))
-        except (UnreadableImageError, OSError):
-            continue
-    recipe = "cifar10_small" if sides and float(np.median(sides)) <= 64 else "photos_small"
-    reporter.say(f"Recipe {recipe}, by the size of the images (another: --recipe; see stopgrad recipes).")
-    return recipe
-
-
 def _load(config: Config, splits: Splits, reporter: Reporter) -> tuple[ImageStore, ImageStore | None]:
     """Training images, and the images the final k-NN asks about (None: taken out of the training images)."""
     d = config.data
@@ -215,9 +211,7 @@ def _load(config: Config, splits: Splits, reporter: Reporter) -> tuple[ImageStor
         order = np.random.Generator(np.random.PCG64(0)).permutation(len(train))
         queries = Subset(train, np.sort(order[: d.holdout]).tolist())
         train = Subset(train, np.sort(order[d.holdout :]).tolist())
-    # The smallest crop still has as many pixels as the view.
-    smallest = config.augmentation.crop_scale_min if config.augmentation.geometry == "resized_crop" else 1.0
-    shortest = max(int(np.ceil(d.image_size / np.sqrt(smallest))), preprocess_of(config).shortest)
+    shortest = shortest_of(config)
     stores = []
     for source, what in ((train, "reading images"), (queries, "reading test images")):
         if source is None:
@@ -260,7 +254,9 @@ def _build(config: Config, device: torch.device) -> torch.nn.Module:
         try:
             method.backbone.load_state_dict(weights)  # type: ignore[union-attr]
         except RuntimeError as error:
-            raise ConfigError(f"init = {init!r} does not fit backbone {config.network.backbone!r}: {error}") from error
+            raise ConfigError(
+                f"init = {init!r} does not fit backbone {config.network.backbone!r}: {error}"
+            ) from error
     if device.type == "cuda" and config.training.devices > 1:
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     return method.to(device, memory_format=torch.channels_last)
@@ -283,21 +279,33 @@ def _take_up(training: Training, run: RunDir, reporter: Reporter, precision: str
     reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
 
 
-def _introduce(config: Config, splits: Splits, loader: Loader, training: Training, reporter: Reporter) -> None:
+def _introduce(
+    config: Config, splits: Splits, loader: Loader, training: Training, reporter: Reporter
+) -> None:
     o, store = config.objective, loader.store
-    where = "held in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
-    labels = f"{len(store.source.class_names)} classes, for monitoring only" if store.source.class_names else "no labels"
+    where = (
+        "held in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
+    )
+    labels = (
+        f"{len(store.source.class_names)} classes, for monitoring only"
+        if store.source.class_names
+        else "no labels"
+    )
     num_weights = sum(p.numel() for p in training.method.backbone.parameters())
     predictor = "" if config.network.predictor else ", no predictor"
     reporter.say(f"Data      {splits.name}: {len(store):,} images ({labels}), {where}")
     reporter.say(f"Method    {o.method}, guide {o.guide}, {o.views} views{predictor}")
-    reporter.say(f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; {config.data.image_size} px views")
+    reporter.say(
+        f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; {config.data.image_size} px views"
+    )
     reporter.say(
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate "
         f"{training.peak_lr:.4g} = {config.optimization.lr:g} x {loader.batch_size} / 256"
     )
-    reporter.say(f"Machine   {training.device}, {training.precision}; seed {config.training.seed}; run folder {training.run_dir.path}")
+    reporter.say(
+        f"Machine   {training.device}, {training.precision}; seed {config.training.seed}; run folder {training.run_dir.path}"
+    )
 
 
 def _finish(
@@ -312,7 +320,10 @@ def _finish(
     table = measure_table(config, train_store, query_store, backbone, untrained, training.device)
     final = monitor.measure(training.module)
     verdict = judge(
-        final, training.progress.untrained, scores=table.scores if table else {}, num_queries=table.num_queries if table else 0
+        final,
+        training.progress.untrained,
+        scores=table.scores if table else {},
+        num_queries=table.num_queries if table else 0,
     )
     skipped = {**train_store.skipped, **(query_store.skipped if query_store else {})}
     progress = training.progress

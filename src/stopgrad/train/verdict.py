@@ -77,5 +77,11 @@ def _without_labels(now: Mapping[str, float], untrained: Mapping[str, float]) ->
         f"untrained {untrained['relative_alignment']:.0%}"
     )
     if now["relative_alignment"] < 0.8 * untrained["relative_alignment"]:
-        return Verdict("healthy", f"Healthy, and it learnt to tell images apart: {views}. Without labels no more can be said.")
-    return Verdict("not_learnt", f"Not collapsed, but little learnt: {views}. Train longer, or use stronger augmentation.")
+        return Verdict(
+            "healthy",
+            f"Healthy, and it learnt to tell images apart: {views}. Without labels no more can be said.",
+        )
+    return Verdict(
+        "not_learnt",
+        f"Not collapsed, but little learnt: {views}. Train longer, or use stronger augmentation.",
+    )

@@ -1,0 +1,81 @@
+"""What a person sees: a progress bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ConsoleReporter:
+    """Reports to stdout, or to stderr where stdout is for JSON; warnings always to stderr."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        self.warnings = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> "ConsoleReporter":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._end_bar()
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr."""
+        self.warnings.print(f"warning: {text}", markup=False, style="yellow")
+
+    def progress(self, what: str, done: int, total: int, details: str = "") -> None:
+        """Move the bar, or print a line now and then where there is no terminal."""
+        if not self.console.is_terminal:
+            self._print_line(what, done, total, details)
+            return
+        if self._bar is None or what != self._what:
+            self._end_bar()
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[details]}"), console=self.console, refresh_per_second=4,
+            )  # fmt: skip
+            self._bar.start()
+            self._bar.add_task(what, total=total, completed=done, details=details)
+            self._what = what
+        else:
+            fields = {"details": details} if details else {}
+            self._bar.update(self._bar.task_ids[0], completed=done, **fields)
+        if done >= total:
+            self._end_bar()
+
+    def _print_line(self, what: str, done: int, total: int, details: str) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            # The clock starts with the work, so that short work prints nothing.
+            self._what, self._last_line = what, now
+        if (now - self._last_line >= SECONDS_BETWEEN_LINES and (details or what != "training")) or (
+            done >= total and details
+        ):
+            self._last_line = now
+            self.say(f"{what} {done}/{total}  {details}".rstrip())
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._what = ""
+
+
+def print_json(content: object) -> None:
+    """One JSON object on stdout."""
+    import json
+
+    sys.stdout.write(json.dumps(content) + "\n")

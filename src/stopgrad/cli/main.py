@@ -1,0 +1,50 @@
+"""The application: its commands, and what an error becomes."""
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+import stopgrad
+from stopgrad.cli.preview import preview
+from stopgrad.cli.pretrain import pretrain
+from stopgrad.cli.recipes import recipes
+from stopgrad.errors import StopgradError
+
+app = App(
+    name="stopgrad",
+    help="Self-supervised image representation learning by guided stop-gradient.",
+    version=f"stopgrad {stopgrad.__version__}",
+    help_format="plaintext",
+)
+app.command(pretrain)
+app.command(recipes)
+app.command(preview)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed after it began, 2 wrong usage or config, 3 stopped on request."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_none")
+    except CycloptsError as error:
+        return _fail(f"{error}".strip(), 2)
+    except StopgradError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped by Ctrl-C before there was anything to save.", 3)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as in `stopgrad recipes | head`.
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"stopgrad: {'stopped' if code == 3 else 'error'}: {message}", file=sys.stderr)
+    return code

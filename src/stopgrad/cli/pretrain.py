@@ -1,0 +1,51 @@
+"""stopgrad pretrain."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.settings import Settings, given_settings
+from stopgrad.cli.summary import print_summary
+from stopgrad.recipes import resolve
+
+
+def pretrain(
+    data: str | None = None, /, *, out: Path, recipe: str | None = None, config: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False, overwrite: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
+) -> None:  # fmt: skip
+    """Train a backbone on unlabelled images.
+
+    Parameters
+    ----------
+    data
+        A folder of images (nested by class or flat, with train/ and test/ inside or not), or a parquet file in the
+        Hugging Face image layout, or a folder of them. Without it: scikit-learn's handwritten digits.
+    out
+        The run folder, made by this command.
+    recipe
+        Settings to start from (see `stopgrad recipes`); without it, chosen by the images.
+    config
+        A TOML file of settings, such as a run's config.toml. The order is recipe, this file, flags: the last wins.
+    resume
+        Go on with the run in --out from its newest checkpoint.
+    overwrite
+        Begin anew in --out; an earlier run's files go, foreign files stay.
+    json
+        Print the summary as one JSON object on stdout and everything else on stderr.
+    """
+    given = given_settings(settings)
+    # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
+    resolve(recipe, config, given)
+    from stopgrad.train.pretrain import pretrain as train
+
+    with ConsoleReporter(json=json) as reporter:
+        run = train(data, out=out, recipe=recipe, config=config, resume=resume, overwrite=overwrite, reporter=reporter,
+                    **given)  # fmt: skip
+    if json:
+        print_json({"run": str(run.path), **run.metrics})
+    else:
+        print_summary(run.path, run.metrics)

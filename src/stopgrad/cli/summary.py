@@ -1,0 +1,57 @@
+"""The end of a run, for a person."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+NAMES = {
+    "trained": "trained",
+    "untrained": "untrained network",
+    "pixels": "raw pixels",
+    "pixels_centred": "raw pixels, mean-centred",
+}
+MAX_SKIPPED_SHOWN = 20
+
+
+def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Print the table, the verdict, the speed and what was skipped."""
+    console = Console(highlight=False, soft_wrap=True)
+    if metrics.get("knn"):
+        console.print(_knn_table(metrics))
+        console.print(metrics["knn_protocol"], markup=False)
+        if metrics["knn_few_labels"]:
+            console.print("10 labels a class: mean and standard deviation of 10 random draws.")
+    if metrics["skipped"]:
+        console.print(f"\nSkipped {len(metrics['skipped'])} unreadable files:")
+        for item in metrics["skipped"][:MAX_SKIPPED_SHOWN]:
+            console.print(f"  {item['name']}: {item['reason']}", markup=False)
+        if len(metrics["skipped"]) > MAX_SKIPPED_SHOWN:
+            console.print(f"  and {len(metrics['skipped']) - MAX_SKIPPED_SHOWN} more, all in summary.json")
+    console.print(f"\n{metrics['verdict_words']}", markup=False, style="bold")
+    console.print(
+        f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}. Run folder: {path}",
+        markup=False,
+    )
+
+
+def _knn_table(metrics: Mapping[str, Any]) -> Table:
+    few = metrics["knn_few_labels"]
+    table = Table(title="k-NN top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("all labels", justify="right")
+    if few:
+        table.add_column("10 labels a class", justify="right")
+    for key, name in NAMES.items():
+        cells = [name, f"{100 * metrics['knn'][key]:.1f}"]
+        if few:
+            cells.append(f"{100 * few[key]['mean']:.1f} ± {100 * few[key]['std']:.1f}")
+        table.add_row(*cells)
+    return table
+
+
+def _time_split(seconds: Mapping[str, float]) -> str:
+    total = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())

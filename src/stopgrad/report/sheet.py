@@ -1,0 +1,95 @@
+"""A sheet of views: what augmentation makes of some images."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stopgrad.config import Config
+from stopgrad.data import augment
+from stopgrad.data.loader import Loader
+from stopgrad.data.preprocess import shortest_of
+from stopgrad.data.probe import recipe_for
+from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.store import ImageStore, load_images
+from stopgrad.distributed import Rank
+from stopgrad.errors import DataError
+from stopgrad.recipes import base_config
+
+_GAP = 4
+_SMALLEST_TILE = 96
+
+
+def view_sheet(store: ImageStore, config: Config, *, num_images: int, num_views: int) -> Image.Image:
+    """Draw a sheet: a row an image, first the image itself, then views of it as training would see them.
+
+    Args:
+        store: the images; `num_images` of them are taken at random by the config's seed.
+        config: augmentation, image size and seed.
+        num_images: rows, at most the images there are.
+        num_views: views a row.
+    """
+    rng = np.random.Generator(np.random.PCG64(config.training.seed))
+    positions = np.sort(rng.permutation(len(store))[:num_images])
+    loader = Loader(store, config, Rank())
+    size, a = config.data.image_size, config.augmentation
+    per_epoch = config.objective.views
+    views: list[Tensor] = []
+    with ThreadPoolExecutor() as pool:
+        for epoch in range(-(-num_views // per_epoch)):
+            views += loader.views(loader.load(positions, epoch, pool), torch.device("cpu"))
+    mean, std = torch.tensor(a.mean).view(3, 1, 1), torch.tensor(a.std).view(3, 1, 1)
+    columns = [torch.stack([_whole(store, int(p), size) for p in positions])]
+    columns += [augment.to_uint8(view * std + mean) for view in views[:num_views]]
+    tile = size * max(1, round(_SMALLEST_TILE / size))
+    step = tile + _GAP
+    sheet = Image.new("RGB", (len(columns) * step + 3 * _GAP, len(positions) * step + _GAP), "white")
+    for x, column in enumerate(columns):
+        for y, pixels in enumerate(column):
+            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(
+                (tile, tile), Image.Resampling.NEAREST
+            )
+            # The images themselves stand a little apart.
+            sheet.paste(picture, (_GAP + x * step + (2 * _GAP if x else 0), _GAP + y * step))
+    return sheet
+
+
+def _whole(store: ImageStore, position: int, size: int) -> Tensor:
+    pixels = store.pixels(position)
+    assert pixels is not None
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    return augment.to_uint8(augment.fit(image, size, size))[0]
+
+
+def write_preview(
+    data: str | None,
+    *,
+    out: Path,
+    recipe: str | None,
+    given: Mapping[str, Any],
+    num_images: int,
+    num_views: int,
+) -> dict[str, Any]:
+    """Write the sheet of a data set; what was drawn, for the message.
+
+    Raises:
+        DataError: fewer than 2 readable images.
+    """
+    splits = open_images(data or given.get("path", ""))
+    recipe = recipe or recipe_for(splits)
+    config = base_config(recipe).replace(**given)
+    rng = np.random.Generator(np.random.PCG64(config.training.seed))
+    # More than asked for, so that a few unreadable ones leave enough.
+    drawn = np.sort(rng.permutation(len(splits.train))[: 2 * num_images]).tolist()
+    store = load_images(Subset(splits.train, drawn), shortest=shortest_of(config), strict=config.data.strict)
+    if len(store) < 2:
+        raise DataError(f"{len(store)} readable image in {splits.name}: a sheet needs at least 2.")
+    sheet = view_sheet(store, config, num_images=num_images, num_views=num_views)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    return {"file": str(out), "images": min(num_images, len(store)), "views": num_views, "recipe": recipe}
