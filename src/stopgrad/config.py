@@ -44,19 +44,18 @@ class Data:
 class Augmentation:
     """How an image becomes a view; every parameter is drawn anew for every image and view."""
 
-    geometry: str = _setting("resized_crop", "resized_crop: random area and aspect, resized; affine: small "
-                             "rotation, scale and shift of the whole image", choices=("resized_crop", "affine"))  # fmt: skip
+    geometry: str = _setting("resized_crop", "resized_crop: random area and aspect, resized; affine: small rotation, "
+                             "scale and shift of the whole image", choices=("resized_crop", "affine"))  # fmt: skip
     crop_scale_min: float = _setting(0.2, "smallest crop, as a share of the image's area", low=0.01, high=1.0)
     crop_scale_max: float = _setting(1.0, "largest crop, as a share of the image's area", low=0.01, high=1.0)
     rotation_degrees: float = _setting(15.0, "affine: largest rotation either way", low=0.0, high=180.0)
     zoom: float = _setting(0.2, "affine: largest change of scale either way, as a share", low=0.0, high=0.9)
-    shift: float = _setting(
-        0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0
-    )
+    shift: float = _setting(0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0)
     flip_probability: float = _setting(0.5, "horizontal flip", low=0.0, high=1.0)
     jitter_probability: float = _setting(0.8, "colour jitter", low=0.0, high=1.0)
     jitter_form: str = _setting("exact", "exact: torchvision's four steps in random order; single_affine: one "
-                                "affine map of the colours, faster and approximate", choices=("exact", "single_affine"))  # fmt: skip
+                                "affine map of the colours, faster and approximate",
+                                choices=("exact", "single_affine"))  # fmt: skip
     brightness: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
     contrast: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
     saturation: float = _setting(0.4, "colour jitter: factor within 1 +- this", low=0.0, high=1.0)
@@ -217,7 +216,7 @@ def _check(name: str, value: Any) -> None:
     choices, low, high = (setting.metadata[key] for key in ("choices", "low", "high"))
     if setting.type in (str, int, float, bool):
         if type(value) is not setting.type:
-            raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")  # type: ignore[union-attr]
+            raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")
     elif not (isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, float) for v in value)):
         raise ConfigError(f"{name} = {value!r}: needs three numbers.")
     if choices and value not in choices:
@@ -236,11 +235,7 @@ def _check_together(config: Config) -> None:
             raise ConfigError(f"{low} = {getattr(aug, low)} is above {high} = {getattr(aug, high)}.")
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
-    if (
-        objective.guide in PARTNERED_GUIDES
-        and objective.views == 2
-        and objective.partners not in ("auto", "mutual")
-    ):
+    if objective.guide in PARTNERED_GUIDES and objective.views == 2 and objective.partners not in ("auto", "mutual"):
         raise ConfigError(
             f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
             "use partners = 'mutual', or views = 4."
@@ -290,20 +285,14 @@ def from_toml(path: str | Path) -> tuple[str | None, dict[str, Any]]:
     settings: dict[str, Any] = {}
     for section, table in document.items():
         if section not in SECTIONS:
-            raise ConfigError(
-                f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}"
-            )
+            raise ConfigError(f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}")
         if not isinstance(table, dict):
             raise ConfigError(f"config {str(path)!r}: {section!r} must be a table, [{section}].")
         for name, value in table.items():
             if name not in SETTINGS:
-                raise ConfigError(
-                    f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}"
-                )
+                raise ConfigError(f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
             if SECTION_OF[name] != section:
-                raise ConfigError(
-                    f"config {str(path)!r}: {name!r} belongs in [{SECTION_OF[name]}], not [{section}]."
-                )
+                raise ConfigError(f"config {str(path)!r}: {name!r} belongs in [{SECTION_OF[name]}], not [{section}].")
             settings[name] = value
     return recipe or None, settings
 

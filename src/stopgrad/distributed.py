@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stopgrad.errors import StopgradError
+from stopgrad.errors import Interrupted, StopgradError
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,10 @@ def launch(work: Callable[..., None], num_processes: int, *args: Any) -> None:
     for process in processes:
         process.start()
 
+    asked: list[int] = []
+
     def hand_on(number: int, _frame: object) -> None:
+        asked.append(number)
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
@@ -108,6 +111,8 @@ def launch(work: Callable[..., None], num_processes: int, *args: Any) -> None:
             signal.signal(number, handler)
     if not errors.empty():
         raise errors.get()
+    if asked and any(process.exitcode for process in processes):
+        raise Interrupted(f"by {signal.Signals(asked[0]).name} before training began; resume starts over.")
     if any(process.exitcode for process in processes):
         codes = ", ".join(str(process.exitcode) for process in processes)
         raise StopgradError(f"a training process ended without a word (exit codes {codes}).")
@@ -127,9 +132,7 @@ def _wait_for(processes: list[Any]) -> None:
             failed_at = time.monotonic()
 
 
-def _work_as(
-    index: int, world: int, port: int, errors: Any, work: Callable[..., None], args: tuple[Any, ...]
-) -> None:
+def _work_as(index: int, world: int, port: int, errors: Any, work: Callable[..., None], args: tuple[Any, ...]) -> None:
     os.environ |= {
         "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -16,9 +16,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ConfigError(
-            f"device = {name!r} is unknown: {did_you_mean(kind, ('auto', 'cpu', 'cuda', 'mps'))}"
-        )
+        raise ConfigError(f"device = {name!r} is unknown: {did_you_mean(kind, ('auto', 'cpu', 'cuda', 'mps'))}")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if kind == "cuda":
@@ -28,9 +26,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
                 f"device = {name!r} is not there: torch {torch.__version__} sees no CUDA device; use cpu or auto."
             )
         if index >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device cuda:{index} is not there: this machine has {torch.cuda.device_count()}."
-            )
+            raise ConfigError(f"device cuda:{index} is not there: this machine has {torch.cuda.device_count()}.")
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device = 'mps' is not there; use cpu or auto.")

@@ -115,5 +115,5 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
         tensor = tensors[name]
         crc = zlib.crc32(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode(), crc)
         if tensor.numel():
-            crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+            crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"

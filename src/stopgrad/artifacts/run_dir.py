@@ -56,9 +56,7 @@ class RunDir:
                 raise ConfigError(
                     f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew."
                 )
-            raise ConfigError(
-                f"{self.path} holds other files: use overwrite to write beside them, or another folder."
-            )
+            raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder ready for a new run; with `overwrite`, an earlier run's own files go, foreign ones stay.
@@ -74,9 +72,10 @@ class RunDir:
         self._remove_own_files()
 
     def _remove_own_files(self) -> None:
-        for file in (self.config_file, self.metrics_file, self.summary_file, self.encoder_file,
-                     self.encoder_spec_file, self.path / "environment.json", self.path / "report.html",
-                     *checkpoints_in(self.checkpoint_dir), *self.tensorboard_dir.glob("events.out.tfevents.*")):  # fmt: skip
+        named = (self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
+                 self.path / "environment.json", self.path / "report.html")  # fmt: skip
+        events = self.tensorboard_dir.glob("events.out.tfevents.*")
+        for file in (*named, *checkpoints_in(self.checkpoint_dir), *events):
             file.unlink(missing_ok=True)
 
     def write_config(self, config: Config) -> None:
@@ -129,7 +128,7 @@ class RunDir:
 
     def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest checkpoint that can be read, or None, and what was wrong with newer ones."""
-        problems = []
+        problems: list[str] = []
         for path in checkpoints_in(self.checkpoint_dir):
             try:
                 return load_checkpoint(path), problems
@@ -149,11 +148,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     cuda = device.type == "cuda"
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "device": torch.cuda.get_device_name(device)
-        if cuda
-        else _cpu_name()
-        if device.type == "cpu"
-        else device.type,
+        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name() if device.type == "cpu" else device.type,
         "device_type": device.type,
         "precision": precision,
         "threads": torch.get_num_threads(),

@@ -16,9 +16,14 @@ class ConsoleReporter:
     def __init__(self, *, json: bool = False) -> None:
         self.console = Console(stderr=json, highlight=False, soft_wrap=True)
         self.warnings = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.json = json
         self._bar: Progress | None = None
         self._what = ""
         self._last_line = 0.0
+
+    def __reduce__(self) -> tuple[object, tuple[bool]]:
+        # For the processes of --devices: a terminal does not travel, but each process has it.
+        return _reporter, (self.json,)
 
     def __enter__(self) -> "ConsoleReporter":
         return self
@@ -51,8 +56,8 @@ class ConsoleReporter:
             self._bar.add_task(what, total=total, completed=done, details=details)
             self._what = what
         else:
-            fields = {"details": details} if details else {}
-            self._bar.update(self._bar.task_ids[0], completed=done, **fields)
+            task = self._bar.tasks[0]
+            self._bar.update(task.id, completed=done, details=details or task.fields["details"])
         if done >= total:
             self._end_bar()
 
@@ -72,6 +77,10 @@ class ConsoleReporter:
             self._bar.stop()
             self._bar = None
             self._what = ""
+
+
+def _reporter(json: bool) -> ConsoleReporter:
+    return ConsoleReporter(json=json)
 
 
 def print_json(content: object) -> None:

@@ -5,8 +5,8 @@ import sys
 from cyclopts import App, CycloptsError
 
 import stopgrad
-from stopgrad.cli.preview import preview
 from stopgrad.cli.pretrain import pretrain
+from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
 from stopgrad.errors import StopgradError
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     except StopgradError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped by Ctrl-C before there was anything to save.", 3)
+        return _fail("by Ctrl-C before there was anything to save.", 3)
     except BrokenPipeError:
         # Whoever read the output has gone, as in `stopgrad recipes | head`.
         sys.stderr.close()

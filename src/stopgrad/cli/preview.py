@@ -52,4 +52,4 @@ def preview(
     if json:
         print_json(shown)
     else:
-        print(f"{out}: {shown['images']} images, {shown['views']} views each, by recipe {shown['recipe']}.")  # noqa: T201
+        print(f"{out}: {shown['images']} images, {shown['views']} views each, by recipe {shown['recipe']}.")

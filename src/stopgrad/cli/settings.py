@@ -33,9 +33,7 @@ def _flag(name: str) -> tuple[str, Any, Any]:
     return name, Annotated[setting.type | None, parameter], None  # type: ignore[operator]
 
 
-Settings = dataclasses.make_dataclass(
-    "Settings", [_flag(name) for name in SETTINGS if name != "path"], frozen=True
-)
+Settings = dataclasses.make_dataclass("Settings", [_flag(name) for name in SETTINGS if name != "path"], frozen=True)
 # cyclopts flattens no class of the module "types", where make_dataclass puts it on Python 3.11.
 Settings.__module__ = __name__
 

@@ -32,9 +32,9 @@ def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
             console.print(f"  and {len(metrics['skipped']) - MAX_SKIPPED_SHOWN} more, all in summary.json")
     console.print(f"\n{metrics['verdict_words']}", markup=False, style="bold")
     console.print(
-        f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}. Run folder: {path}",
-        markup=False,
+        f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}.", markup=False
     )
+    console.print(f"Run folder {path}", markup=False)
 
 
 def _knn_table(metrics: Mapping[str, Any]) -> Table:

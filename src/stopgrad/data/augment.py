@@ -46,16 +46,12 @@ def recolour(pixels: Views, draws: ViewDraws, augmentation: Augmentation) -> Vie
     """The rest of a view, from pixels 0..1: flip, colour jitter, grey, blur; in the order of the SimSiam paper."""
     pixels = _where(draws.flip, pixels, lambda x, _: x.flip(3))
     if augmentation.jitter_form == "exact":
-        jitter = lambda x, rows: color.jitter(
-            x, _send(draws.factors[rows], x), torch.from_numpy(draws.order[rows])
-        )  # noqa: E731
+        jitter = lambda x, rows: color.jitter(x, _send(draws.factors[rows], x), torch.from_numpy(draws.order[rows]))  # noqa: E731
     else:
         jitter = lambda x, rows: color.jitter_single_affine(x, _send(draws.factors[rows], x))  # noqa: E731
     pixels = _where(draws.jitter, pixels, jitter)
     pixels = _where(draws.gray, pixels, lambda x, _: color.grayscale(x).expand_as(x))
-    return _where(
-        draws.sigma > 0, pixels, lambda x, rows: geometry.gaussian_blur(x, _send(draws.sigma[rows], x))
-    )
+    return _where(draws.sigma > 0, pixels, lambda x, rows: geometry.gaussian_blur(x, _send(draws.sigma[rows], x)))
 
 
 def normalise(pixels: Views, mean: Sequence[float], std: Sequence[float]) -> Views:
@@ -75,6 +71,6 @@ def _where(mask: np.ndarray, pixels: Tensor, change) -> Tensor:  # type: ignore[
     if len(rows) == 0:
         return pixels
     if len(rows) == len(mask):
-        return change(pixels, rows)  # type: ignore[no-any-return]
+        return change(pixels, rows)
     index = torch.from_numpy(rows).to(pixels.device, non_blocking=True)
     return pixels.index_copy(0, index, change(pixels[index], rows))

@@ -76,7 +76,7 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of HSV, by its closed form channel = V - chroma x clamp(min(k, 4 - k), 0, 1), k = (n + 6 H) mod 6."""
+    """Turn the hue of HSV: channel = V - chroma x clamp(min(k, 4 - k), 0, 1) with k = (n + 6 H) mod 6."""
     red, green, blue = images.unbind(1)
     value, chroma = images.amax(dim=1), images.amax(dim=1) - images.amin(dim=1)
     divisor = torch.where(chroma == 0, 1, chroma)

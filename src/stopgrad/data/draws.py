@@ -85,7 +85,7 @@ def draw_view(
 def uniforms(seed: int, epoch: int, images: np.ndarray, view: int, num: int) -> np.ndarray:
     """`num` numbers in [0, 1) an image, float64 `[image, num]`: a function of the arguments alone."""
     with np.errstate(over="ignore"):
-        state = np.uint64(0)
+        state = np.zeros(len(images), dtype=np.uint64)
         for word in (seed, epoch, view):
             state = _mix(state + np.uint64(word % 2**64) + _GOLDEN)
         state = _mix(state + images.astype(np.uint64) * _GOLDEN)
@@ -106,7 +106,7 @@ def _crop_boxes(a: Augmentation, u: np.ndarray, sizes: np.ndarray) -> np.ndarray
     area = height * width * (a.crop_scale_min + u[:, _AREA] * (a.crop_scale_max - a.crop_scale_min))
     aspect = np.exp((2 * u[:, _ASPECT] - 1) * _LOG_ASPECT)
     box_w, box_h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-    fits = (0 < box_w) & (box_w <= width) & (0 < box_h) & (box_h <= height)
+    fits = (box_w > 0) & (box_w <= width) & (box_h > 0) & (box_h <= height)
     first = fits.argmax(axis=1)[:, None]
     found = np.take_along_axis(fits, first, axis=1)
     # None of the attempts fits: the largest centred box of an allowed aspect.

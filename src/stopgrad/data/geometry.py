@@ -14,9 +14,7 @@ from torch import Tensor
 Pixels = Float[Tensor, "image 3 height width"]
 
 
-def resize_matrix(
-    start: Tensor, length: Tensor, source: int, size: int
-) -> Float[Tensor, "image size source"]:
+def resize_matrix(start: Tensor, length: Tensor, source: int, size: int) -> Float[Tensor, "image size source"]:
     """Antialiased linear resampling of `[start, start + length)` to `size` samples, one matrix an image.
 
     A triangle filter as wide as the shrinkage (and never narrower than linear interpolation), cut off and
@@ -50,9 +48,7 @@ def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
     column = (row[:, None] + offset).abs()
     column = torch.where(column >= size, 2 * (size - 1) - column, column)
     matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
-    return matrix.scatter_add_(
-        2, column.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous()
-    )
+    return matrix.scatter_add_(2, column.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
 
 
 def apply_separable(images: Pixels, rows: Tensor, columns: Tensor) -> Pixels:

@@ -7,8 +7,9 @@ go or was interrupted, and whatever was prefetched is forgotten without loss.
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,17 +65,16 @@ class Loader:
         whole = order[place * self.batch_size : (place + 1) * self.batch_size]
         return whole[self.rank.index :: self.rank.world]
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""
         ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
         ended = threading.Event()
 
         def put(item: Batch | BaseException | None) -> None:
             while not ended.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
+                with suppress(queue.Full):
+                    ready.put(item, timeout=0.1)
+                    break
 
         def prepare() -> None:
             try:
@@ -84,7 +84,7 @@ class Loader:
                         if ended.is_set():
                             return
                 put(None)
-            except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            except BaseException as error:
                 put(error)
 
         thread = threading.Thread(target=prepare, name="stopgrad-loader", daemon=True)
@@ -112,25 +112,21 @@ class Loader:
         if self.store.stacked is not None:
             whole = self.store.stacked[torch.from_numpy(positions)]
             size = np.array(self.store.stacked.shape[2:])
-            return Batch(
-                self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2))), whole, None
-            )
-        images = list(pool.map(self.store.pixels, positions))
-        readable = [i for i, image in enumerate(images) if image is not None]
-        if len(readable) < 2:
+            return Batch(self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2))), whole, None)
+        read = list(pool.map(self.store.pixels, positions))
+        positions = positions[[image is not None for image in read]]
+        images = [image for image in read if image is not None]
+        if len(images) < 2:
             raise DataError(
-                f"only {len(readable)} of {len(images)} images of a batch can be read; {len(self.store.skipped)} "
+                f"only {len(images)} of {len(read)} images of a batch can be read; {len(self.store.skipped)} "
                 "unreadable so far. Remove them, or use a larger batch."
             )
-        positions, images = positions[readable], [images[i] for i in readable]
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
         if self.config.augmentation.geometry == "affine":
-            size = self.config.data.image_size
-            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
+            side = self.config.data.image_size
+            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], side, side)) for image in images]
             return Batch(draws, torch.cat(fitted), None)
-        return Batch(
-            draws, None, [torch.stack(list(pool.map(self._crop, images, view.box))) for view in draws]
-        )
+        return Batch(draws, None, [torch.stack(list(pool.map(self._crop, images, view.box))) for view in draws])
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
@@ -139,9 +135,7 @@ class Loader:
         """
         a, size = self.config.augmentation, self.config.data.image_size
         whole = None if batch.whole is None else batch.whole.to(device, non_blocking=True)
-        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(
-            0, 1, 4, 2, 3
-        )
+        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(0, 1, 4, 2, 3)
         for view, draws in enumerate(batch.draws):
             if whole is not None:
                 pixels = augment.cut(whole, draws, a, size)

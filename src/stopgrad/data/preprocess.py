@@ -73,11 +73,7 @@ def plain_batches(
             if store.stacked is not None:
                 yield part, preprocess.batch(store.stacked[torch.tensor(part)])
                 continue
-            made = [
-                (p, image)
-                for p, image in zip(part, pool.map(prepare, part), strict=True)
-                if image is not None
-            ]
+            made = [(p, image) for p, image in zip(part, pool.map(prepare, part), strict=True) if image is not None]
             if made:
                 yield [p for p, _ in made], torch.stack([image for _, image in made])
 

@@ -104,9 +104,7 @@ class ListSource:
 class FileSource:
     """Image files."""
 
-    def __init__(
-        self, paths: Sequence[Path], labels: Sequence[int] = (), class_names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], labels: Sequence[int] = (), class_names: Sequence[str] = ()) -> None:
         self.paths, self.labels, self.class_names = paths, labels, class_names
 
     def __len__(self) -> int:
@@ -149,12 +147,11 @@ class ParquetSource:
                 f"{', '.join(f'{f.name}: {f.type}' for f in schema)}."
             )
         self._chunks: list[Any] = [
-            c.field("bytes") if pa.types.is_struct(c.type) else c
-            for c in table[image_column].chunks
-            if len(c)
+            c.field("bytes") if pa.types.is_struct(c.type) else c for c in table[image_column].chunks if len(c)
         ]
         self._starts = np.cumsum([0] + [len(c) for c in self._chunks]).tolist()
         self._stem = paths[0].name if len(paths) == 1 else f"{paths[0].parent.name}/*.parquet"
+        self.class_names: Sequence[str]
         self._labels, self.class_names = _read_labels(table, schema, label_column)
 
     def __len__(self) -> int:
@@ -228,15 +225,10 @@ def _digits() -> Splits:
     digits = load_digits()
     # Ink comes in 17 grades, 0 to 16.
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(
-        np.arange(len(images)), test_size=360, random_state=0, stratify=digits.target
-    )
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=digits.target)
     names = [str(n) for n in digits.target_names]
     labels = digits.target.tolist()
-    both = [
-        ArraySource(images[i], [labels[j] for j in i], names, "digit")
-        for i in (np.sort(train), np.sort(test))
-    ]
+    both = [ArraySource(images[i], [labels[j] for j in i], names, "digit") for i in (np.sort(train), np.sort(test))]
     return Splits(DIGITS, *both)
 
 
@@ -293,9 +285,7 @@ def _image_files(root: Path) -> list[Path]:
         seen.add(real)
         subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
         found += [
-            Path(folder, n)
-            for n in names
-            if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES
+            Path(folder, n) for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES
         ]
     return sorted(found)
 
@@ -336,9 +326,7 @@ def _read_labels(table: Any, schema: Any, column: str | None) -> tuple[np.ndarra
     if len(names) < 2 or labels.max(initial=UNLABELLED) == UNLABELLED:
         return None, []
     if labels.max() >= len(names) or labels.min() < UNLABELLED:
-        raise DataError(
-            f"label column {column!r} goes from {labels.min()} to {labels.max()}, with {len(names)} names."
-        )
+        raise DataError(f"label column {column!r} goes from {labels.min()} to {labels.max()}, with {len(names)} names.")
     return labels, names
 
 

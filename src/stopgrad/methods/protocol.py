@@ -1,31 +1,37 @@
 """What the training loop asks of a method."""
 
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 Views = Float[Tensor, "view image 3 height width"]
 
 
-class Method(Protocol):
-    """A method is an `nn.Module` with these members. Its call is the one that data parallelism wraps."""
+class Method(nn.Module):
+    """A method: its call computes one step's loss, and is the one call that data parallelism wraps."""
 
-    backbone: nn.Module
-    """What is kept."""
+    watch: bool = True
+    """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
 
-    def __call__(self, views: Views, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def backbone(self) -> nn.Module:
+        """What is kept."""
+        raise NotImplementedError
+
+    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch, and what is worth watching about it (scalars on the device)."""
-        ...
+        raise NotImplementedError
 
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, for the monitors."""
-        ...
+        raise NotImplementedError
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameters for the optimizer; a group named "predictor" may keep its learning rate."""
-        ...
+        """Parameters for the optimizer, each group with a `name`; "predictor" may keep its learning rate."""
+        raise NotImplementedError
 
+    @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Called after the optimizer step, with the share of the run that is done."""
-        ...
+        """Called after each optimizer step, with the share of the run that is done."""

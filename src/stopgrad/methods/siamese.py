@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
+from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
-from stopgrad.methods.protocol import Views
-from stopgrad.nets.backbones import build_backbone
+from stopgrad.nets.backbones import build_backbone, num_features
 from stopgrad.nets.ema import ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor, build_projector
 from stopgrad.objective.guided import choose_partners, guided_loss, random_permutation
 from stopgrad.objective.guides import GUIDES, PARTNERED
 
 
-class Siamese(nn.Module):
+class Siamese(Method):
     """A Siamese network with stop-gradient.
 
     Args:
@@ -33,7 +33,6 @@ class Siamese(nn.Module):
         ema_rises: whether the momentum rises to 1 along a half cosine (BYOL, arXiv 2006.07733, section 3.3).
         guide: a name in `GUIDES`.
         partners: `mutual`, `derangement` or `permutation`, for guides that need them.
-        watch: whether to compute the diagnostics of the guide.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Siamese(nn.Module):
         self.target_encoder = None if ema_momentum is None else ema_copy(self.encoder)
         self.ema_momentum, self.ema_rises = ema_momentum, ema_rises
         self.guide, self.partners = guide, partners
-        self.watch = True
 
     @property
     def backbone(self) -> nn.Module:
@@ -118,13 +116,13 @@ def build_siamese(config: Config) -> Siamese:
         image_size=config.data.image_size,
         pretrained=network.init == "pretrained",
     )
-    width = network.projector_width or backbone.num_features
+    dim = num_features(backbone)
     partners = objective.partners
     if partners == "auto":
         partners = "mutual" if objective.views == 2 else "derangement"
     return Siamese(
         backbone,
-        build_projector(backbone.num_features, width, network.projection_dim, network.projector_layers),
+        build_projector(dim, network.projector_width or dim, network.projection_dim, network.projector_layers),
         build_predictor(network.projection_dim, network.predictor_width) if network.predictor else None,
         ema_momentum=objective.ema_momentum if objective.method == "byol" else None,
         ema_rises=objective.ema_schedule == "cosine",

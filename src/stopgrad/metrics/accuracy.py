@@ -40,7 +40,7 @@ def knn_predict(
         raise ValueError(f"k = {k}: must be from 1 to the size of the bank, {len(bank)}.")
     if not temperature > 0:
         raise ValueError(f"temperature = {temperature}: must be above 0.")
-    if len(bank_labels) and not (0 <= int(bank_labels.min()) and int(bank_labels.max()) < num_classes):
+    if len(bank_labels) and not (int(bank_labels.min()) >= 0 and int(bank_labels.max()) < num_classes):
         raise ValueError(f"bank_labels must lie in 0..{num_classes - 1}.")
     dim = bank.shape[1]
     # A block of the bank in float32, and beside it a block of similarities and its copy inside topk.

@@ -93,6 +93,4 @@ def uniformity(features: Float[Tensor, "image dim"]) -> float:
 
 def _check(features: Tensor) -> None:
     if features.ndim != 2 or len(features) < 2:
-        raise ValueError(
-            f"features of shape {tuple(features.shape)}: needs [image, dim] with at least 2 images."
-        )
+        raise ValueError(f"features of shape {tuple(features.shape)}: needs [image, dim] with at least 2 images.")

@@ -16,9 +16,7 @@ def guide_balance(weights: Float[Tensor, "image view"]) -> Float[Tensor, ""]:
     return weights[:, ::2].sum() / weights.sum()
 
 
-def guide_margin(
-    target: Float[Tensor, "image view dim"], partners: Int[Tensor, "image"]
-) -> Float[Tensor, ""]:
+def guide_margin(target: Float[Tensor, "image view dim"], partners: Int[Tensor, "image"]) -> Float[Tensor, ""]:
     """How much nearer the nearest of the four cross-image distances is than the second nearest.
 
     Returns:
@@ -27,7 +25,5 @@ def guide_margin(
     _, _, squared = cross_image_distances(target, partners)
     distances = squared.sqrt()
     nearest = distances.topk(2, dim=1, largest=False).values
-    margin = (nearest[:, 1] - nearest[:, 0]) / distances.mean(dim=1).clamp(
-        min=torch.finfo(distances.dtype).tiny
-    )
+    margin = (nearest[:, 1] - nearest[:, 0]) / distances.mean(dim=1).clamp(min=torch.finfo(distances.dtype).tiny)
     return margin.mean()

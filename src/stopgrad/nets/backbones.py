@@ -20,9 +20,7 @@ SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 STEMS = ("standard", "small", "small_stride2")
 
 
-def build_backbone(
-    name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False
-) -> nn.Module:
+def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
     """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
 
     Args:
@@ -32,19 +30,18 @@ def build_backbone(
         pretrained: with timm's weights (fetched by timm).
 
     Returns:
-        A module with the attribute `num_features`, its output dimension.
+        A module whose output dimension `num_features` tells.
 
     Raises:
         ValueError: an unknown name or stem, a stem on a network that is no ResNet, or no weights to be had.
     """
     if stem not in STEMS:
         raise ValueError(f"unknown stem {stem!r}: valid: {', '.join(STEMS)}.")
+    model: Any
     try:
         if name in SMALL_RESNETS:
             if pretrained:
-                raise ValueError(
-                    f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model."
-                )
+                raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
             model = timm.create_model("resnet18", num_classes=0, **SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
             model = timm.create_model(name, num_classes=0, pretrained=pretrained)
@@ -59,14 +56,22 @@ def build_backbone(
         _shrink_stem(model, name, stride=1 if stem == "small" else 2)
     elif hasattr(model, "set_input_size"):
         model.set_input_size(img_size=image_size)
-    return model
+    module: nn.Module = model
+    return module
 
 
-def _shrink_stem(model: nn.Module, name: str, stride: int) -> None:
-    if not (isinstance(model, ResNet) and isinstance(model.conv1, nn.Conv2d)):
+def num_features(backbone: nn.Module) -> int:
+    """Dimension of a backbone's pooled features."""
+    return int(backbone.num_features)  # type: ignore[arg-type]
+
+
+def _shrink_stem(model: Any, name: str, stride: int) -> None:
+    first = model.conv1 if isinstance(model, ResNet) else None
+    if not isinstance(first, nn.Conv2d):
         raise ValueError(f"backbone {name!r} has no stem to replace: use stem = 'standard', or a ResNet.")
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    smaller = nn.Conv2d(3, first.out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(smaller.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1 = smaller
     model.maxpool = nn.Identity()
 
 

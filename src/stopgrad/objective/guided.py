@@ -116,9 +116,7 @@ class GuidedStopGradientLoss(nn.Module):
             ValueError: shapes that do not agree, or partners of another kind.
         """
         if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape."
-            )
+            raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape.")
         return guided_loss(prediction, target, self.weights(target, partners))
 
     def weights(
@@ -141,9 +139,7 @@ class GuidedStopGradientLoss(nn.Module):
 def _check_partners(partners: Tensor, num_images: int, num_views: int) -> None:
     index = torch.arange(num_images, device=partners.device)
     if partners.shape != index.shape or partners.is_floating_point():
-        raise ValueError(
-            f"partners of shape {tuple(partners.shape)}: needs {num_images} whole numbers, one an image."
-        )
+        raise ValueError(f"partners of shape {tuple(partners.shape)}: needs {num_images} whole numbers, one an image.")
     if not torch.equal(partners.sort().values, index):
         raise ValueError(f"partners must be a permutation of 0..{num_images - 1}.")
     if num_views == 2:

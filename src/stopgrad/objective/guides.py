@@ -22,9 +22,7 @@ SourceWeights = Float[Tensor, "image view"]
 Guide = Callable[[Targets, Partners | None, Generator | None], SourceWeights]
 
 
-def symmetric(
-    target: Targets, partners: Partners | None = None, generator: Generator | None = None
-) -> SourceWeights:
+def symmetric(target: Targets, partners: Partners | None = None, generator: Generator | None = None) -> SourceWeights:
     """Every view is a source with the same weight: SimSiam and BYOL as published."""
     num_images, num_views = _shape(target)
     return target.new_full((num_images, num_views), 1 / num_views, dtype=torch.float32)

@@ -51,9 +51,7 @@ def view_sheet(store: ImageStore, config: Config, *, num_images: int, num_views:
     sheet = Image.new("RGB", (len(columns) * step + 3 * _GAP, len(positions) * step + _GAP), "white")
     for x, column in enumerate(columns):
         for y, pixels in enumerate(column):
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(
-                (tile, tile), Image.Resampling.NEAREST
-            )
+            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((tile, tile), Image.Resampling.NEAREST)
             # The images themselves stand a little apart.
             sheet.paste(picture, (_GAP + x * step + (2 * _GAP if x else 0), _GAP + y * step))
     return sheet

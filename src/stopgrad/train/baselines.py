@@ -60,7 +60,7 @@ def measure_table(
     m = config.monitoring
     pixels = _pixels_of(config)
     scores, few = {}, {}
-    knn = num_bank = num_queries = None
+    knn, num_bank, num_queries = None, 0, 0
     for name, network, preprocess in (
         ("trained", trained, preprocess_of(config)),
         ("untrained", untrained, preprocess_of(config)),
@@ -88,14 +88,14 @@ def measure_table(
                     num_draws=FEW_LABEL_DRAWS,
                     seed=config.training.seed,
                 )
-    assert knn is not None and num_bank is not None and num_queries is not None
+    assert knn is not None
     which = (
         "training images taken out of the bank (trained on, without labels: there is no test split)" if queries is None
         else "training images held out" if config.data.holdout else "test images"
     )  # fmt: skip
     protocol = (
-        f"k-NN, k = {knn.k}, T = {knn.temperature:g}, cosine; bank of {num_bank:,} training images, queries {num_queries:,} "
-        f"{which}; pixels at {pixels.size} x {pixels.size}"
+        f"k-NN, k = {knn.k}, T = {knn.temperature:g}, cosine; bank of {num_bank:,} training images, "
+        f"queries {num_queries:,} {which}; pixels at {pixels.size} x {pixels.size}"
     )
     return Table(scores, few, protocol, num_queries)
 

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,10 +20,12 @@ from stopgrad.hardware import autocast
 from stopgrad.methods.protocol import Method
 from stopgrad.train.events import EventWriter
 from stopgrad.train.monitor import Monitor
-from stopgrad.train.optim import build_optimizer, lr_factor, peak_lr, set_lr
+from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.reporter import Reporter
 from stopgrad.train.stop import StopRequest
 from stopgrad.train.verdict import find_collapse
+
+PHASES = ("loading", "augmentation", "network", "monitoring")
 
 
 @dataclass
@@ -42,9 +46,6 @@ class Progress:
     """Seconds by phase."""
 
 
-PHASES = ("loading", "augmentation", "network", "monitoring")
-
-
 class Training:
     """One run's training, from wherever its checkpoint stands to the end.
 
@@ -59,7 +60,7 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, method: nn.Module, loader: Loader, monitor: Monitor, run: RunDir, *, device: torch.device,
+        self, config: Config, method: Method, loader: Loader, monitor: Monitor, run: RunDir, *, device: torch.device,
         precision: str, rank: Rank, reporter: Reporter, stop: StopRequest,
     ) -> None:  # fmt: skip
         self.config, self.loader, self.monitor, self.run_dir = config, loader, monitor, run
@@ -70,31 +71,24 @@ class Training:
             reporter,
             stop,
         )
-        self.module = method
-        self.method: Method = method  # type: ignore[assignment]
+        self.method = method
         self.wrapped: nn.Module = method
         if rank.world > 1:
             devices = [device.index] if device.type == "cuda" else None
             self.wrapped = nn.parallel.DistributedDataParallel(method, device_ids=devices)
-        self.optimizer = build_optimizer(self.method, config)
+        self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
         t, per_epoch = config.training, loader.steps_per_epoch
         self.total_steps = t.steps or t.epochs * per_epoch
         self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
-        self.checkpoint_every = t.checkpoint_every_steps or max(
-            1, min(math.ceil(self.total_steps / 10), 2000)
-        )
+        self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
         epochs = self.total_steps / per_epoch
-        self.monitor_every = per_epoch * (
-            config.monitoring.monitor_every_epochs or max(1, round(epochs / 10))
-        )
+        self.monitor_every = per_epoch * (config.monitoring.monitor_every_epochs or max(1, round(epochs / 10)))
         self.progress = Progress()
         self.generator = torch.Generator()
         self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
         # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
-        self._loss = torch.zeros(
-            (), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64
-        )
+        self._loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         self._window_start = (0, 0.0)
         self._warned_of: str | None = None
         self._last_knn = ""
@@ -109,14 +103,14 @@ class Training:
             "batch_size": self.loader.batch_size,
             "precision": self.precision,
             "progress": asdict(self.progress),
-            "method": self.module.state_dict(),
+            "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where `state` was saved."""
-        self.module.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.progress = Progress(**state["progress"])
 
     def run(self) -> None:
@@ -129,33 +123,35 @@ class Training:
         if self.rank.leads:
             self.run_dir.forget_metrics_after(self.progress.step)
         events = EventWriter(self.run_dir.tensorboard_dir, self.progress.step) if self.rank.leads else None
-        self.module.train()
+        self.method.train()
         if not self.progress.untrained and self.rank.leads:
-            self.progress.untrained = self._timed("monitoring", lambda: self.monitor.measure(self.module))
+            with self._phase("monitoring"):
+                self.progress.untrained = self.monitor.measure(self.method)
         batches = self.loader.batches(self.progress.step, self.total_steps)
         self._window_start = (self.progress.step, self._working_time())
         try:
             while self.progress.step < self.total_steps:
-                batch = self._timed("loading", lambda: next(batches))
-                views = self._timed("augmentation", lambda: self.loader.views(batch, self.device))
-                lr, diagnostics = self._timed("network", lambda: self._step(batch, views))
+                with self._phase("loading"):
+                    batch = next(batches)
+                with self._phase("augmentation"):
+                    views = self.loader.views(batch, self.device)
+                with self._phase("network"):
+                    lr, diagnostics = self._step(views)
                 self._after_step(batch, lr, diagnostics, events)
         finally:
             batches.close()
             if events is not None:
                 events.close()
 
-    def _step(self, batch: Batch, views: Tensor) -> tuple[float, dict[str, Tensor]]:
+    def _step(self, views: Tensor) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
-        seed = int(
-            np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0]
-        )
+        seed = int(np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0])
         self.generator.manual_seed(seed)
         # For whatever draws inside the network, such as dropout.
         torch.manual_seed(seed)
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         lr = set_lr(self.optimizer, self.peak_lr, factor)
-        self.module.watch = self._is_due(step + 1, self.log_every)
+        self.method.watch = self._is_due(step + 1, self.log_every)
         with autocast(self.device, self.precision):
             loss, diagnostics = self.wrapped(views, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,14 +172,16 @@ class Training:
         bad = int(self._first_bad)
         if any_of(bad >= 0, self.rank):
             raise NonFiniteLossError(
-                f"the loss is no longer finite at step {bad if bad >= 0 else self.progress.step}: stopped. The last good "
-                f"checkpoint is kept in {self.run_dir.checkpoint_dir}. Lower the learning rate (lr = "
-                f"{self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32'."
+                f"the loss is no longer finite at step {bad if bad >= 0 else self.progress.step}. {self._way_out()}"
             )
 
-    def _after_step(
-        self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None
-    ) -> None:
+    def _way_out(self) -> str:
+        return (
+            f"Stopped; the last good checkpoint is kept in {self.run_dir.checkpoint_dir}. Lower the learning rate "
+            f"(lr = {self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32'."
+        )
+
+    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None) -> None:
         p = self.progress
         p.step += 1
         p.images_seen += len(batch) * self.rank.world
@@ -205,8 +203,8 @@ class Training:
             self._save()
         if asked:
             raise Interrupted(
-                f"stopped by {asked} after step {p.step} of {self.total_steps}, everything saved in {self.run_dir.path}: "
-                "go on with resume."
+                f"by {asked} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "
+                "resume goes on from there."
             )
         self._show(line)
 
@@ -244,7 +242,8 @@ class Training:
         return line
 
     def _measure(self) -> dict[str, float]:
-        measured = self._timed("monitoring", lambda: self.monitor.measure(self.module))
+        with self._phase("monitoring"):
+            measured = self.monitor.measure(self.method)
         if "knn_top1" in measured:
             self._last_knn = f"k-NN {measured['knn_top1']:.1%}"
         collapse = find_collapse(measured, self.progress.untrained)
@@ -256,15 +255,12 @@ class Training:
 
     def _save(self) -> None:
         self._check_finite()
-        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
+        if not all(bool(parameter.isfinite().all()) for parameter in self.method.parameters()):
             raise NonFiniteLossError(
-                f"weights are no longer finite after step {self.progress.step}: stopped. The last good checkpoint is kept "
-                f"in {self.run_dir.checkpoint_dir}. Lower the learning rate (lr = {self.config.optimization.lr:g})."
+                f"the weights are no longer finite after step {self.progress.step}. {self._way_out()}"
             )
         if self.rank.leads:
-            self.run_dir.save_checkpoint(
-                self.progress.step, self.state(), keep=self.config.training.checkpoint_keep
-            )
+            self.run_dir.save_checkpoint(self.progress.step, self.state(), keep=self.config.training.checkpoint_keep)
         wait_for_all(self.rank)
 
     def _collect_loss(self) -> None:
@@ -272,13 +268,13 @@ class Training:
         self.progress.loss_sum += float(self._loss)
         self._loss.zero_()
 
-    def _timed(self, phase: str, work: Any) -> Any:
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        result = work()
+        yield
         elapsed = time.perf_counter() - start
-        self.progress.time_spent[phase] += elapsed
+        self.progress.time_spent[name] += elapsed
         self.progress.seconds += elapsed
-        return result
 
     def _working_time(self) -> float:
         return self.progress.seconds - self.progress.time_spent["monitoring"]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import Preprocess, plain_batches, preprocess_of
 from stopgrad.data.store import ImageStore
+from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict
 from stopgrad.metrics.collapse import (
     alignment,
@@ -20,7 +21,6 @@ from stopgrad.metrics.collapse import (
     mean_squared_distance,
     uniformity,
 )
-from stopgrad.methods.protocol import Method
 
 # Enough for the measures to settle, little enough to be cheap: effective rank and uniformity are quadratic.
 HEALTH_IMAGES = 2000
@@ -106,7 +106,7 @@ class Monitor:
         self.protocol = KnnProtocol(m.knn_k, m.knn_temperature, num_classes) if num_classes > 1 else None
         self.loader = loader
 
-    def measure(self, method: nn.Module) -> dict[str, float]:
+    def measure(self, method: Method) -> dict[str, float]:
         """Health of backbone features and projections, and k-NN where there are labels.
 
         Returns:
@@ -117,7 +117,7 @@ class Monitor:
         was_training = method.training
         method.eval()
         try:
-            return self._measure(method)  # type: ignore[arg-type]
+            return self._measure(method)
         finally:
             method.train(was_training)
 

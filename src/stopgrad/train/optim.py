@@ -1,6 +1,7 @@
 """Optimizer and learning-rate schedule."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -16,9 +17,20 @@ def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
         group["fixed_lr"] = o.predictor_lr_fixed and group["name"] == "predictor"
     if o.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=peak_lr(config), weight_decay=o.weight_decay, fused=True)
-    return torch.optim.SGD(
-        groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True
-    )
+    return torch.optim.SGD(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state dict into an optimizer whose weights may lie channels-last in memory.
+
+    torch leaves the loaded tensors as they lie, and the fused kernels walk weight, gradient and momentum side by side
+    through memory: with different strides they would update the wrong elements, in silence.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)
 
 
 def peak_lr(config: Config, batch_size: int | None = None) -> float:

@@ -13,15 +13,17 @@ from stopgrad.artifacts.run_dir import RunDir, environment
 from stopgrad.config import Config, without_effect
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import shortest_of
-from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
 from stopgrad.data.probe import recipe_for
+from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank, current_rank, launch, start, stop, wait_for_all
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.load import backbone_weights, load_encoder, save_encoder, spec_of
+from stopgrad.encoder.load import load_encoder, save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.hardware import choose_device, choose_precision
 from stopgrad.methods import METHODS
+from stopgrad.methods.protocol import Method
+from stopgrad.nets.backbones import num_features
 from stopgrad.recipes import base_config, resolve
 from stopgrad.train.baselines import Table, measure_table
 from stopgrad.train.loop import Training
@@ -94,12 +96,11 @@ def pretrain(
     if not resume:
         run.check_free(overwrite=overwrite)
 
-    splits = Splits("images in memory", source) if source is not None else None
     if resume:
         settings = _resumed_config(run, recipe, given)
-        splits = splits or open_images(settings.data.path)
+        splits = _open(source, settings.data.path)
     else:
-        splits = splits or open_images(given.get("path", ""))
+        splits = _open(source, given.get("path", ""))
         if recipe is None:
             recipe = recipe_for(splits)
             reporter.say(
@@ -113,15 +114,20 @@ def pretrain(
         choose_device(settings.training.device)
         if not resume:
             _begin(run, settings, overwrite)
-        launch(_join, settings.training.devices, settings, splits, run, reporter)
+        launch(_join, settings.training.devices, settings, source, run, reporter)
     else:
         _train(settings, splits, run, reporter, rank, begin=not resume, overwrite=overwrite)
     return Run(run.path, run.read_summary())
 
 
-def _join(settings: Config, splits: Splits, run: RunDir, reporter: Reporter) -> None:
+def _join(settings: Config, source: ImageSource | None, run: RunDir, reporter: Reporter) -> None:
     """What each of several processes does."""
+    splits = _open(source, settings.data.path)
     _train(settings, splits, run, reporter, current_rank(), begin=False, overwrite=False)
+
+
+def _open(source: ImageSource | None, path: str) -> Splits:
+    return open_images(path) if source is None else Splits("images in memory", source)
 
 
 def _begin(run: RunDir, settings: Config, overwrite: bool) -> None:
@@ -144,9 +150,7 @@ def _train(
         torch.cuda.set_device(device)
     precision = choose_precision(config.training.precision, device)
     if config.training.devices not in (1, rank.world):
-        reporter.warn(
-            f"devices = {config.training.devices} has no effect: {rank.world} processes were started."
-        )
+        reporter.warn(f"devices = {config.training.devices} has no effect: {rank.world} processes were started.")
     with StopRequest() as stop_request:
         start(rank, device)
         try:
@@ -162,7 +166,8 @@ def _train_here(
     config: Config, splits: Splits, run: RunDir, reporter: Reporter, rank: Rank, device: torch.device, precision: str,
     stop_request: StopRequest,
 ) -> None:  # fmt: skip
-    train_store, query_store = _load(config, splits, reporter if rank.leads else QuietReporter())
+    with stop_request.at_once("before training began; resume starts over."):
+        train_store, query_store = _load(config, splits, reporter if rank.leads else QuietReporter())
     loader = Loader(train_store, config, rank)
     _check_batch(loader, config, reporter)
     method = _build(config, device)
@@ -178,9 +183,10 @@ def _train_here(
     if config.training.time_limit_seconds:
         stop_request.limit(config.training.time_limit_seconds)
     training.run()
-    if rank.leads:
-        _finish(config, run, training, monitor, train_store, query_store, reporter)
-    wait_for_all(rank)
+    with stop_request.at_once("after training, before the figures were complete; resume measures them."):
+        if rank.leads:
+            _finish(config, run, training, monitor, train_store, query_store, reporter)
+        wait_for_all(rank)
 
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:
@@ -194,8 +200,9 @@ def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -
     changed = [name for name in before if before[name] != after[name] and name not in FREE_ON_RESUME]
     if changed:
         list_of = ", ".join(f"{name} = {before[name]!r} there, {after[name]!r} now" for name in changed)
-        raise CheckpointError(f"the run in {run.path} was begun with another config: {list_of}. Resume without them, or "
-                              "begin another run.")  # fmt: skip
+        raise CheckpointError(
+            f"the run in {run.path} was begun with another config: {list_of}. Resume without, or begin another run."
+        )
     return wanted
 
 
@@ -211,19 +218,14 @@ def _load(config: Config, splits: Splits, reporter: Reporter) -> tuple[ImageStor
         order = np.random.Generator(np.random.PCG64(0)).permutation(len(train))
         queries = Subset(train, np.sort(order[: d.holdout]).tolist())
         train = Subset(train, np.sort(order[d.holdout :]).tolist())
-    shortest = shortest_of(config)
-    stores = []
-    for source, what in ((train, "reading images"), (queries, "reading test images")):
-        if source is None:
-            stores.append(None)
-            continue
-        stores.append(
-            load_images(source, shortest=shortest, memory_gb=d.memory_gb, workers=d.workers, strict=d.strict,
-                        progress=lambda done, total, what=what: reporter.progress(what, done, total))  # type: ignore[misc]
+
+    def load(source: ImageSource, what: str) -> ImageStore:
+        return load_images(
+            source, shortest=shortest_of(config), memory_gb=d.memory_gb, workers=d.workers, strict=d.strict,
+            progress=lambda done, total: reporter.progress(what, done, total),
         )  # fmt: skip
-    train_store, query_store = stores
-    assert train_store is not None
-    return train_store, query_store
+
+    return load(train, "reading images"), None if queries is None else load(queries, "reading test images")
 
 
 def _check_batch(loader: Loader, config: Config, reporter: Reporter) -> None:
@@ -240,26 +242,23 @@ def _check_batch(loader: Loader, config: Config, reporter: Reporter) -> None:
         )
 
 
-def _build(config: Config, device: torch.device) -> torch.nn.Module:
+def _build(config: Config, device: torch.device) -> Method:
     """The method with its initial weights, a function of the seed."""
     torch.manual_seed(config.training.seed)
     try:
         method = METHODS[config.objective.method](config)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    assert isinstance(method, torch.nn.Module)
     init = config.network.init
     if init not in ("random", "pretrained"):
         weights = load_encoder(init).backbone.state_dict()
         try:
-            method.backbone.load_state_dict(weights)  # type: ignore[union-attr]
+            method.backbone.load_state_dict(weights)
         except RuntimeError as error:
-            raise ConfigError(
-                f"init = {init!r} does not fit backbone {config.network.backbone!r}: {error}"
-            ) from error
+            raise ConfigError(f"init = {init!r} does not fit backbone {config.network.backbone!r}: {error}") from error
     if device.type == "cuda" and config.training.devices > 1:
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    return method.to(device, memory_format=torch.channels_last)
+    return method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _take_up(training: Training, run: RunDir, reporter: Reporter, precision: str) -> None:
@@ -270,8 +269,8 @@ def _take_up(training: Training, run: RunDir, reporter: Reporter, precision: str
         return
     if state["fingerprint"] != training.loader.store.fingerprint():
         raise CheckpointError(
-            f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with the "
-            "same data, or begin another run."
+            f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
+            "the same data, or begin another run."
         )
     if state["precision"] != precision:
         reporter.warn(f"the run was trained in {state['precision']} so far and goes on in {precision}.")
@@ -279,17 +278,11 @@ def _take_up(training: Training, run: RunDir, reporter: Reporter, precision: str
     reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
 
 
-def _introduce(
-    config: Config, splits: Splits, loader: Loader, training: Training, reporter: Reporter
-) -> None:
+def _introduce(config: Config, splits: Splits, loader: Loader, training: Training, reporter: Reporter) -> None:
     o, store = config.objective, loader.store
-    where = (
-        "held in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
-    )
+    where = "held in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
     labels = (
-        f"{len(store.source.class_names)} classes, for monitoring only"
-        if store.source.class_names
-        else "no labels"
+        f"{len(store.source.class_names)} classes, for monitoring only" if store.source.class_names else "no labels"
     )
     num_weights = sum(p.numel() for p in training.method.backbone.parameters())
     predictor = "" if config.network.predictor else ", no predictor"
@@ -303,9 +296,8 @@ def _introduce(
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate "
         f"{training.peak_lr:.4g} = {config.optimization.lr:g} x {loader.batch_size} / 256"
     )
-    reporter.say(
-        f"Machine   {training.device}, {training.precision}; seed {config.training.seed}; run folder {training.run_dir.path}"
-    )
+    where = f"{training.device}, {training.precision}, seed {config.training.seed}"
+    reporter.say(f"Machine   {where}; run folder {training.run_dir.path}")
 
 
 def _finish(
@@ -314,11 +306,11 @@ def _finish(
 ) -> None:  # fmt: skip
     """Save the encoder, measure the final table and pronounce the verdict."""
     backbone = training.method.backbone.eval()
-    save_encoder(run, backbone, spec_of(config, int(backbone.num_features)))
+    save_encoder(run, backbone, spec_of(config, num_features(backbone)))
     reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
-    untrained = _build(config, training.device).backbone.eval()  # type: ignore[union-attr]
+    untrained = _build(config, training.device).backbone.eval()
     table = measure_table(config, train_store, query_store, backbone, untrained, training.device)
-    final = monitor.measure(training.module)
+    final = monitor.measure(training.method)
     verdict = judge(
         final,
         training.progress.untrained,

@@ -1,14 +1,18 @@
-"""Stopping on request: Ctrl-C, SIGTERM and the time limit are noted here and obeyed between two steps."""
+"""Stopping on request: Ctrl-C, SIGTERM and the time limit."""
 
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from stopgrad.errors import Interrupted
+
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered; a second Ctrl-C interrupts at once.
+    """Notes SIGINT and SIGTERM while it is entered, to be obeyed between two steps; a second one interrupts at once.
 
     Outside the main thread, where no handler can be set, only the time limit counts.
     """
@@ -17,6 +21,7 @@ class StopRequest:
         self.reason: str | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._deadline: float | None = None
+        self._nothing_to_save: str | None = None
 
     def limit(self, seconds: float) -> None:
         """Ask for a stop in so many seconds."""
@@ -27,6 +32,19 @@ class StopRequest:
         if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = "the time limit"
         return self.reason
+
+    @contextmanager
+    def at_once(self, state: str) -> Iterator[None]:
+        """A stretch of work with nothing to save: a signal raises `Interrupted` right there.
+
+        Args:
+            state: how things stand, for the message.
+        """
+        self._nothing_to_save = state
+        try:
+            yield
+        finally:
+            self._nothing_to_save = None
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
@@ -40,6 +58,9 @@ class StopRequest:
         self._before.clear()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.reason is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if self._nothing_to_save is not None:
+            raise Interrupted(f"by {name} {self._nothing_to_save}")
+        if self.reason is not None:
+            raise Interrupted(f"by {name} at once; resume goes on from the last checkpoint.")
+        self.reason = name
