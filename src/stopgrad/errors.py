@@ -35,9 +35,9 @@ class Interrupted(StopgradError):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message about an unknown `name`: the nearest valid names, or all of them."""
+    """The end of an error message about an unknown `name`: the nearest valid name, or all of them."""
     names = sorted(valid)
-    near = get_close_matches(name, names, n=2, cutoff=0.6)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
-        return f"did you mean {' or '.join(repr(n) for n in near)}?"
+        return f"did you mean {near[0]!r}?"
     return f"valid: {', '.join(names)}."

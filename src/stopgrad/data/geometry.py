@@ -51,12 +51,14 @@ def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
     return matrix.scatter_add_(2, column.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
 
 
-def apply_separable(images: Pixels, rows: Tensor, columns: Tensor) -> Pixels:
+def apply_separable(
+    images: Pixels, rows: Float[Tensor, "image new_height height"], columns: Float[Tensor, "image new_width width"]
+) -> Float[Tensor, "image 3 new_height new_width"]:
     """rows x image x columns^T for every channel of every image."""
     return torch.matmul(torch.matmul(rows[:, None], images), columns[:, None].transpose(2, 3))
 
 
-def crop_and_resize(images: Pixels, box: Tensor, size: int) -> Pixels:
+def crop_and_resize(images: Pixels, box: Tensor, size: int) -> Float[Tensor, "image 3 {size} {size}"]:
     """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`."""
     height, width = images.shape[2:]
     rows = resize_matrix(box[:, 0], box[:, 2], height, size)
@@ -69,7 +71,9 @@ def gaussian_blur(images: Pixels, sigma: Tensor) -> Pixels:
     return apply_separable(images, blur_matrix(sigma, images.shape[2]), blur_matrix(sigma, images.shape[3]))
 
 
-def affine(images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int) -> Pixels:
+def affine(
+    images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int
+) -> Float[Tensor, "image 3 {size} {size}"]:
     """Rotate (degrees), zoom and shift (down, right; share of the side) each image; black outside, bilinear."""
     angle = rotation * (math.pi / 180)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -92,12 +96,14 @@ def resize_shorter(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tens
     shorter = min(height, width)
     if shorter == size:
         return image
-    target = [max(size, round(height * size / shorter)), max(size, round(width * size / shorter))]
+    # The longer side is cut off to whole pixels, as torchvision's Resize does.
+    target = [height * size // shorter, width * size // shorter]
     return F.interpolate(image, size=target, mode="bilinear", antialias=True, align_corners=False)
 
 
 def centre_crop(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tensor, "image 3 size size"]:
     """Cut the central square of `size` pixels."""
     height, width = image.shape[2:]
-    top, left = (height - size) // 2, (width - size) // 2
+    # Rounded as torchvision's CenterCrop does.
+    top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, :, top : top + size, left : left + size]

@@ -113,7 +113,7 @@ class Loader:
             whole = self.store.stacked[torch.from_numpy(positions)]
             size = np.array(self.store.stacked.shape[2:])
             return Batch(self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2))), whole, None)
-        read = list(pool.map(self.store.pixels, positions))
+        read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
         images = [image for image in read if image is not None]
         if len(images) < 2:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ UNLABELLED = -1
 DIGITS = "scikit-learn's digits"
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Images in a fixed order."""
 

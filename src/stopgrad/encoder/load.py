@@ -91,7 +91,7 @@ def _from_safetensors(path: Path) -> Encoder:
         fields: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if fields.get("format") != FORMAT:
             raise CheckpointError(f"{path.with_suffix('.json')} is not of format {FORMAT!r}.")
-        spec = EncoderSpec(**fields)
+        spec = EncoderSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
         weights = load_file(path)
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error

@@ -151,7 +151,7 @@ class Training:
         torch.manual_seed(seed)
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         lr = set_lr(self.optimizer, self.peak_lr, factor)
-        self.method.watch = self._is_due(step + 1, self.log_every)
+        self.method.watch = self._is_logged(step + 1)
         with autocast(self.device, self.precision):
             loss, diagnostics = self.wrapped(views, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
@@ -187,8 +187,8 @@ class Training:
         p.images_seen += len(batch) * self.rank.world
         p.loss_count += 1
         line: dict[str, Any] = {}
-        measures = p.step % self.monitor_every == 0 or p.step == self.total_steps
-        if self._is_due(p.step, self.log_every) or measures:
+        measures = self._is_due(p.step, self.monitor_every)
+        if self._is_logged(p.step):
             line = self._log_line(batch, lr, diagnostics)
         if measures and self.rank.leads:
             line |= self._measure()
@@ -207,6 +207,9 @@ class Training:
                 "resume goes on from there."
             )
         self._show(line)
+
+    def _is_logged(self, step: int) -> bool:
+        return self._is_due(step, self.log_every) or self._is_due(step, self.monitor_every)
 
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.total_steps

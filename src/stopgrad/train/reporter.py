@@ -1,9 +1,10 @@
 """How training speaks to whoever started it."""
 
 import warnings
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Told what happens; prints it, shows it, or not."""
 

@@ -1,0 +1,147 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from stopgrad.cli.main import run
+
+PRETRAIN_FLAGS = """
+--backbone --batch-size --blur-probability --blur-sigma-max --blur-sigma-min --brightness --checkpoint-every-steps
+--checkpoint-keep --config --contrast --crop-scale-max --crop-scale-min --device --devices --ema-momentum --ema-schedule
+--epochs --flip-probability --geometry --gray-probability --guide --holdout --hue --image-size --init --jitter-form
+--jitter-probability --json --knn-k --knn-temperature --log-every-steps --lr --lr-schedule --mean --memory-gb --method
+--momentum --monitor-every-epochs --monitor-images --no-predictor --no-predictor-lr-fixed --no-strict --optimizer --out
+--overwrite --partners --precision --predictor --predictor-lr-fixed --predictor-width --projection-dim --projector-layers
+--projector-width --recipe --resume --rotation-degrees --saturation --seed --shift --std --stem --steps --strict
+--time-limit-seconds --views --warmup-epochs --weight-decay --workers --zoom
+""".split()
+
+
+def flags_of(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "stopgrad", command, "--help"], capture_output=True, text=True, check=True
+    )
+    return set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
+
+
+def test_the_flags_of_pretrain_are_pinned():
+    """Names that users rely on: adding is free, renaming is not."""
+    assert set(PRETRAIN_FLAGS) <= flags_of("pretrain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--help"], 0, "Train a backbone on unlabelled images"),
+        (["pretrain", "--help"], 0, "--guide"),
+        (["recipes"], 0, "digits"),
+        (["pretrian"], 2, 'Did you mean "pretrain"?'),
+        (["pretrain"], 2, "--out"),
+        (["pretrain", "--out", "x", "--epoch", "3"], 2, "Did you mean --epochs?"),
+        (["pretrain", "--out", "x", "--epochs", "3.5"], 2, "not a whole number"),
+        (["pretrain", "--out", "x", "--guide", "nearest_view"], 2, "did you mean 'nearest_views'?"),
+        (["pretrain", "--out", "x", "--recipe", "digit"], 2, "did you mean 'digits'?"),
+        (["pretrain", "--out", "x", "--lr", "-1"], 2, "at least 0"),
+        (["pretrain", "--out", "x", "--config", "none.toml"], 2, "cannot be read"),
+        (["recipes", "cifar"], 2, "did you mean 'cifar10'"),
+        (["preview", "--images", "1"], 2, "at least 2 images"),
+    ],
+)
+def test_usage_needs_no_torch(arguments, code, message):
+    """Help and errors of usage come at once: torch takes seconds to import."""
+    script = (
+        "import sys\n"
+        "from stopgrad.cli.main import run\n"
+        f"code = run({arguments!r})\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'pyarrow', 'torchvision'} & set(sys.modules)\n"
+        "print('HEAVY', heavy) if heavy else None\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert message in done.stdout + done.stderr
+    assert "HEAVY" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_importing_the_package_needs_no_torch():
+    script = "import sys, stopgrad; assert 'torch' not in sys.modules; stopgrad.negative_cosine; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def tiny_flags(tiny):
+    return [part for name, value in tiny.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_pretrain_prints_the_table_and_the_verdict(tmp_path, tiny, capsys):
+    assert run(["pretrain", "--out", str(tmp_path / "run"), "--steps", "3", *tiny_flags(tiny)]) == 0
+    output = capsys.readouterr().out
+    for words in ("all labels", "10 labels a class", "untrained network", "raw pixels", "k = 20", "views/s", "Learnt|Not learnt"):
+        assert any(word in output for word in words.split("|"))
+
+
+def test_json_is_one_object_and_nothing_else(tmp_path, tiny, capsys):
+    assert run(["pretrain", "--out", str(tmp_path / "run"), "--steps", "3", "--json", *tiny_flags(tiny)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["steps"] == 3
+    assert captured.out.count("\n") == 1
+    assert "Backbone" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["no/such/folder"], 1, "is not there"),
+        (["--device", "cuda:99"], 2, "cuda"),
+        (["--backbone", "resnet81"], 2, "did you mean"),
+    ],
+)
+def test_exit_codes(tmp_path, capsys, arguments, code, message):
+    assert run(["pretrain", "--out", str(tmp_path / "run"), *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_existing_run_folder_is_wrong_usage(tmp_path, capsys):
+    (tmp_path / "thesis.txt").touch()
+    assert run(["pretrain", "--out", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_a_time_limit_exits_3(tmp_path, tiny, capsys):
+    arguments = ["pretrain", "--out", str(tmp_path / "run"), "--time-limit-seconds", "0.2", "--epochs", "500"]
+    assert run([*arguments, *tiny_flags(tiny)]) == 3
+    assert "resume goes on" in capsys.readouterr().err
+
+
+def test_preview_writes_a_sheet(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    assert run(["preview", "--out", str(out), "--images", "3", "--columns", "5"]) == 0
+    with Image.open(out) as sheet:
+        # Tiles of 96 pixels and gaps of 4, the originals set apart by 8 more.
+        assert sheet.size == (6 * 100 + 12, 3 * 100 + 4)
+    assert "3 images, 5 views each, by recipe digits" in capsys.readouterr().out
+    assert run(["preview", "--out", str(out)]) == 2
+    assert run(["preview", "--out", str(out), "--overwrite", "--json"]) == 0
+
+
+def test_recipes_show_their_claim_and_settings(capsys):
+    assert run(["recipes", "cifar10"]) == 0
+    output = capsys.readouterr().out
+    assert 'recipe = "cifar10"' in output
+    assert output.startswith("# CIFAR-10 at full scale")
+    assert run(["recipes", "--json"]) == 0
+    assert "imagenet" in json.loads(capsys.readouterr().out)
+    assert run(["recipes", "digits", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["knn_k"] == 20
+
+
+def test_a_recipe_as_printed_is_a_config(tmp_path, capsys):
+    from stopgrad.recipes import RECIPES, resolve
+
+    run(["recipes", "digits"])
+    (tmp_path / "c.toml").write_text(capsys.readouterr().out)
+    recipe, given = resolve(None, tmp_path / "c.toml", {})
+    assert RECIPES[recipe]().replace(**given) == RECIPES["digits"]()
