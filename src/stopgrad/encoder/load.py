@@ -91,9 +91,10 @@ def _from_safetensors(path: Path) -> Encoder:
         fields: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if fields.get("format") != FORMAT:
             raise CheckpointError(f"{path.with_suffix('.json')} is not of format {FORMAT!r}.")
-        spec = EncoderSpec(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+        fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
+        spec = EncoderSpec(**fields)
         weights = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
     return _assemble(spec, weights, str(path))
 

@@ -124,9 +124,6 @@ class Training:
             self.run_dir.forget_metrics_after(self.progress.step)
         events = EventWriter(self.run_dir.tensorboard_dir, self.progress.step) if self.rank.leads else None
         self.method.train()
-        if not self.progress.untrained and self.rank.leads:
-            with self._phase("monitoring"):
-                self.progress.untrained = self.monitor.measure(self.method)
         batches = self.loader.batches(self.progress.step, self.total_steps)
         self._window_start = (self.progress.step, self._working_time())
         try:

@@ -42,6 +42,23 @@ def extract(
     return kept, [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
 
+def settle_batchnorm(method: Method, store: ImageStore, preprocess: Preprocess, device: torch.device) -> None:
+    """Set an untrained network's BatchNorm statistics to those of plain images.
+
+    As built, they say mean 0 and variance 1, and eval-mode features are nearly constant: a straw man beside which any
+    training would look good.
+    """
+    for module in method.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            # The average over all batches.
+            module.momentum = None
+    method.train()
+    positions = np.linspace(0, len(store) - 1, min(len(store), HEALTH_IMAGES)).astype(int).tolist()
+    extract(method.project, store, preprocess, positions, device)
+    method.eval()
+
+
 @dataclass(frozen=True)
 class LabelledFeatures:
     """Features with the labels of their images; images without a label are left out."""

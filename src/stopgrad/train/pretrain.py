@@ -12,7 +12,7 @@ import torch
 from stopgrad.artifacts.run_dir import RunDir, environment
 from stopgrad.config import Config, without_effect
 from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import shortest_of
+from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.probe import recipe_for
 from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
 from stopgrad.data.store import ImageStore, load_images
@@ -27,7 +27,7 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.recipes import base_config, resolve
 from stopgrad.train.baselines import Table, measure_table
 from stopgrad.train.loop import Training
-from stopgrad.train.monitor import Monitor
+from stopgrad.train.monitor import Monitor, settle_batchnorm
 from stopgrad.train.optim import peak_lr
 from stopgrad.train.reporter import QuietReporter, Reporter
 from stopgrad.train.stop import StopRequest
@@ -171,12 +171,16 @@ def _train_here(
     loader = Loader(train_store, config, rank)
     _check_batch(loader, config, reporter)
     method = _build(config, device)
+    if device.type == "cuda" and rank.world > 1:
+        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     monitor = Monitor(train_store, loader, config, device)
     training = Training(
         config, method, loader, monitor, run, device=device, precision=precision, rank=rank, reporter=reporter,
         stop=stop_request,
     )  # fmt: skip
     _take_up(training, run, reporter, precision)
+    if rank.leads and not training.progress.untrained:
+        training.progress.untrained = monitor.measure(_untrained(config, train_store, device))
     if rank.leads:
         run.write_json("environment.json", environment(device, precision))
         _introduce(config, splits, loader, training, reporter)
@@ -256,9 +260,14 @@ def _build(config: Config, device: torch.device) -> Method:
             method.backbone.load_state_dict(weights)
         except RuntimeError as error:
             raise ConfigError(f"init = {init!r} does not fit backbone {config.network.backbone!r}: {error}") from error
-    if device.type == "cuda" and config.training.devices > 1:
-        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     return method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _untrained(config: Config, store: ImageStore, device: torch.device) -> Method:
+    """The network as training found it, in eval mode."""
+    method = _build(config, device)
+    settle_batchnorm(method, store, preprocess_of(config), device)
+    return method
 
 
 def _take_up(training: Training, run: RunDir, reporter: Reporter, precision: str) -> None:
@@ -308,7 +317,7 @@ def _finish(
     backbone = training.method.backbone.eval()
     save_encoder(run, backbone, spec_of(config, num_features(backbone)))
     reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
-    untrained = _build(config, training.device).backbone.eval()
+    untrained = _untrained(config, train_store, training.device).backbone
     table = measure_table(config, train_store, query_store, backbone, untrained, training.device)
     final = monitor.measure(training.method)
     verdict = judge(
