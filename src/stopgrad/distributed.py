@@ -38,14 +38,14 @@ def current_rank() -> Rank:
     return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
 
 
-def start(rank: Rank, device: torch.device) -> None:
+def join(rank: Rank, device: torch.device) -> None:
     """Join the other processes, if there are any."""
     if rank.world > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
 
 
-def stop() -> None:
+def leave() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()

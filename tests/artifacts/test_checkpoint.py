@@ -93,4 +93,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
 def test_newest_first(tmp_path):
     for name in ("step-00000010.ckpt", "step-00000009.ckpt", "step-123456789.ckpt", "step-x.ckpt", "other.ckpt"):
         (tmp_path / name).touch()
-    assert [p.name for p in checkpoints_in(tmp_path)] == ["step-123456789.ckpt", "step-00000010.ckpt", "step-00000009.ckpt"]
+    assert [p.name for p in checkpoints_in(tmp_path)] == [
+        "step-123456789.ckpt",
+        "step-00000010.ckpt",
+        "step-00000009.ckpt",
+    ]

@@ -121,7 +121,7 @@ def test_recolour_changes_just_the_images_that_were_drawn(generator, draws):
 
 def test_grey_views_are_grey_and_flips_are_mirrored(generator):
     pixels = torch.rand(24, 3, 16, 16, generator=generator)
-    plain = dict(seed=0, epoch=0, images=np.arange(24), view=0, sizes=np.array([[16, 16]] * 24))
+    plain = {"seed": 0, "epoch": 0, "images": np.arange(24), "view": 0, "sizes": np.array([[16, 16]] * 24)}
     only_grey = Augmentation(flip_probability=0.0, jitter_probability=0.0, gray_probability=0.5)
     grey = draw_view(only_grey, **plain)
     result = augment.recolour(pixels, grey, only_grey)

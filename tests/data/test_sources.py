@@ -125,7 +125,9 @@ def write_parquet(path, values, labels=None, class_names=None, label_name="label
 
 
 def test_parquet_file_of_several_row_groups(tmp_path):
-    path = write_parquet(tmp_path / "x.parquet", range(10), [i % 2 for i in range(10)], ["even", "odd"], row_group_size=3)
+    path = write_parquet(
+        tmp_path / "x.parquet", range(10), [i % 2 for i in range(10)], ["even", "odd"], row_group_size=3
+    )
     source = open_images(path).train
     assert [shade(source, i) for i in range(10)] == list(range(10))
     assert labels(source) == [0, 1] * 5
@@ -144,7 +146,9 @@ def test_parquet_folder_with_splits_and_parts(tmp_path):
 
 
 def test_parquet_with_names_for_labels(tmp_path):
-    source = open_images(write_parquet(tmp_path / "x.parquet", [1, 2, 3], ["dog", "cat", None], label_name="class")).train
+    source = open_images(
+        write_parquet(tmp_path / "x.parquet", [1, 2, 3], ["dog", "cat", None], label_name="class")
+    ).train
     assert list(source.class_names) == ["cat", "dog"]
     assert labels(source) == [1, 0, -1]
 

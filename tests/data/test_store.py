@@ -96,7 +96,9 @@ def test_fingerprint_tells_data_sets_apart(rng):
 
 def test_labels(rng):
     images = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    assert torch.equal(load_images(ArraySource(images, [2, 0, 1], list("abc")), shortest=64).labels, torch.tensor([2, 0, 1]))
+    assert torch.equal(
+        load_images(ArraySource(images, [2, 0, 1], list("abc")), shortest=64).labels, torch.tensor([2, 0, 1])
+    )
     assert torch.equal(load_images(ArraySource(images), shortest=64).labels, torch.tensor([-1, -1, -1]))
 
 

@@ -131,7 +131,9 @@ def test_built_from_a_config_every_trained_weight_gets_a_gradient(name, predicto
 
 
 def test_heads_follow_the_config():
-    method = METHODS["simsiam"](config(projector_layers=3, projector_width=0, projection_dim=24, predictor_width=6))
+    method = METHODS["simsiam"](
+        config(projector_layers=3, projector_width=0, projection_dim=24, predictor_width=6), None
+    )
     linear = [m for m in method.encoder[1] if isinstance(m, nn.Linear)]
     dim = method.backbone.num_features
     assert [(m.in_features, m.out_features) for m in linear] == [(dim, dim), (dim, dim), (dim, 24)]

@@ -149,5 +149,5 @@ def test_odd_numbers_of_views_are_refused(shape):
 def test_partnered_guides_say_what_they_need():
     with pytest.raises(ValueError, match="needs `partners`"):
         nearest_views(torch.zeros(4, 2, 3), None, None)
-    with pytest.raises(ValueError, match="2 .*or 4"):
+    with pytest.raises(ValueError, match=r"2 .*or 4"):
         nearest_views(torch.zeros(4, 6, 3), torch.arange(4), None)

@@ -57,16 +57,18 @@ def finished(tmp_path_factory):
     from conftest import TINY
 
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run = stopgrad.pretrain(
+    return stopgrad.pretrain(
         out=out, steps=30, log_every_steps=4, checkpoint_every_steps=7, **{**TINY, "reporter": Recorder()}
     )
-    return run
 
 
 def test_the_run_folder(finished):
     names = {p.name for p in finished.path.iterdir()}
     assert names >= RUN_FILES | {"checkpoints", "tensorboard"}
-    assert sorted(p.name for p in (finished.path / "checkpoints").iterdir()) == ["step-00000028.ckpt", "step-00000030.ckpt"]
+    assert sorted(p.name for p in (finished.path / "checkpoints").iterdir()) == [
+        "step-00000028.ckpt",
+        "step-00000030.ckpt",
+    ]
     assert any((finished.path / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -87,7 +89,9 @@ def test_the_summary(finished):
     assert summary == finished.metrics
     assert set(summary["knn"]) == {"trained", "untrained", "pixels", "pixels_centred"}
     assert set(summary["knn_few_labels"]) == set(summary["knn"])
-    assert summary["knn_protocol"].startswith("k-NN, k = 20, T = 0.2, cosine; bank of 1,437 training images, queries 360 test")
+    assert summary["knn_protocol"].startswith(
+        "k-NN, k = 20, T = 0.2, cosine; bank of 1,437 training images, queries 360 test"
+    )
     assert summary["verdict_words"]
     # Raw pixels are better than so short a training makes, and the summary says so.
     assert summary["knn"]["pixels"] > 0.9
@@ -153,7 +157,14 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
     ],
 )
 def test_every_kind_of_run_resumes_to_the_same_weights(tmp_path, tiny, settings):
-    arguments = {**tiny, "steps": 6, "checkpoint_every_steps": 3, "checkpoint_keep": 5, "reporter": Recorder(), **settings}
+    arguments = {
+        **tiny,
+        "steps": 6,
+        "checkpoint_every_steps": 3,
+        "checkpoint_keep": 5,
+        "reporter": Recorder(),
+        **settings,
+    }
     whole = stopgrad.pretrain(out=tmp_path / "whole", **arguments)
     (whole.path / "checkpoints" / "step-00000006.ckpt").unlink()
     before = weights(whole.path)
@@ -342,7 +353,7 @@ def test_fewer_images_than_a_batch(photos, tmp_path, tiny):
 
 def test_one_image_is_too_few(tmp_path, tiny):
     Image.new("RGB", (40, 40)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match="1 readable image .* at least 2"):
+    with pytest.raises(DataError, match=r"1 readable image .* at least 2"):
         stopgrad.pretrain(tmp_path, out=tmp_path / "run", **{**tiny, **SMALL_PHOTOS})
 
 
@@ -352,7 +363,7 @@ def test_nothing_to_train_on(tmp_path, content):
     folder.mkdir()
     if content is not None:
         (folder / "a.jpg").write_bytes(content)
-    with pytest.raises(DataError, match="holds no images|none of 1 images can be read"):
+    with pytest.raises(DataError, match=r"holds no images|none of 1 images can be read"):
         stopgrad.pretrain(folder, out=tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists() or content is not None
 
@@ -423,7 +434,9 @@ def test_two_processes_train_one_network(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda(tmp_path, tiny):
-    run = stopgrad.pretrain(out=tmp_path / "run", steps=30, device="cuda", reporter=Recorder(), **{**tiny, "precision": "auto"})
+    run = stopgrad.pretrain(
+        out=tmp_path / "run", steps=30, device="cuda", reporter=Recorder(), **{**tiny, "precision": "auto"}
+    )
     assert run.metrics["knn_top1"] > 0.3
 
 

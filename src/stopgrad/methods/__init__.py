@@ -1,10 +1,25 @@
-"""Methods: what one training step computes."""
+"""Methods: what one training step computes.
 
-from collections.abc import Callable, Mapping
+To add a method: a module here, a line in `METHODS`, a name in `config.METHOD_NAMES`, and a recipe.
+"""
+
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
+
+from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
 
-METHODS: Mapping[str, Callable[[Config], Method]] = MappingProxyType({"simsiam": build_siamese, "byol": build_siamese})
+
+class BuildMethod(Protocol):
+    """From a config, and the backbone's initial weights if not drawn, to a method."""
+
+    def __call__(self, config: Config, initial: Mapping[str, Tensor] | None = None) -> Method:
+        """Build it."""
+        ...
+
+
+METHODS: Mapping[str, BuildMethod] = MappingProxyType({"simsiam": build_siamese, "byol": build_siamese})

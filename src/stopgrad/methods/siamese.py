@@ -5,6 +5,7 @@ views (the guide).
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -107,8 +108,16 @@ class Siamese(Method):
         ema_update(self.target_encoder, self.encoder, momentum)
 
 
-def build_siamese(config: Config) -> Siamese:
-    """The module a config describes, with weights drawn from torch's global generator."""
+def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -> Siamese:
+    """The module a config describes, with weights drawn from torch's global generator.
+
+    Args:
+        config: the run's.
+        initial: the backbone's weights to start from, of the online and the EMA encoder alike.
+
+    Raises:
+        ValueError: a backbone that does not exist, or initial weights that do not fit it.
+    """
     network, objective = config.network, config.objective
     backbone = build_backbone(
         network.backbone,
@@ -116,6 +125,11 @@ def build_siamese(config: Config) -> Siamese:
         image_size=config.data.image_size,
         pretrained=network.init == "pretrained",
     )
+    if initial is not None:
+        try:
+            backbone.load_state_dict(initial)
+        except RuntimeError as error:
+            raise ValueError(f"init = {network.init!r} does not fit backbone {network.backbone!r}: {error}") from error
     dim = num_features(backbone)
     partners = objective.partners
     if partners == "auto":

@@ -21,15 +21,22 @@ class Reporter(Protocol):
         ...
 
 
-class QuietReporter:
-    """Warnings as Python warnings, and nothing else: the default in Python."""
+class SilentReporter:
+    """Nothing at all: for all processes but the first."""
 
     def say(self, text: str) -> None:
         """Nothing."""
 
     def warn(self, text: str) -> None:
-        """A `UserWarning`."""
-        warnings.warn(text, stacklevel=3)
+        """Nothing."""
 
     def progress(self, what: str, done: int, total: int, details: str = "") -> None:
         """Nothing."""
+
+
+class QuietReporter(SilentReporter):
+    """Warnings as Python warnings, and nothing else: the default in Python."""
+
+    def warn(self, text: str) -> None:
+        """A `UserWarning`."""
+        warnings.warn(text, stacklevel=3)

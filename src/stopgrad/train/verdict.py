@@ -4,13 +4,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# See docs/collapse.md for the networks, collapsed on purpose and healthy, these were set on.
-MIN_STD = 0.02
-MIN_RANK = 2.0
-PARTLY = 0.5
+# Set on networks that collapsed and networks that did not; docs/collapse.md has their measurements.
+CONSTANT = 0.05
+"""Spread, as a share of the untrained network's, below which all images count as getting the same features."""
+LINE = 2.0
+"""Effective rank below which features count as lying on a line."""
+SHRUNK = 0.5
+"""Spread, as a share of the untrained network's, below which a collapse is under way."""
+FLAT = 0.1
+"""Effective rank, as a share of the untrained network's, below which a collapse is under way."""
 WHAT_TO_TRY = (
-    "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower "
-    "learning rate (--lr)."
+    "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower learning "
+    "rate (--lr)."
 )
 
 
@@ -26,23 +31,36 @@ class Verdict:
 def find_collapse(now: Mapping[str, float], untrained: Mapping[str, float]) -> Verdict | None:
     """Judge eval-mode features and projections by spread and effective rank; None if neither speaks for collapse.
 
-    A constant shows in the spread; two opposite points or a line show in the effective rank alone.
+    A constant shows in the spread; two opposite points, or a line, in the effective rank alone.
+
+    Args:
+        now, untrained: measurements of the monitor, the latter before training.
     """
-    if now["feature_std"] < MIN_STD:
-        return Verdict("collapsed", f"Collapsed: all images get nearly the same features (spread {now['feature_std']:.3f}, "
-                       f"untrained {untrained['feature_std']:.3f}). {WHAT_TO_TRY}")  # fmt: skip
-    for what, key in (("features", "effective_rank"), ("projections", "projection_effective_rank")):
-        if now[key] < MIN_RANK:
-            return Verdict("collapsed", f"Collapsed: the {what} vary along one line (effective rank {now[key]:.1f} of at most "
-                           f"{now['rank_ceiling']:.0f}, untrained {untrained[key]:.1f}). {WHAT_TO_TRY}")  # fmt: skip
-    if now["effective_rank"] < PARTLY * untrained["effective_rank"]:
-        return Verdict("partly_collapsed", f"Partly collapsed: the features vary in fewer directions than the untrained network's "
-                       f"(effective rank {now['effective_rank']:.1f}, untrained {untrained['effective_rank']:.1f}). {WHAT_TO_TRY}")  # fmt: skip
+    signs: list[tuple[str, str]] = []
+    for what, std_name, rank_name in (
+        ("features", "feature_std", "effective_rank"),
+        ("projections", "projection_std", "projection_effective_rank"),
+    ):
+        std, std_before, rank, rank_before = now[std_name], untrained[std_name], now[rank_name], untrained[rank_name]
+        spread = f"the spread of the {what} is {std:.2g}, untrained {std_before:.2g}"
+        rank_of = f"the effective rank of the {what} is {rank:.1f}, untrained {rank_before:.1f}"
+        if std < CONSTANT * std_before:
+            signs.append(("collapsed", f"all images get nearly the same {what} ({spread})"))
+        elif rank < LINE:
+            signs.append(("collapsed", f"all {what} lie on one line ({rank_of})"))
+        elif std < SHRUNK * std_before:
+            signs.append(("partly_collapsed", spread))
+        elif rank < FLAT * rank_before:
+            signs.append(("partly_collapsed", rank_of))
+    for state, begins in (("collapsed", "Collapsed"), ("partly_collapsed", "Partly collapsed")):
+        found = [words for kind, words in signs if kind == state]
+        if found:
+            return Verdict(state, f"{begins}: {' and '.join(found)}. {WHAT_TO_TRY}")
     return None
 
 
 def judge(
-    now: Mapping[str, float], untrained: Mapping[str, float], *, scores: Mapping[str, float], num_queries: int
+    now: Mapping[str, float], untrained: Mapping[str, float], scores: Mapping[str, float], num_queries: int
 ) -> Verdict:
     """Say whether a run learnt.
 
@@ -61,27 +79,26 @@ def judge(
     if collapse is not None:
         return Verdict(collapse.state, f"{collapse.words} ({figures}.)")
     if trained <= before + margin:
-        words = f"Not learnt: {figures}, no more than chance explains. Train longer, or change augmentation or learning rate."
-        return Verdict("not_learnt", words)
-    pixels = max(scores["pixels"], scores["pixels_centred"])
+        return Verdict(
+            "not_learnt",
+            f"Not learnt: {figures}, a difference that chance explains. Train longer, or change the learning rate or "
+            f"the augmentation. Raw pixels {_best_pixels(scores):.1%}.",
+        )
+    pixels = _best_pixels(scores)
     if pixels > trained:
-        beside = f"Raw pixels do better still, {pixels:.1%}: these features are not yet worth having."
-    else:
-        beside = f"Raw pixels {pixels:.1%}."
-    return Verdict("learnt", f"Learnt: {figures}. {beside}")
+        return Verdict("learnt", f"Learnt, but raw pixels do better: {figures}, raw pixels {pixels:.1%}.")
+    return Verdict("learnt", f"Learnt: {figures}, raw pixels {pixels:.1%}.")
+
+
+def _best_pixels(scores: Mapping[str, float]) -> float:
+    return max(scores["pixels"], scores["pixels_centred"])
 
 
 def _without_labels(now: Mapping[str, float], untrained: Mapping[str, float]) -> Verdict:
     views = (
-        f"two views of an image lie at {now['relative_alignment']:.0%} of the squared distance between different images, "
-        f"untrained {untrained['relative_alignment']:.0%}"
+        f"two views of an image lie at {now['relative_alignment']:.0%} of the squared distance between different "
+        f"images, untrained {untrained['relative_alignment']:.0%}. Without labels no more can be said"
     )
     if now["relative_alignment"] < 0.8 * untrained["relative_alignment"]:
-        return Verdict(
-            "healthy",
-            f"Healthy, and it learnt to tell images apart: {views}. Without labels no more can be said.",
-        )
-    return Verdict(
-        "not_learnt",
-        f"Not collapsed, but little learnt: {views}. Train longer, or use stronger augmentation.",
-    )
+        return Verdict("healthy", f"Not collapsed, and it learnt to tell images apart: {views}.")
+    return Verdict("not_learnt", f"Not collapsed, but it learnt little: {views}. Train longer.")

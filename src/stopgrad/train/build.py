@@ -1,0 +1,64 @@
+"""From a config to a method with its weights, and to the images it trains on."""
+
+import numpy as np
+import torch
+
+from stopgrad.config import Config
+from stopgrad.data.preprocess import preprocess_of, shortest_of
+from stopgrad.data.sources import ImageSource, Splits, Subset
+from stopgrad.data.store import ImageStore, load_images
+from stopgrad.encoder.load import load_encoder
+from stopgrad.errors import ConfigError
+from stopgrad.methods import METHODS
+from stopgrad.methods.protocol import Method
+from stopgrad.train.monitor import settle_batchnorm
+from stopgrad.train.reporter import Reporter
+
+
+def build_method(config: Config, device: torch.device) -> Method:
+    """The method with its initial weights, a function of the seed (and of `init`).
+
+    Raises:
+        ConfigError: a backbone that does not exist, or initial weights that do not fit it.
+    """
+    torch.manual_seed(config.training.seed)
+    init = config.network.init
+    initial = None if init in ("random", "pretrained") else load_encoder(init).backbone.state_dict()
+    try:
+        method = METHODS[config.objective.method](config, initial)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_untrained(config: Config, store: ImageStore, device: torch.device) -> Method:
+    """The network as training found it, in eval mode, its BatchNorm statistics settled on the images."""
+    method = build_method(config, device)
+    settle_batchnorm(method, store, preprocess_of(config), device)
+    return method
+
+
+def load_stores(config: Config, splits: Splits, reporter: Reporter) -> tuple[ImageStore, ImageStore | None]:
+    """Training images, and the images the final k-NN asks about (None: they are taken out of the training images).
+
+    Raises:
+        DataError: no readable image, or an unreadable one where that is refused.
+    """
+    d = config.data
+    train: ImageSource = splits.train
+    queries = splits.test
+    if d.holdout:
+        if d.holdout >= len(train):
+            raise ConfigError(f"holdout = {d.holdout}: there are only {len(train)} training images.")
+        # A seed of its own, so that runs of different seeds hold out the same images.
+        order = np.random.Generator(np.random.PCG64(0)).permutation(len(train))
+        queries = Subset(train, np.sort(order[: d.holdout]).tolist())
+        train = Subset(train, np.sort(order[d.holdout :]).tolist())
+
+    def load(source: ImageSource, what: str) -> ImageStore:
+        return load_images(
+            source, shortest=shortest_of(config), memory_gb=d.memory_gb, workers=d.workers, strict=d.strict,
+            progress=lambda done, total: reporter.progress(what, done, total),
+        )  # fmt: skip
+
+    return load(train, "reading images"), None if queries is None else load(queries, "reading test images")

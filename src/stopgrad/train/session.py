@@ -1,0 +1,126 @@
+"""One process's part of a run: everything between a config and the finished run folder."""
+
+import torch
+
+from stopgrad.artifacts.run_dir import RunDir, environment
+from stopgrad.config import Config
+from stopgrad.data.loader import Loader
+from stopgrad.data.sources import Splits
+from stopgrad.distributed import Rank, wait_for_all
+from stopgrad.errors import CheckpointError, DataError
+from stopgrad.train.build import build_method, build_untrained, load_stores
+from stopgrad.train.finish import finish
+from stopgrad.train.loop import Training
+from stopgrad.train.monitor import Monitor
+from stopgrad.train.optim import peak_lr
+from stopgrad.train.reporter import Reporter
+from stopgrad.train.stop import StopRequest
+
+# Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
+FREE_ON_RESUME = frozenset(
+    {"path", "workers", "memory_gb", "strict", "device", "checkpoint_every_steps", "checkpoint_keep", "log_every_steps",
+     "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
+)  # fmt: skip
+
+
+def run_session(
+    config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, rank: Rank,
+    device: torch.device, precision: str,
+) -> None:  # fmt: skip
+    """Load the images, train from wherever the run folder's newest checkpoint stands, and finish."""
+    with stop.at_once("before training began; resume starts over."):
+        store, queries = load_stores(config, splits, reporter)
+    loader = Loader(store, config, rank)
+    _check_batch(loader, config, reporter)
+    method = build_method(config, device)
+    if device.type == "cuda" and rank.world > 1:
+        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    monitor = Monitor(store, loader, config, device)
+    training = Training(
+        config,
+        method,
+        loader,
+        monitor,
+        run,
+        device=device,
+        precision=precision,
+        rank=rank,
+        reporter=reporter,
+        stop=stop,
+    )
+    _take_up(training, reporter)
+    if rank.leads:
+        if not training.progress.untrained:
+            training.progress.untrained = monitor.measure(build_untrained(config, store, device))
+        run.write_json("environment.json", environment(device, precision))
+        _introduce(training, splits.name, reporter)
+    if config.training.time_limit_seconds:
+        stop.limit(config.training.time_limit_seconds)
+    training.run()
+    with stop.at_once("after training, before the figures were complete; resume measures them."):
+        if rank.leads:
+            finish(training, queries, reporter)
+        wait_for_all(rank)
+
+
+def check_same_config(before: Config, after: Config, where: str) -> None:
+    """Raise `CheckpointError` if two configs differ in what a run computes."""
+    old, new = before.flat(), after.flat()
+    changed = [name for name in old if old[name] != new[name] and name not in FREE_ON_RESUME]
+    if changed:
+        list_of = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
+        raise CheckpointError(f"{where} is of another config: {list_of}. Resume without, or begin another run.")
+
+
+def _check_batch(loader: Loader, config: Config, reporter: Reporter) -> None:
+    count, world = len(loader.store), loader.rank.world
+    if loader.batch_size // world < 2:
+        raise DataError(
+            f"{count} readable image{'s' if count != 1 else ''} for {world} process{'es' if world != 1 else ''}: "
+            "training needs at least 2 images each."
+        )
+    if loader.batch_size < config.training.batch_size:
+        reporter.warn(
+            f"batch_size = {config.training.batch_size} shrinks to {loader.batch_size}: there are only {count} images "
+            f"(learning rate {peak_lr(config, loader.batch_size):.3g} accordingly)."
+        )
+
+
+def _take_up(training: Training, reporter: Reporter) -> None:
+    """Go on from the newest checkpoint, where there is one."""
+    run = training.run_dir
+    state, problems = run.newest_checkpoint()
+    for problem in problems:
+        reporter.warn(f"passed over: {problem}")
+    if state is None:
+        return
+    check_same_config(Config().replace(**state["config"]), training.config, f"the checkpoint in {run.path}")
+    if state["fingerprint"] != training.loader.store.fingerprint():
+        raise CheckpointError(
+            f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
+            "the same data, or begin another run."
+        )
+    if state["precision"] != training.precision:
+        reporter.warn(f"the run was trained in {state['precision']} so far and goes on in {training.precision}.")
+    training.load_state(state)
+    reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
+
+
+def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
+    config, loader = training.config, training.loader
+    o, store = config.objective, loader.store
+    classes = len(store.source.class_names)
+    labels = f"{classes} classes, for monitoring only" if classes else "no labels"
+    held = "in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
+    num_weights = sum(p.numel() for p in training.method.backbone.parameters())
+    for line in (
+        f"Data      {data_name}: {len(store):,} images ({labels}), {held}",
+        f"Method    {o.method}, guide {o.guide}, {o.views} views{'' if config.network.predictor else ', no predictor'}",
+        f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; views of {config.data.image_size} px",
+        f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
+        f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
+        f"{config.optimization.lr:g} x {loader.batch_size} / 256",
+        f"Machine   {training.device}, {training.precision}, seed {config.training.seed}",
+        f"Run       {training.run_dir.path}",
+    ):
+        reporter.say(line)

@@ -1,0 +1,159 @@
+"""Monitors and the verdict, on networks that collapsed in the two ways there are and on one that did not."""
+
+import pytest
+import torch
+from torch import nn
+
+from stopgrad.data.loader import Loader
+from stopgrad.data.sources import open_images
+from stopgrad.data.store import load_images
+from stopgrad.distributed import Rank
+from stopgrad.methods.siamese import Siamese
+from stopgrad.nets.heads import build_predictor, build_projector
+from stopgrad.recipes import RECIPES
+from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, Monitor, settle_batchnorm
+from stopgrad.train.verdict import find_collapse, judge
+
+
+class Pixels(nn.Module):
+    """Features that are the pixels themselves: healthy, and good at digits."""
+
+    num_features = 3 * 8 * 8
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+class Constant(Pixels):
+    """The same point for every image, but for rounding."""
+
+    def forward(self, images):
+        return torch.ones_like(images.flatten(1)) + 1e-4 * images.flatten(1)
+
+
+class TwoPoints(Pixels):
+    """One of two opposite points, by how much ink there is: spread out, and of rank one."""
+
+    def forward(self, images):
+        ink = images.flatten(1).sum(dim=1, keepdim=True)
+        return torch.where(ink > ink.median(), 1.0, -1.0) * torch.ones_like(images.flatten(1))
+
+
+@pytest.fixture(scope="module")
+def monitor():
+    config = RECIPES["digits"]().replace(image_size=8, monitor_images=600, knn_k=20)
+    store = load_images(open_images("").train, shortest=64)
+    return Monitor(store, Loader(store, config, Rank()), config, torch.device("cpu"))
+
+
+def siamese(backbone):
+    torch.manual_seed(0)
+    return Siamese(backbone, build_projector(192, 32, 16, 2), build_predictor(16, 8))
+
+
+@pytest.fixture(scope="module")
+def healthy(monitor):
+    method = siamese(Pixels())
+    settle_batchnorm(method, monitor.store, monitor.preprocess, monitor.device)
+    return monitor.measure(method)
+
+
+def test_a_healthy_network(monitor, healthy):
+    assert healthy["feature_std"] > 0.3
+    assert healthy["effective_rank"] > 10
+    assert healthy["rank_ceiling"] == 192
+    assert healthy["knn_top1"] > 0.9
+    assert (healthy["knn_k"], healthy["knn_temperature"]) == (20, 0.2)
+    assert find_collapse(healthy, healthy) is None
+
+
+def test_a_constant(monitor, healthy):
+    now = monitor.measure(siamese(Constant()))
+    verdict = find_collapse(now, healthy)
+    assert verdict.state == "collapsed"
+    assert "nearly the same features" in verdict.words
+    assert "--guide nearest_views" in verdict.words
+
+
+def test_a_rank_one_collapse(monitor, healthy):
+    now = monitor.measure(siamese(TwoPoints()))
+    # The spread alone would call this the healthiest of all.
+    assert now["feature_std"] > healthy["feature_std"]
+    verdict = find_collapse(now, healthy)
+    assert verdict.state == "collapsed"
+    assert "on one line (the effective rank of the features is 1.0" in verdict.words
+
+
+@pytest.mark.parametrize("backbone", [Constant(), TwoPoints()])
+def test_collapsed_projections_of_healthy_features(monitor, healthy, backbone):
+    method = siamese(Pixels())
+    method.encoder[1] = backbone
+    verdict = find_collapse(monitor.measure(method), healthy)
+    assert verdict.state == "collapsed"
+    assert "projections" in verdict.words
+
+
+def test_measuring_leaves_the_network_as_it_was(monitor):
+    method = siamese(Pixels()).train()
+    before = {name: t.clone() for name, t in method.state_dict().items()}
+    first, second = monitor.measure(method), monitor.measure(method)
+    assert first == second
+    assert method.training
+    assert all(torch.equal(before[name], t) for name, t in method.state_dict().items())
+
+
+def test_settling_gives_batchnorm_the_statistics_of_the_images(monitor):
+    method = siamese(Pixels())
+    settle_batchnorm(method, monitor.store, monitor.preprocess, monitor.device)
+    projector = method.encoder[1]
+    images = monitor.preprocess.batch(monitor.store.stacked)
+    hidden = projector[0](images.flatten(1))
+    # Batches count alike, the short last one too.
+    torch.testing.assert_close(projector[1].running_mean, hidden.mean(dim=0), rtol=0, atol=0.1 * float(hidden.std()))
+
+
+def labelled(generator, per_class, dim=8):
+    labels = torch.arange(4).repeat_interleave(per_class)
+    features = 3 * torch.eye(4, dim)[labels] + torch.randn(len(labels), dim, generator=generator)
+    return LabelledFeatures(features, labels)
+
+
+def test_few_labels_are_drawn_evenly_and_by_the_seed(generator):
+    bank, queries = labelled(generator, 50), labelled(generator, 50)
+    knn = KnnProtocol(k=8, temperature=0.2, num_classes=4)
+    mean, std = knn.few_label_accuracy(bank, queries, per_class=5, num_draws=6, seed=0)
+    again = knn.few_label_accuracy(bank, queries, per_class=5, num_draws=6, seed=0)
+    other = knn.few_label_accuracy(bank, queries, per_class=5, num_draws=6, seed=1)
+    assert (mean, std) == again != other
+    assert 0.25 < mean <= knn.accuracy(bank, queries) + 2 * std
+    assert std > 0
+
+
+HEALTH = {"feature_std": 0.5, "effective_rank": 50.0, "projection_std": 1.0, "projection_effective_rank": 60.0,
+          "relative_alignment": 0.2, "rank_ceiling": 255.0}  # fmt: skip
+UNTRAINED = {**HEALTH, "relative_alignment": 0.8}
+
+
+def scores(trained, untrained=0.3, pixels=0.4):
+    return {"trained": trained, "untrained": untrained, "pixels": pixels, "pixels_centred": pixels - 0.1}
+
+
+@pytest.mark.parametrize(
+    ("now", "table", "state", "words"),
+    [
+        ({}, scores(0.6), "learnt", "Learnt: k-NN 60.0%, untrained 30.0%, raw pixels 40.0%."),
+        ({}, scores(0.38), "learnt", "Learnt, but raw pixels do better"),
+        ({}, scores(0.31), "not_learnt", "a difference that chance explains"),
+        ({}, scores(0.2), "not_learnt", "Not learnt"),
+        ({}, {}, "healthy", "Not collapsed, and it learnt to tell images apart"),
+        ({"relative_alignment": 0.75}, {}, "not_learnt", "learnt little"),
+        ({"feature_std": 0.01}, scores(0.6), "collapsed", "nearly the same features"),
+        ({"effective_rank": 1.2}, {}, "collapsed", "on one line"),
+        ({"projection_std": 0.3}, scores(0.5), "partly_collapsed", "the spread of the projections is 0.3, untrained 1"),
+        ({"projection_effective_rank": 4.0}, scores(0.5), "partly_collapsed", "effective rank of the projections"),
+    ],
+)
+def test_the_verdict_in_words(now, table, state, words):
+    verdict = judge({**HEALTH, **now}, UNTRAINED, table, 1000)
+    assert verdict.state == state
+    assert words in verdict.words
