@@ -46,6 +46,7 @@ def test_recipes_make_a_claim(name):
         ({"std": (0.1, 0.0, 0.1)}, "above 0"),
         ({"crop_scale_min": 0.9, "crop_scale_max": 0.5}, "is above"),
         ({"partners": "permutation"}, "need mutual partners"),
+        ({"source_first": True, "guide": "symmetric"}, "every view is a source"),
         ({"batch_size": 9, "devices": 2}, "does not divide"),
         ({"batch_size": 1}, "at least 2"),
     ],

@@ -32,6 +32,9 @@ class Data:
 
     path: str = _setting("", "folder, parquet file or folder of them; empty: scikit-learn's digits")
     image_size: int = _setting(32, "side in pixels of the views the network sees", low=4)
+    early_size: int = _setting(0, "side of the views in the first part of the run, for speed; 0: image_size "
+                               "throughout", low=0)  # fmt: skip
+    early_share: float = _setting(0.75, "early_size: how large a part of the run that is", low=0.0, high=1.0)
     holdout: int = _setting(0, "training images kept out of training and used as k-NN queries in place of the "
                             "test split (for choosing settings)", low=0)  # fmt: skip
     workers: int = _setting(0, "threads that decode and crop; 0: one per core", low=0)
@@ -97,6 +100,8 @@ class Objective:
                              "permutation without fixed points; permutation: the authors' plain one; auto: mutual "
                              "for 2 views, derangement for 4",
                              choices=("auto", "mutual", "derangement", "permutation"))  # fmt: skip
+    source_first: bool = _setting(False, "encode targets, choose the sources, and run the online encoder on those "
+                                  "alone: fewer passes, other BatchNorm statistics")  # fmt: skip
     ema_momentum: float = _setting(0.99, "byol: momentum of the moving average", low=0.0, high=1.0)
     ema_schedule: str = _setting("constant", "byol: constant, or cosine: rising to 1",
                                  choices=("constant", "cosine"))  # fmt: skip
@@ -240,6 +245,11 @@ def _check_together(config: Config) -> None:
             f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
             "use partners = 'mutual', or views = 4."
         )
+    if objective.source_first and objective.guide == "symmetric":
+        raise ConfigError(
+            "source_first with guide = 'symmetric': every view is a source there, so none can be left out; use another "
+            "guide, or source_first = false."
+        )
     if config.training.batch_size % config.training.devices:
         raise ConfigError(
             f"batch_size = {config.training.batch_size} does not divide among devices = {config.training.devices}."
@@ -256,6 +266,7 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (config.network.projector_layers == 1, ("projector_width",), "projector_layers = 1 has no hidden layer"),
         (config.optimization.optimizer != "sgd", ("momentum",), "optimizer is not sgd"),
         (config.optimization.lr_schedule == "constant", ("predictor_lr_fixed",), "lr_schedule = 'constant'"),
+        (config.data.early_size == 0, ("early_share",), "early_size = 0"),
         (t.steps > 0, ("epochs",), f"steps = {t.steps} sets the length"),
         (a.geometry != "affine", ("rotation_degrees", "zoom", "shift"), f"geometry = {a.geometry!r}"),
         (a.geometry != "resized_crop", ("crop_scale_min", "crop_scale_max"), f"geometry = {a.geometry!r}"),

@@ -115,6 +115,13 @@ def test_a_batch_without_readable_images_is_an_error(rng):
         list(Loader(store, config(), Rank()).batches(0, 1))
 
 
+@pytest.mark.parametrize("kind", ["even", "uneven"])
+def test_views_are_smaller_in_the_first_part_of_the_run(kind, request):
+    settings = config(steps=8, early_size=6, early_share=0.5)
+    loader = Loader(request.getfixturevalue(kind), settings, Rank())
+    assert [views.shape[3] for views in all_views(loader, 2, 6)] == [6, 6, 12, 12]
+
+
 def test_leaving_early_ends_the_threads(even):
     before = threading.active_count()
     batches = Loader(even, config(), Rank()).batches(0, 1000)

@@ -145,3 +145,53 @@ def test_project_gives_features_and_projections():
     features, projections = method.project(torch.zeros(3, 3, 32, 32))
     assert features.shape == (3, method.backbone.num_features)
     assert projections.shape == (3, 16)
+
+
+def gradients(method, loss):
+    method.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("guide", ["nearest_views", "random_views", "farthest_views"])
+@pytest.mark.parametrize(("num_views", "partners"), [(2, "mutual"), (4, "derangement")])
+def test_source_first_is_the_same_without_batch_statistics(momentum, guide, num_views, partners, generator):
+    images = torch.randn(num_views, 6, 3, 4, 4, generator=generator)
+    results = []
+    for source_first in (False, True):
+        method = siamese(ema_momentum=momentum, guide=guide, partners=partners, source_first=source_first).eval()
+        loss, diagnostics = method(images, torch.Generator().manual_seed(5))
+        results.append((loss, diagnostics, gradients(method, loss)))
+    (plain, plain_seen, plain_grad), (first, first_seen, first_grad) = results
+    torch.testing.assert_close(plain, first)
+    torch.testing.assert_close(plain_seen, first_seen)
+    torch.testing.assert_close(plain_grad, first_grad)
+
+
+class Counting(Flat):
+    """Counts the images that pass with and without gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {True: 0, False: 0}
+
+    def forward(self, images):
+        self.seen[torch.is_grad_enabled()] += len(images)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(("source_first", "seen"), [(False, {True: 12, False: 0}), (True, {True: 6, False: 12})])
+def test_source_first_runs_the_online_encoder_on_the_sources_alone(views, source_first, seen):
+    method = Siamese(Counting(), nn.Linear(8, 5), None, source_first=source_first)
+    method(views, torch.Generator())
+    assert method.backbone.seen == seen
+
+
+def test_one_forward_a_step_moves_batchnorms_statistics(views):
+    """Online targets of source-first encoding normalise by their batch and leave the running statistics alone."""
+    projector = nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5))
+    method = Siamese(Flat(), projector, None, source_first=True)
+    method(views, torch.Generator())
+    assert int(projector[1].num_batches_tracked) == 1
+    assert projector[1].track_running_stats

@@ -23,6 +23,12 @@ def test_small_stem_keeps_the_resolution(stem, stride):
     assert after_stem.shape[2:] == (32 // stride, 32 // stride)
 
 
+def test_small_resnets_have_a_stem_as_narrow_as_their_first_stage():
+    backbone = build_backbone("resnet10_16", stem="small", image_size=32)
+    assert backbone.conv1.out_channels == backbone.layer1[0].conv1.in_channels == 16
+    assert sum(p.numel() for p in backbone.parameters()) == 307_536
+
+
 def test_cifar_resnet18_has_the_size_of_the_papers():
     backbone = build_backbone("resnet18", stem="small", image_size=32)
     assert sum(p.numel() for p in backbone.parameters()) == 11_168_832

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stopgrad import GuidedStopGradientLoss, choose_partners, random_permutation
-from stopgrad.objective.guided import guided_loss
+from stopgrad.objective.guided import guided_loss, source_views
 
 
 def pair(num_images, num_views, generator, dim=8):
@@ -171,3 +171,9 @@ def test_unknown_guide_names_the_valid_ones():
 
 def test_prints_its_guide():
     assert "nearest_views" in repr(GuidedStopGradientLoss())
+
+
+def test_source_views_of_one_hot_and_even_weights():
+    weights = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
+    assert source_views(weights).tolist() == [[1], [0], [0]]
+    assert source_views(torch.tensor([[0.0, 0.5, 0.5, 0.0]])).tolist() == [[1, 2]]

@@ -154,6 +154,7 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
         {"method": "byol", "views": 4, "partners": "permutation"},
         {"method": "simsiam", "predictor": False, "guide": "farthest_views", "optimizer": "adamw", "lr": 0.001},
         {"precision": "bf16"},
+        {"method": "byol", "source_first": True, "early_size": 8},
     ],
 )
 def test_every_kind_of_run_resumes_to_the_same_weights(tmp_path, tiny, settings):
@@ -387,6 +388,11 @@ def test_a_device_that_is_not_there(tmp_path, device):
     with pytest.raises(ConfigError, match="device"):
         stopgrad.pretrain(out=tmp_path / "run", device=device)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_size_only(tmp_path):
+    with pytest.raises(ConfigError, match="images of one size"):
+        stopgrad.pretrain(out=tmp_path / "run", backbone="test_vit", stem="standard", early_size=8)
 
 
 @pytest.mark.parametrize("backbone", ["resnet81", "test_vti"])

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class Batch:
 
     draws: list[ViewDraws]
     """One for each view."""
+    size: int
+    """Side of the views."""
     whole: Tensor | None
     """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
     crops: list[Tensor] | None
@@ -57,6 +59,12 @@ class Loader:
         share = min(config.training.batch_size, len(store)) // rank.world
         self.batch_size = share * rank.world
         self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
+        self.total_steps = config.training.steps or config.training.epochs * self.steps_per_epoch
+
+    def size_at(self, step: int) -> int:
+        """Side of a step's views: `early_size` in the first part of the run, if that is set."""
+        d = self.config.data
+        return d.early_size if d.early_size and step < d.early_share * self.total_steps else d.image_size
 
     def indices(self, step: int) -> np.ndarray:
         """Positions in the store of this process's images of one step."""
@@ -80,7 +88,8 @@ class Loader:
             try:
                 with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
                     for step in range(start, stop):
-                        put(self.load(self.indices(step), step // self.steps_per_epoch, pool))
+                        epoch = step // self.steps_per_epoch
+                        put(self.load(self.indices(step), epoch, pool, self.size_at(step)))
                         if ended.is_set():
                             return
                 put(None)
@@ -98,21 +107,23 @@ class Loader:
             ended.set()
             thread.join()
 
-    def load(self, positions: np.ndarray, epoch: int, pool: Executor) -> Batch:
+    def load(self, positions: np.ndarray, epoch: int, pool: Executor, size: int | None = None) -> Batch:
         """Read images and draw the parameters of their views.
 
         Args:
             positions: of the images in the store.
             epoch: which draws.
             pool: threads to decode and crop in.
+            size: side of the views; None: `image_size`.
 
         Raises:
             DataError: fewer than two of the images can be read.
         """
+        size = size or self.config.data.image_size
         if self.store.stacked is not None:
             whole = self.store.stacked[torch.from_numpy(positions)]
-            size = np.array(self.store.stacked.shape[2:])
-            return Batch(self._draw(epoch, positions, np.broadcast_to(size, (len(positions), 2))), whole, None)
+            sizes = np.broadcast_to(np.array(self.store.stacked.shape[2:]), (len(positions), 2))
+            return Batch(self._draw(epoch, positions, sizes), size, whole, None)
         read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
         images = [image for image in read if image is not None]
@@ -123,17 +134,17 @@ class Loader:
             )
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
         if self.config.augmentation.geometry == "affine":
-            side = self.config.data.image_size
-            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], side, side)) for image in images]
-            return Batch(draws, torch.cat(fitted), None)
-        return Batch(draws, None, [torch.stack(list(pool.map(self._crop, images, view.box))) for view in draws])
+            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
+            return Batch(draws, size, torch.cat(fitted), None)
+        crop = partial(_crop, size)
+        return Batch(draws, size, None, [torch.stack(list(pool.map(crop, images, view.box))) for view in draws])
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
 
         Each view lies channels-last in memory.
         """
-        a, size = self.config.augmentation, self.config.data.image_size
+        a, size = self.config.augmentation, batch.size
         whole = None if batch.whole is None else batch.whole.to(device, non_blocking=True)
         views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(0, 1, 4, 2, 3)
         for view, draws in enumerate(batch.draws):
@@ -153,13 +164,13 @@ class Loader:
             for view in range(self.config.objective.views)
         ]  # fmt: skip
 
-    def _crop(self, image: np.ndarray, box: np.ndarray) -> Tensor:
-        """Cut and resize, antialiased, in a worker thread: images of different sizes make no batch before."""
-        top, left, height, width = box.tolist()
-        size = self.config.data.image_size
-        cut = Image.fromarray(image[top : top + height, left : left + width])
-        resized = cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-        return _tensor(np.array(resized))
+
+def _crop(size: int, image: np.ndarray, box: np.ndarray) -> Tensor:
+    """Cut and resize, antialiased, in a worker thread: images of different sizes make no batch before."""
+    top, left, height, width = box.tolist()
+    cut = Image.fromarray(image[top : top + height, left : left + width])
+    resized = cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return _tensor(np.array(resized))
 
 
 def _tensor(image: np.ndarray) -> Tensor:

@@ -16,9 +16,11 @@ from stopgrad.config import Config
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
 from stopgrad.nets.backbones import build_backbone, num_features
+from stopgrad.nets.batchnorm import statistics_kept
 from stopgrad.nets.ema import ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor, build_projector
-from stopgrad.objective.guided import choose_partners, guided_loss, random_permutation
+from stopgrad.objective.cosine import negative_cosine
+from stopgrad.objective.guided import choose_partners, guided_loss, random_permutation, source_views
 from stopgrad.objective.guides import GUIDES, PARTNERED
 
 
@@ -34,19 +36,21 @@ class Siamese(Method):
         ema_rises: whether the momentum rises to 1 along a half cosine (BYOL, arXiv 2006.07733, section 3.3).
         guide: a name in `GUIDES`.
         partners: `mutual`, `derangement` or `permutation`, for guides that need them.
+        source_first: choose the sources on targets encoded without gradient, and run the online encoder on the sources
+            alone. An image that a matching leaves over then has its first view for a source.
     """
 
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module | None, *,
         ema_momentum: float | None = None, ema_rises: bool = False, guide: str = "nearest_views",
-        partners: str = "mutual",
+        partners: str = "mutual", source_first: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = nn.Sequential(backbone, projector)
         self.predictor = predictor
         self.target_encoder = None if ema_momentum is None else ema_copy(self.encoder)
         self.ema_momentum, self.ema_rises = ema_momentum, ema_rises
-        self.guide, self.partners = guide, partners
+        self.guide, self.partners, self.source_first = guide, partners, source_first
 
     @property
     def backbone(self) -> nn.Module:
@@ -58,14 +62,49 @@ class Siamese(Method):
 
         Views pass one after another, not concatenated: BatchNorm statistics are per view, as in the papers.
         """
+        if self.source_first:
+            return self._forward_source_first(views, generator)
         projections = [self.encoder(view) for view in views]
-        predictions = projections if self.predictor is None else [self.predictor(z) for z in projections]
-        prediction = torch.stack(predictions, dim=1).float()
+        prediction = torch.stack([self._predict(z) for z in projections], dim=1).float()
         if self.target_encoder is None:
             target = torch.stack(projections, dim=1).detach().float()
         else:
-            with torch.no_grad():
-                target = torch.stack([self.target_encoder(view) for view in views], dim=1).float()
+            target = self._encode_targets(views)
+        weights, diagnostics = self._choose(target, generator)
+        return guided_loss(prediction, target, weights), diagnostics
+
+    def _forward_source_first(self, views: Views, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same loss from fewer passes: the encoder that is trained sees the sources alone.
+
+        Under BatchNorm's batch statistics it is not the same computation: they are of the chosen views, and the others
+        give no gradient through them.
+        """
+        target = self._encode_targets(views)
+        weights, diagnostics = self._choose(target, generator)
+        row = torch.arange(target.shape[0], device=target.device)
+        loss = torch.zeros((), device=target.device)
+        for first, source in zip(range(0, len(views), 2), source_views(weights).T, strict=True):
+            images = torch.where((source == first).view(-1, 1, 1, 1), views[first], views[first + 1])
+            prediction = self._predict(self.encoder(images))
+            # 2 first + 1 - source is the other view of the pair.
+            other = target[row, 2 * first + 1 - source]
+            loss = loss + (weights[:, first : first + 2].sum(dim=1) * negative_cosine(prediction, other)).mean()
+        return loss, diagnostics
+
+    def _predict(self, projection: Tensor) -> Tensor:
+        prediction: Tensor = projection if self.predictor is None else self.predictor(projection)
+        return prediction
+
+    @torch.no_grad()
+    def _encode_targets(self, views: Views) -> Tensor:
+        """Projections of all views without gradient: by the EMA encoder, or by the online one, statistics untouched."""
+        if self.target_encoder is not None:
+            return torch.stack([self.target_encoder(view) for view in views], dim=1).float()
+        with statistics_kept(self.encoder):
+            return torch.stack([self.encoder(view) for view in views], dim=1).float()
+
+    def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The guide's source weights, and diagnostics where `watch` is set."""
         partners = self._choose_partners(target.shape[0], generator)
         weights = GUIDES[self.guide](target, partners, generator)
         diagnostics = {}
@@ -73,7 +112,7 @@ class Siamese(Method):
             diagnostics["guide_balance"] = guide_balance(weights)
             if partners is not None:
                 diagnostics["guide_margin"] = guide_margin(target, partners)
-        return guided_loss(prediction, target, weights), diagnostics
+        return weights, diagnostics
 
     def _choose_partners(self, num_images: int, generator: Generator) -> Tensor | None:
         if self.guide not in PARTNERED:
@@ -142,4 +181,5 @@ def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -
         ema_rises=objective.ema_schedule == "cosine",
         guide=objective.guide,
         partners=partners,
+        source_first=objective.source_first,
     )

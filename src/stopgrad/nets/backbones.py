@@ -6,15 +6,15 @@ from types import MappingProxyType
 from typing import Any
 
 import timm
-from timm.models.resnet import ResNet
+from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-# timm's ResNet with one basic block a stage. Few channels are slow for their size on a CPU, hence the widths.
+# timm's ResNet with one basic block a stage and narrow stages, the stem as narrow as the first.
 SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "resnet10_16": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
+        "resnet10_24": {"layers": (1, 1, 1, 1), "channels": (24, 48, 96, 192)},
         "resnet10_32": {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)},
-        "resnet10_64": {"layers": (1, 1, 1, 1), "channels": (64, 128, 256, 512)},
     }
 )
 STEMS = ("standard", "small", "small_stride2")
@@ -42,7 +42,7 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
         if name in SMALL_RESNETS:
             if pretrained:
                 raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
-            model = timm.create_model("resnet18", num_classes=0, **SMALL_RESNETS[name])
+            model = _narrow_resnet(**SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
             model = timm.create_model(name, num_classes=0, pretrained=pretrained)
         else:
@@ -65,13 +65,31 @@ def num_features(backbone: nn.Module) -> int:
     return int(backbone.num_features)  # type: ignore[arg-type]
 
 
+def _narrow_resnet(layers: tuple[int, ...], channels: tuple[int, ...]) -> nn.Module:
+    """A ResNet of basic blocks whose stem has the first stage's channels instead of 64."""
+    model: Any = ResNet(BasicBlock, layers, num_classes=0, channels=channels)
+    width = channels[0]
+    model.conv1 = _conv(3, width, kernel_size=7, stride=2)
+    model.bn1 = nn.BatchNorm2d(width)
+    first = model.layer1[0]
+    first.conv1 = _conv(width, width, kernel_size=3)
+    first.downsample = None
+    module: nn.Module = model
+    return module
+
+
+def _conv(in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution as timm's ResNet has and initialises them."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
 def _shrink_stem(model: Any, name: str, stride: int) -> None:
     first = model.conv1 if isinstance(model, ResNet) else None
     if not isinstance(first, nn.Conv2d):
         raise ValueError(f"backbone {name!r} has no stem to replace: use stem = 'standard', or a ResNet.")
-    smaller = nn.Conv2d(3, first.out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(smaller.weight, mode="fan_out", nonlinearity="relu")
-    model.conv1 = smaller
+    model.conv1 = _conv(3, first.out_channels, kernel_size=3, stride=stride)
     model.maxpool = nn.Identity()
 
 

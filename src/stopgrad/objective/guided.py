@@ -66,6 +66,11 @@ def guided_loss(
     return (weights * negative_cosine(prediction, others)).sum(dim=1).mean()
 
 
+def source_views(weights: Float[Tensor, "image view"]) -> Int[Tensor, "image pair"]:
+    """Index of the source view in each pair of views: the one with the larger weight, the first of equals."""
+    return weights.unflatten(1, (-1, 2)).argmax(dim=2) + torch.arange(0, weights.shape[1], 2, device=weights.device)
+
+
 class GuidedStopGradientLoss(nn.Module):
     """Guided stop-gradient as a loss for any training loop.
 

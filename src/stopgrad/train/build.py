@@ -28,6 +28,11 @@ def build_method(config: Config, device: torch.device) -> Method:
         method = METHODS[config.objective.method](config, initial)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if config.data.early_size and hasattr(method.backbone, "set_input_size"):
+        raise ConfigError(
+            f"early_size = {config.data.early_size} with backbone {config.network.backbone!r}: it takes images of one "
+            "size only; use early_size = 0."
+        )
     return method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -79,7 +79,7 @@ class Training:
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
         t, per_epoch = config.training, loader.steps_per_epoch
-        self.total_steps = t.steps or t.epochs * per_epoch
+        self.total_steps = loader.total_steps
         self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
         self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
         epochs = self.total_steps / per_epoch
