@@ -67,7 +67,7 @@ def num_features(backbone: nn.Module) -> int:
 
 def _narrow_resnet(layers: tuple[int, ...], channels: tuple[int, ...]) -> nn.Module:
     """A ResNet of basic blocks whose stem has the first stage's channels instead of 64."""
-    model: Any = ResNet(BasicBlock, layers, num_classes=0, channels=channels)
+    model: Any = ResNet(BasicBlock, layers, num_classes=0, channels=channels)  # type: ignore[arg-type]
     width = channels[0]
     model.conv1 = _conv(3, width, kernel_size=7, stride=2)
     model.bn1 = nn.BatchNorm2d(width)
