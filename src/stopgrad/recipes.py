@@ -28,9 +28,11 @@ def digits() -> Config:
 def cifar10_small() -> Config:
     """CIFAR-10, or other images of about 32 pixels, on a small machine."""
     return Config(recipe="cifar10_small").replace(
-        image_size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD,
-        backbone="resnet10_32", stem="small_stride2",
-        method="byol", guide="nearest_views", lr=0.06, weight_decay=5e-4, batch_size=128, epochs=12,
+        image_size=32, early_size=24, early_share=0.75, mean=CIFAR10_MEAN, std=CIFAR10_STD,
+        backbone="resnet10_16", stem="small",
+        projector_width=512, projection_dim=512, predictor_width=128,
+        method="byol", guide="nearest_views", source_first=True, ema_momentum=0.98,
+        lr=0.5, weight_decay=5e-4, batch_size=128, epochs=20,
     )  # fmt: skip
 
 
