@@ -130,7 +130,8 @@ class Training:
     batch_size: int = _setting(256, "images a step, over all devices", low=2)
     seed: int = _setting(0, "every random draw of the run follows from it", low=0)
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
-    devices: int = _setting(1, "processes to train on, one device each", low=1)
+    devices: int = _setting(0, "processes to train on, one device each; 0: one, but two on a CPU of two cores or more "
+                            "for batches of 128 and more", low=0)  # fmt: skip
     precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
                               choices=("auto", "fp32", "bf16"))  # fmt: skip
     checkpoint_every_steps: int = _setting(0, "0: about every tenth of the run, and never rarer than an epoch "
@@ -250,7 +251,7 @@ def _check_together(config: Config) -> None:
             "source_first with guide = 'symmetric': every view is a source there, so none can be left out; use another "
             "guide, or source_first = false."
         )
-    if config.training.batch_size % config.training.devices:
+    if config.training.devices and config.training.batch_size % config.training.devices:
         raise ConfigError(
             f"batch_size = {config.training.batch_size} does not divide among devices = {config.training.devices}."
         )

@@ -331,7 +331,7 @@ def test_a_folder_of_photos(photos, tmp_path, tiny, memory_gb):
     assert run.metrics["knn"]["pixels"] > 0.8
     assert "no test split" in run.metrics["knn_protocol"]
     assert run.encoder.embed(photos / "red" / "00.png").shape[0] == 1
-    with pytest.raises(DataError, match=r"empty\.jpg"):
+    with pytest.raises(DataError, match=r"cut\.png"):
         run.encoder.embed(photos)
 
 

@@ -21,10 +21,6 @@ class ConsoleReporter:
         self._what = ""
         self._last_line = 0.0
 
-    def __reduce__(self) -> tuple[object, tuple[bool]]:
-        # For the processes of --devices: a terminal does not travel, but each process has it.
-        return _reporter, (self.json,)
-
     def __enter__(self) -> "ConsoleReporter":
         return self
 
@@ -77,10 +73,6 @@ class ConsoleReporter:
             self._bar.stop()
             self._bar = None
             self._what = ""
-
-
-def _reporter(json: bool) -> ConsoleReporter:
-    return ConsoleReporter(json=json)
 
 
 def print_json(content: object) -> None:

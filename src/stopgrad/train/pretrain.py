@@ -12,12 +12,13 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.probe import recipe_for
 from stopgrad.data.sources import ImageSource, Splits, open_images
-from stopgrad.distributed import current_rank, join, launch, leave, wait_for_all
+from stopgrad.distributed import Rank, current_rank, join, leave, wait_for_all
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
-from stopgrad.hardware import choose_device, choose_precision
+from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.recipes import base_config, resolve
+from stopgrad.train.launch import launch
 from stopgrad.train.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.stop import StopRequest
@@ -88,47 +89,46 @@ def pretrain(
             reporter.warn(text)
     # Whatever is wrong with the machine is said before the folder is made.
     device = choose_device(settings.training.device, rank.local)
+    settings = _with_processes(settings, device, rank, splits.train, in_memory=source is not None, reporter=reporter)
 
     begin = None if resume else (lambda: _begin(run, settings, overwrite=overwrite))
     if settings.training.devices > 1 and rank.world == 1:
         if begin is not None:
             begin()
-        launch(_train_in_process, settings.training.devices, settings, source, run, reporter)
+        request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat()}
+        launch("stopgrad.train.worker", request, settings.training.devices, reporter)
     else:
-        if settings.training.devices not in (1, rank.world):
-            reporter.warn(f"devices = {settings.training.devices} has no effect: {rank.world} processes were started.")
         with StopRequest() as stop:
             join(rank, device)
             try:
                 if begin is not None and rank.leads:
                     begin()
                 wait_for_all(rank)
-                _train(settings, splits, run, reporter, stop, device)
+                run_session(settings, splits, run, reporter, stop, device=device)
             finally:
                 leave()
     return Run(run.path, run.read_summary())
 
 
-def _train_in_process(settings: Config, source: ImageSource | None, run: RunDir, reporter: Reporter) -> None:
-    """What each process does that `launch` started."""
-    rank = current_rank()
-    device = choose_device(settings.training.device, rank.local)
-    with StopRequest() as stop:
-        join(rank, device)
-        try:
-            splits = _open(source, settings.data.path)
-            _train(settings, splits, run, reporter if rank.leads else SilentReporter(), stop, device)
-        finally:
-            leave()
-
-
-def _train(
-    settings: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, device: torch.device
-) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    precision = choose_precision(settings.training.precision, device)
-    run_session(settings, splits, run, reporter, stop, rank=current_rank(), device=device, precision=precision)
+def _with_processes(
+    settings: Config, device: torch.device, rank: Rank, images: ImageSource, *, in_memory: bool, reporter: Reporter
+) -> Config:
+    """The config with `devices` resolved to the number of processes that train."""
+    wanted = settings.training.devices
+    if rank.world > 1:
+        if wanted not in (0, rank.world):
+            reporter.warn(f"devices = {wanted} has no effect: {rank.world} processes were started.")
+        return settings.replace(devices=rank.world)
+    if in_memory and wanted > 1:
+        raise ConfigError(
+            f"devices = {wanted} with images in memory: other processes cannot see them. Give a path, use devices = 1, "
+            "or start the script with torchrun."
+        )
+    batch_size = min(settings.training.batch_size, len(images))
+    processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
+    for index in range(processes):
+        choose_device(settings.training.device, index)
+    return settings.replace(devices=processes)
 
 
 def _open(source: ImageSource | None, path: str) -> Splits:

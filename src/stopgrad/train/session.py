@@ -6,8 +6,9 @@ from stopgrad.artifacts.run_dir import RunDir, environment
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
-from stopgrad.distributed import Rank, wait_for_all
+from stopgrad.distributed import current_rank, wait_for_all
 from stopgrad.errors import CheckpointError, DataError
+from stopgrad.hardware import choose_precision, share_cores
 from stopgrad.train.build import build_method, build_untrained, load_stores
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
@@ -24,10 +25,13 @@ FREE_ON_RESUME = frozenset(
 
 
 def run_session(
-    config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, rank: Rank,
-    device: torch.device, precision: str,
-) -> None:  # fmt: skip
+    config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, device: torch.device
+) -> None:
     """Load the images, train from wherever the run folder's newest checkpoint stands, and finish."""
+    rank = current_rank()
+    precision = choose_precision(config.training.precision, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     with stop.at_once("before training began; resume starts over."):
         store, queries = load_stores(config, splits, reporter)
     loader = Loader(store, config, rank)
@@ -59,6 +63,8 @@ def run_session(
     training.run()
     with stop.at_once("after training, before the figures were complete; resume measures them."):
         if rank.leads:
+            if device.type == "cpu":
+                share_cores(1)  # the other processes have done their part
             finish(training, queries, reporter)
         wait_for_all(rank)
 

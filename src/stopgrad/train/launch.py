@@ -1,0 +1,162 @@
+"""Several processes on this machine for one run, started and listened to by the one that the user started."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TextIO
+
+from stopgrad import errors
+from stopgrad.errors import Interrupted, StopgradError
+from stopgrad.train.reporter import Reporter
+
+GRACE_SECONDS = 15.0
+# The module's own search path goes along, so that what the parent imports the child finds.
+PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+
+
+def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter: Reporter) -> None:
+    """Run the `main` of a module in so many processes of this machine, each with its rank set, and wait for all.
+
+    They are programs of their own, not copies of this one: a script or notebook that starts a run need not be
+    importable. Each reads the request, a JSON object, from its standard input, and speaks in lines of JSON on its
+    standard output (`answer`). SIGINT and SIGTERM are handed on, so that every process saves and stops.
+
+    Raises:
+        StopgradError: what the first process to fail raised, as it is.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    processes = [_start(module, request, index, num_processes, port, messages) for index in range(num_processes)]
+    asked: list[int] = []
+
+    def hand_on(number: int, _frame: object = None) -> None:
+        asked.append(number)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        error = _listen(processes, messages, reporter)
+    finally:
+        for process in processes:
+            process.kill()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if error is not None:
+        raise error
+    if any(process.returncode for process in processes):
+        if asked:
+            raise Interrupted(f"by {signal.Signals(asked[0]).name} before training began; resume starts over.")
+        codes = ", ".join(str(process.returncode) for process in processes)
+        raise StopgradError(f"a training process ended without a word (exit codes {codes}).")
+
+
+def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
+    """The other end of `launch`: do the work of the request, pass on what it says and raises, and exit."""
+    # Whatever else prints goes to stderr, so that the lines stay JSON.
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+    try:
+        work(request, _Relay(channel))
+    except StopgradError as error:
+        channel.write(json.dumps({"error": type(error).__name__, "message": str(error)}) + "\n")
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+class _Relay:
+    """A reporter whose words are said by the process that launched this one."""
+
+    def __init__(self, channel: TextIO) -> None:
+        self._channel = channel
+
+    def say(self, text: str) -> None:
+        self._send("say", text)
+
+    def warn(self, text: str) -> None:
+        self._send("warn", text)
+
+    def progress(self, what: str, done: int, total: int, details: str = "") -> None:
+        self._send("progress", what, done, total, details)
+
+    def _send(self, call: str, *arguments: str | int) -> None:
+        self._channel.write(json.dumps({"call": call, "arguments": arguments}) + "\n")
+
+
+def _start(
+    module: str, request: Mapping[str, Any], index: int, world: int, port: int, messages: queue.SimpleQueue[Any]
+) -> "subprocess.Popen[str]":
+    rank = {
+        "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(path=sys.path, module=module)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **rank},
+        # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    threading.Thread(target=_read, args=(process.stdout, messages), daemon=True).start()
+    return process
+
+
+def _read(lines: TextIO, messages: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in lines:
+        messages.put(json.loads(line))
+
+
+def _listen(
+    processes: list["subprocess.Popen[str]"], messages: queue.SimpleQueue[dict[str, Any]], reporter: Reporter
+) -> StopgradError | None:
+    """Pass messages on until all have ended; when one fails the others are given a moment, then ended.
+
+    Returns:
+        The first error that came.
+    """
+    first: StopgradError | None = None
+    failed_at: float | None = None
+    while True:
+        ended = all(process.poll() is not None for process in processes)
+        try:
+            message = messages.get(timeout=0.2)
+        except queue.Empty:
+            if ended:
+                return first
+            message = {}
+        if "call" in message:
+            getattr(reporter, message["call"])(*message["arguments"])
+        elif "error" in message and first is None:
+            first = getattr(errors, message["error"])(message["message"])
+        if failed_at is None and any(process.returncode for process in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+            for process in processes:
+                process.terminate()
+            failed_at = time.monotonic()
+
+
+def _stop_with_the_parent() -> None:
+    """Ask this process to save and stop when the one that launched it is gone: its end of the pipe closes."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,34 @@
+"""One of several processes that train together: what `pretrain` starts when a run has `devices`."""
+
+from typing import Any, NoReturn
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.data.sources import open_images
+from stopgrad.distributed import current_rank, join, leave
+from stopgrad.hardware import choose_device, share_cores
+from stopgrad.train.launch import answer
+from stopgrad.train.reporter import Reporter, SilentReporter
+from stopgrad.train.session import run_session
+from stopgrad.train.stop import StopRequest
+
+
+def main() -> NoReturn:
+    """Do the request on standard input."""
+    answer(_work)
+
+
+def _work(request: dict[str, Any], reporter: Reporter) -> None:
+    rank = current_rank()
+    if not rank.leads:
+        reporter = SilentReporter()
+    config = Config(recipe=request["recipe"]).replace(**request["settings"])
+    device = choose_device(config.training.device, rank.local)
+    if device.type == "cpu":
+        share_cores(rank.world)
+    with StopRequest() as stop:
+        join(rank, device)
+        try:
+            run_session(config, open_images(config.data.path), RunDir(request["run"]), reporter, stop, device=device)
+        finally:
+            leave()
