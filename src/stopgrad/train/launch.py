@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TextIO
 
 from stopgrad import errors
@@ -17,8 +17,8 @@ from stopgrad.errors import Interrupted, StopgradError
 from stopgrad.train.reporter import Reporter
 
 GRACE_SECONDS = 15.0
-# The module's own search path goes along, so that what the parent imports the child finds.
-PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+# The search path goes along, so that the child finds what the parent imports, and the command for the record.
+PROGRAM = "import sys; sys.path[:] = {path!r}; sys.argv[:] = {argv!r}; from {module} import main; main()"
 
 
 def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter: Reporter) -> None:
@@ -105,7 +105,7 @@ def _start(
         "MASTER_PORT": str(port),
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(path=sys.path, module=module)],
+        [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -121,7 +121,7 @@ def _start(
     return process
 
 
-def _read(lines: TextIO, messages: queue.SimpleQueue[dict[str, Any]]) -> None:
+def _read(lines: Iterable[str], messages: queue.SimpleQueue[dict[str, Any]]) -> None:
     for line in lines:
         messages.put(json.loads(line))
 
@@ -137,7 +137,7 @@ def _listen(
     first: StopgradError | None = None
     failed_at: float | None = None
     while True:
-        ended = all(process.poll() is not None for process in processes)
+        ended = None not in [process.poll() for process in processes]
         try:
             message = messages.get(timeout=0.2)
         except queue.Empty:
@@ -158,5 +158,6 @@ def _listen(
 
 def _stop_with_the_parent() -> None:
     """Ask this process to save and stop when the one that launched it is gone: its end of the pipe closes."""
-    sys.stdin.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock would be held when the interpreter ends
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

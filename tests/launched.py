@@ -1,0 +1,39 @@
+"""A module that the launcher's tests start as several processes."""
+
+import os
+import signal
+import sys
+import time
+
+from stopgrad.errors import DataError, Interrupted
+from stopgrad.train.launch import answer
+
+
+def main():
+    answer(work)
+
+
+def work(request, reporter):
+    rank = int(os.environ["RANK"])
+    if request["do"] == "speak":
+        print("this is no message")
+        reporter.say(f"rank {rank} of {os.environ['WORLD_SIZE']}, {sys.argv[1:]}")
+        reporter.progress("work", 1, 2, "half")
+        reporter.warn("look out")
+    elif request["do"] == "fail":
+        if rank == 1:
+            raise DataError("rank 1 has no data")
+        time.sleep(60)
+    elif request["do"] == "die":
+        os._exit(7)
+    elif request["do"] == "wait":
+        stopped = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: stopped.append(number))
+        reporter.say(f"pid {os.getpid()}")
+        while not stopped:
+            time.sleep(0.05)
+        time.sleep(0.3)  # a second signal would come by now
+        with open(request["note"] + str(rank), "w") as file:
+            file.write(" ".join(signal.Signals(n).name for n in stopped))
+        raise Interrupted(f"by {len(stopped)} signal")

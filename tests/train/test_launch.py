@@ -1,0 +1,85 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from stopgrad.errors import DataError, Interrupted, StopgradError
+from stopgrad.train import launch as module
+from stopgrad.train.launch import launch
+
+
+class Recorder:
+    def __init__(self):
+        self.said, self.warned, self.steps = [], [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def warn(self, text):
+        self.warned.append(text)
+
+    def progress(self, *step):
+        self.steps.append(step)
+
+
+def test_what_the_processes_say_is_said_here(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stopgrad", "--flag"])
+    recorder = Recorder()
+    launch("launched", {"do": "speak"}, 2, recorder)
+    assert sorted(recorder.said) == ["rank 0 of 2, ['--flag']", "rank 1 of 2, ['--flag']"]
+    assert recorder.warned == ["look out"] * 2
+    assert recorder.steps == [("work", 1, 2, "half")] * 2
+
+
+def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(DataError, match="rank 1 has no data"):
+        launch("launched", {"do": "fail"}, 2, Recorder())
+    assert time.monotonic() - begun < 30
+
+
+def test_a_process_that_dies_without_a_word(monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
+    with pytest.raises(StopgradError, match=r"ended without a word \(exit codes 7, 7\)"):
+        launch("launched", {"do": "die"}, 2, Recorder())
+
+
+def test_ctrl_c_reaches_each_process_once(tmp_path):
+    recorder = Recorder()
+
+    def press():
+        for _ in range(400):
+            if len(recorder.said) == 2:
+                break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(Interrupted, match="by 1 signal"):
+        launch("launched", {"do": "wait", "note": str(tmp_path / "note")}, 2, recorder)
+    assert [(tmp_path / f"note{rank}").read_text() for rank in (0, 1)] == ["SIGINT", "SIGINT"]
+
+
+def test_processes_stop_when_the_parent_is_killed(tmp_path):
+    script = f"""
+import sys
+sys.path[:] = {[os.path.dirname(__file__), *sys.path]!r}
+from test_launch import Recorder
+from stopgrad.train.launch import launch
+launch("launched", {{"do": "wait", "note": {str(tmp_path / "note")!r}}}, 2, Recorder())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    script_path = tmp_path / "note0"
+    time.sleep(3)
+    parent.kill()
+    parent.wait()
+    for _ in range(200):
+        if script_path.exists() and script_path.read_text():
+            break
+        time.sleep(0.05)
+    assert script_path.read_text() == "SIGTERM"
