@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
-from stopgrad.distributed import Rank, any_of, wait_for_all
+from stopgrad.distributed import Rank, SharedGradients, any_of, wait_for_all
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast
 from stopgrad.methods.protocol import Method
@@ -73,9 +73,11 @@ class Training:
         )
         self.method = method
         self.wrapped: nn.Module = method
-        if rank.world > 1:
-            devices = [device.index] if device.type == "cuda" else None
-            self.wrapped = nn.parallel.DistributedDataParallel(method, device_ids=devices)
+        self.gradients: SharedGradients | None = None
+        if rank.world > 1 and device.type == "cuda":
+            self.wrapped = nn.parallel.DistributedDataParallel(method, device_ids=[device.index])
+        elif rank.world > 1:
+            self.gradients = SharedGradients((p for p in method.parameters() if p.requires_grad), rank)
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
         t, per_epoch = config.training, loader.steps_per_epoch
@@ -151,7 +153,10 @@ class Training:
         self.method.watch = self._is_logged(step + 1)
         with autocast(self.device, self.precision):
             loss, diagnostics = self.wrapped(views, self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.gradients is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.gradients.clear()
         loss.backward()
         self._note_loss(loss.detach(), step + 1)
         self.optimizer.step()
@@ -162,12 +167,17 @@ class Training:
         """Add to the window and watch for NaN, on the device: nobody waits for it here but on the CPU."""
         self._loss += loss
         self._first_bad = torch.where((self._first_bad < 0) & ~loss.isfinite(), step, self._first_bad)
-        if self.device.type == "cpu":
+        if self.gradients is not None:
+            self._stop_if(self.gradients.average(flag=int(self._first_bad) >= 0))
+        elif self.device.type == "cpu":
             self._check_finite()
 
     def _check_finite(self) -> None:
-        bad = int(self._first_bad)
-        if any_of(bad >= 0, self.rank):
+        self._stop_if(any_of(int(self._first_bad) >= 0, self.rank))
+
+    def _stop_if(self, is_bad: bool) -> None:
+        if is_bad:
+            bad = int(self._first_bad)
             raise NonFiniteLossError(
                 f"the loss is no longer finite at step {bad if bad >= 0 else self.progress.step}. {self._way_out()}"
             )
