@@ -32,7 +32,7 @@ def cifar10_small() -> Config:
         backbone="resnet10_16", stem="small",
         projector_width=512, projection_dim=512, predictor_width=128,
         method="byol", guide="nearest_views", source_first=True, ema_momentum=0.98,
-        lr=0.4, weight_decay=5e-4, batch_size=128, epochs=18,
+        lr=0.4, weight_decay=5e-4, batch_size=128, epochs=20,
     )  # fmt: skip
 
 
