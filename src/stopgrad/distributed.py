@@ -1,7 +1,8 @@
 """Several processes, one device each. The only reader of RANK, WORLD_SIZE and their kind."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -30,17 +31,19 @@ def current_rank() -> Rank:
     return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
 
 
-def join(rank: Rank, device: torch.device) -> None:
-    """Join the other processes, if there are any."""
-    if rank.world > 1 and not dist.is_initialized():
+@contextmanager
+def joined(rank: Rank, device: torch.device) -> Iterator[None]:
+    """Within, this process has joined the others, if there are any and the caller has not joined them already."""
+    joins = rank.world > 1 and not dist.is_initialized()
+    if joins:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
-
-
-def leave() -> None:
-    """Leave the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+        # As long as the first process may measure at the end while the others wait.
+        dist.init_process_group(backend, timeout=timedelta(days=1))
+    try:
+        yield
+    finally:
+        if joins:
+            dist.destroy_process_group()
 
 
 def any_of(flag: bool, rank: Rank) -> bool:
@@ -81,8 +84,8 @@ class SharedGradients:
     def __init__(self, parameters: Iterable[Tensor], rank: Rank) -> None:
         self.rank = rank
         parameters = list(parameters)
-        # One more element carries a flag.
-        self._flat = torch.zeros(sum(p.numel() for p in parameters) + 1)
+        # Two more elements carry flags.
+        self._flat = torch.zeros(sum(p.numel() for p in parameters) + 2)
         start = 0
         for parameter in parameters:
             dist.broadcast(parameter.detach(), src=0)
@@ -94,9 +97,9 @@ class SharedGradients:
         """Set all gradients to zero."""
         self._flat.zero_()
 
-    def average(self, *, flag: bool) -> bool:
-        """Average the gradients over processes; whether any of them raised the flag."""
-        self._flat[-1] = float(flag)
+    def average(self, first: bool, second: bool) -> tuple[bool, bool]:
+        """Average the gradients over processes; whether any of them raised the first and the second flag."""
+        self._flat[-2], self._flat[-1] = float(first), float(second)
         dist.all_reduce(self._flat)
         self._flat /= self.rank.world
-        return bool(self._flat[-1] > 0)
+        return bool(self._flat[-2] > 0), bool(self._flat[-1] > 0)

@@ -39,7 +39,7 @@ def choose_processes(devices: int, device: torch.device, batch_size: int) -> int
 
     Two processes of a small network, each with its half of the cores, outrun one whose threads split every operation
     (1.5 times on two cores, ResNet of 0.3 M parameters, 32 px); no more than two, because BatchNorm sees a process's
-    part of the batch, and what is learnt should not hang on the machine.
+    part of the batch.
     """
     if devices:
         return devices

@@ -150,7 +150,7 @@ def scores(trained, untrained=0.3, pixels=0.4):
         ({"feature_std": 0.01}, scores(0.6), "collapsed", "nearly the same features"),
         ({"effective_rank": 1.2}, {}, "collapsed", "on one line"),
         ({"projection_std": 0.3}, scores(0.5), "partly_collapsed", "the spread of the projections is 0.3, untrained 1"),
-        ({"projection_effective_rank": 4.0}, scores(0.5), "partly_collapsed", "effective rank of the projections"),
+        ({"projection_effective_rank": 3.0}, scores(0.5), "partly_collapsed", "effective rank of the projections"),
     ],
 )
 def test_the_verdict_in_words(now, table, state, words):

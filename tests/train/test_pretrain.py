@@ -429,13 +429,45 @@ def test_signals_save_first_and_exit_3(tmp_path, number):
     assert (out / "checkpoints" / f"step-{len(lines):08}.ckpt").is_file()
 
 
-def test_two_processes_train_one_network(tmp_path):
+def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path, tiny):
+    """Called from a test, which is no importable main program: scripts and notebooks may do the same."""
+    out, recorder = tmp_path / "run", Recorder()
+    run = stopgrad.pretrain(
+        out=out,
+        devices=2,
+        steps=6,
+        checkpoint_every_steps=3,
+        checkpoint_keep=5,
+        device="cpu",
+        reporter=recorder,
+        **tiny,
+    )
+    assert run.metrics["images_seen"] == 6 * 64
+    assert any(text.startswith("Training  6 steps of 64 images") for text in recorder.said)
+    assert json.loads((out / "environment.json").read_text())["command"] == sys.argv
+    before, lines = weights(out), metrics(out)
+    (out / "checkpoints" / "step-00000006.ckpt").unlink()
+    stopgrad.pretrain(out=out, resume=True, reporter=Recorder())
+    after = weights(out)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert metrics(out) == lines
+
+
+def test_an_interrupted_run_of_two_processes_is_saved(tmp_path):
     out = tmp_path / "run"
-    process = start(out, "--devices", "2", "--steps", "4", "--device", "cpu", "--json")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert json.loads(output.splitlines()[-1])["images_seen"] == 256
-    assert (out / "encoder.safetensors").is_file()
+    process = start(out, "--devices", "2", "--steps", "5000", "--log-every-steps", "1", "--device", "cpu")
+    wait_for_steps(process, out)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, output
+    assert "Ctrl-C" in output
+    assert len(list((out / "checkpoints").iterdir())) == 1
+
+
+def test_images_in_memory_are_for_one_process(tmp_path, tiny, rng):
+    source = ArraySource(rng.integers(0, 255, (20, 12, 12, 3), dtype=np.uint8))
+    with pytest.raises(ConfigError, match="in memory"):
+        stopgrad.pretrain(source, out=tmp_path / "run", devices=2, reporter=Recorder(), **tiny)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -51,12 +51,20 @@ class RunDir:
         """Raise `ConfigError` if the folder holds a run or other files and `overwrite` is not set."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file: name another folder.")
-        if not overwrite and self.path.is_dir() and any(self.path.iterdir()):
+        if (
+            not overwrite
+            and self.path.is_dir()
+            and any(p != self.checkpoint_dir or any(p.iterdir()) for p in self.path.iterdir())
+        ):
             if self.is_run:
                 raise ConfigError(
                     f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew."
                 )
             raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
+        if overwrite and (taken := [file.name for file in self._own_files() if file.exists()]) and not self._is_ours():
+            raise ConfigError(
+                f"{self.path} holds a {taken[0]} that is not a run's: overwrite would replace it. Name another folder."
+            )
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder ready for a new run; with `overwrite`, an earlier run's own files go, foreign ones stay.
@@ -65,17 +73,32 @@ class RunDir:
             ConfigError: the folder is taken, or cannot be made.
         """
         self.check_free(overwrite=overwrite)
+        self.make()
+        self._remove_own_files()
+
+    def make(self) -> None:
+        """Make the folder, empty, if it is not there; raise `ConfigError` if it cannot be made."""
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run folder {self.path} cannot be made: {error.strerror}.") from error
-        self._remove_own_files()
+
+    def _own_files(self) -> list[Path]:
+        """The files that a run of ours writes by these names."""
+        return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
+                self.path / "environment.json", self.path / "report.html"]  # fmt: skip
+
+    def _is_ours(self) -> bool:
+        """Whether config.toml is a run's, and not another program's."""
+        try:
+            self.read_config()
+        except ConfigError:
+            return False
+        return True
 
     def _remove_own_files(self) -> None:
-        named = (self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
-                 self.path / "environment.json", self.path / "report.html")  # fmt: skip
         events = self.tensorboard_dir.glob("events.out.tfevents.*")
-        for file in (*named, *checkpoints_in(self.checkpoint_dir), *events):
+        for file in (*self._own_files(), *checkpoints_in(self.checkpoint_dir), *events):
             file.unlink(missing_ok=True)
 
     def write_config(self, config: Config) -> None:
@@ -121,9 +144,14 @@ class RunDir:
         write_atomically(self.metrics_file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def save_checkpoint(self, step: int, state: dict[str, Any], *, keep: int) -> None:
-        """Write a step's checkpoint, then delete all but the newest `keep`."""
-        save_checkpoint(checkpoint_path(self.checkpoint_dir, step), state)
-        for path in checkpoints_in(self.checkpoint_dir)[keep:]:
+        """Write a step's checkpoint, then delete older ones but for the newest `keep` in all.
+
+        Later ones, which were passed over as unreadable, stay until their step comes again.
+        """
+        written = checkpoint_path(self.checkpoint_dir, step)
+        save_checkpoint(written, state)
+        paths = checkpoints_in(self.checkpoint_dir)
+        for path in paths[paths.index(written) + keep :]:
             path.unlink(missing_ok=True)
 
     def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:

@@ -40,11 +40,14 @@ def pretrain(
     given = given_settings(settings)
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
     resolve(recipe, config, given)
+    from stopgrad.distributed import current_rank
     from stopgrad.train.pretrain import pretrain as train
 
     with ConsoleReporter(json=json) as reporter:
         run = train(data, out=out, recipe=recipe, config=config, resume=resume, overwrite=overwrite, reporter=reporter,
                     **given)  # fmt: skip
+    if not current_rank().leads:
+        return
     if json:
         print_json({"run": str(run.path), **run.metrics})
     else:

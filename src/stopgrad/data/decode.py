@@ -6,6 +6,10 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# Pillow warns of large images and odd metadata; an image it can decode is readable. Set once, not around each call:
+# filters belong to the whole process, and decoding runs in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class UnreadableImageError(Exception):
     """An image that is empty, truncated, damaged or of no known format; the message says which."""
@@ -27,19 +31,16 @@ def decode(data: "bytes | np.ndarray | Image.Image", *, shortest: int | None = N
         UnreadableImageError: it cannot be decoded.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images and odd metadata; an image it can decode is readable.
-            warnings.simplefilter("ignore")
-            image = _open(data)
-            if shortest is not None:
-                image.draft(None, (shortest, shortest))
-            image.load()
-            image = _to_rgb(ImageOps.exif_transpose(image))
-            if shortest is not None and min(image.size) > shortest:
-                ratio = shortest / min(image.size)
-                size = (max(shortest, round(image.width * ratio)), max(shortest, round(image.height * ratio)))
-                image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            return np.asarray(image)
+        image = _open(data)
+        if shortest is not None:
+            image.draft(None, (shortest, shortest))
+        image.load()
+        image = _to_rgb(ImageOps.exif_transpose(image))
+        if shortest is not None and min(image.size) > shortest:
+            ratio = shortest / min(image.size)
+            size = (max(shortest, round(image.width * ratio)), max(shortest, round(image.height * ratio)))
+            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(image)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:

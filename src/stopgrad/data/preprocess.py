@@ -68,8 +68,9 @@ def plain_batches(
         return None if pixels is None else preprocess(pixels)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for start in range(0, len(chosen), batch_size):
-            part = chosen[start : start + batch_size]
+        # Parts of nearly one size: a last one of a single image would be no batch for BatchNorm.
+        for indices in np.array_split(np.arange(len(chosen)), -(-len(chosen) // batch_size)) if chosen else ():
+            part = [chosen[i] for i in indices]
             if store.stacked is not None:
                 yield part, preprocess.batch(store.stacked[torch.tensor(part)])
                 continue

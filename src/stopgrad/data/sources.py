@@ -167,6 +167,14 @@ class ParquetSource:
         """Index into `class_names`, or -1."""
         return int(self._labels[index]) if self._labels is not None else UNLABELLED
 
+    def take_class_names(self, class_names: Sequence[str]) -> None:
+        """Number the labels as another split does, by name; a class that it does not know becomes unlabelled."""
+        place = {name: i for i, name in enumerate(class_names)}
+        if self._labels is not None:
+            number = np.array([place.get(name, UNLABELLED) for name in self.class_names] + [UNLABELLED])
+            self._labels = number[self._labels]
+        self.class_names = class_names
+
     def name(self, index: int) -> str:
         """File and row."""
         return f"{self._stem} row {index}"
@@ -237,17 +245,22 @@ def _parquet_folder(root: Path, tables: list[Path]) -> Splits:
     train = [p for p in tables if p.name.lower().startswith(TRAIN_NAMES)]
     if not train:
         return Splits(root.name, ParquetSource(tables))
+    train_source = ParquetSource(train)
     for name in TEST_NAMES:
         test = [p for p in tables if p.name.lower().startswith(name)]
         if test:
-            return Splits(root.name, ParquetSource(train), ParquetSource(test))
-    return Splits(root.name, ParquetSource(train))
+            test_source = ParquetSource(test)
+            test_source.take_class_names(train_source.class_names)
+            return Splits(root.name, train_source, test_source)
+    return Splits(root.name, train_source)
 
 
 def _image_folder(root: Path) -> Splits:
-    inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")}
     train = next((inside[n] for n in TRAIN_NAMES if n in inside), None)
-    if train is None:
+    # Beside folders of other names, `train` is a class like them: bus, car, train.
+    others = [p for name, p in inside.items() if name not in TRAIN_NAMES + TEST_NAMES and _image_files(p)]
+    if train is None or others:
         return Splits(root.name or str(root), _read_folder(root))
     test = next((inside[n] for n in TEST_NAMES if n in inside), None)
     train_source = _read_folder(train)
@@ -315,7 +328,14 @@ def _huggingface_features(schema: Any) -> dict[str, Any]:
 
 
 def _read_labels(table: Any, schema: Any, column: str | None) -> tuple[np.ndarray | None, list[str]]:
+    import pyarrow as pa
+
     if column is None:
+        return None, []
+    kind = table.schema.field(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return None, []
     values = table[column].to_pylist()
     names = _huggingface_features(schema).get(column, {}).get("names")

@@ -108,10 +108,17 @@ def load_images(
         raise DataError(f"none of {len(source)} images can be read; the first: {first[0]}: {first[1]}.")
     store.kept = kept
     if len({p.shape for p in decoded}) == 1:
-        store.stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
+        height, width, _ = decoded[0].shape
+        store.stacked = torch.empty((len(decoded), 3, height, width), dtype=torch.uint8)
+        for position, pixels in enumerate(decoded):
+            store.stacked[position] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+            decoded[position] = _FREED
     else:
         store.decoded = decoded
     return store
+
+
+_FREED = np.empty(0, dtype=np.uint8)
 
 
 def _spread(length: int, num: int) -> list[int]:

@@ -52,7 +52,10 @@ def spec_of(config: Config, num_features: int) -> EncoderSpec:
 def save_encoder(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
     """Write encoder.safetensors and encoder.json."""
     weights = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
-    write_atomically(run.encoder_file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    try:
+        write_atomically(run.encoder_file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    except SafetensorError as error:
+        raise OSError(f"{run.encoder_file} cannot be written: {error}") from error
     run.write_json(run.encoder_spec_file.name, asdict(spec))
 
 

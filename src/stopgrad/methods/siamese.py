@@ -101,7 +101,11 @@ class Siamese(Method):
         if self.target_encoder is not None:
             return torch.stack([self.target_encoder(view) for view in views], dim=1).float()
         with statistics_kept(self.encoder):
-            return torch.stack([self.encoder(view) for view in views], dim=1).float()
+            target = torch.stack([self.encoder(view) for view in views], dim=1).float()
+        # Weights cast here carry no gradient; up to torch 2.9 autocast would use them again in the pass that needs it
+        # (pytorch issue 112583).
+        torch.clear_autocast_cache()
+        return target
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The guide's source weights, and diagnostics where `watch` is set."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,3 +19,9 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def synchronise(module: nn.Module) -> None:
+    """Turn the BatchNorms inside into ones over all processes' images; timm's that carry an activation keep it."""
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batchnorm(child))

@@ -43,8 +43,14 @@ def build_untrained(config: Config, store: ImageStore, device: torch.device) -> 
     return method
 
 
-def load_stores(config: Config, splits: Splits, reporter: Reporter) -> tuple[ImageStore, ImageStore | None]:
+def load_stores(
+    config: Config, splits: Splits, reporter: Reporter, *, with_queries: bool = True
+) -> tuple[ImageStore, ImageStore | None]:
     """Training images, and the images the final k-NN asks about (None: they are taken out of the training images).
+
+    Args:
+        config, splits, reporter: the run's.
+        with_queries: whether this process is the one that measures the end.
 
     Raises:
         DataError: no readable image, or an unreadable one where that is refused.
@@ -66,4 +72,5 @@ def load_stores(config: Config, splits: Splits, reporter: Reporter) -> tuple[Ima
             progress=lambda done, total: reporter.progress(what, done, total),
         )  # fmt: skip
 
-    return load(train, "reading images"), None if queries is None else load(queries, "reading test images")
+    store = load(train, "reading images")
+    return store, load(queries, "reading test images") if queries is not None and with_queries else None

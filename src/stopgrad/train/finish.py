@@ -27,7 +27,14 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
     untrained = build_untrained(config, store, training.device).backbone
     table = measure_table(config, store, queries, backbone, untrained, training.device)
     final = training.monitor.measure(training.method)
-    verdict = judge(final, progress.untrained, table.scores if table else {}, table.num_queries if table else 0)
+    verdict = (
+        judge(final, progress.untrained, {}, 0)
+        if table is None
+        else judge(
+            final, progress.untrained, table.scores, table.num_queries,
+            {name: mean for name, (mean, _) in table.few_label_scores.items()},
+        )
+    )  # fmt: skip
     skipped = {**store.skipped, **(queries.skipped if queries else {})}
     working = progress.seconds - progress.time_spent["monitoring"]
     views = progress.images_seen * config.objective.views

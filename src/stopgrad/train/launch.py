@@ -1,5 +1,6 @@
 """Several processes on this machine for one run, started and listened to by the one that the user started."""
 
+import contextlib
 import json
 import os
 import queue
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, TextIO
+from typing import IO, Any, NoReturn
 
 from stopgrad import errors
 from stopgrad.errors import Interrupted, StopgradError
@@ -42,7 +43,8 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
         asked.append(number)
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                # Somebody who asks a third time does not want to wait.
+                process.send_signal(number if len(asked) < 3 else signal.SIGKILL)
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -72,17 +74,26 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     try:
         work(request, _Relay(channel))
-    except StopgradError as error:
-        channel.write(json.dumps({"error": type(error).__name__, "message": str(error)}) + "\n")
-        sys.exit(error.exit_code)
+    except (StopgradError, OSError) as error:
+        kind = type(error) if isinstance(error, StopgradError) else StopgradError
+        _send(channel, {"error": kind.__name__, "message": str(error)})
+        sys.exit(kind.exit_code)
     sys.exit(0)
+
+
+def _send(channel: IO[str], message: dict[str, Any]) -> None:
+    # Where the parent is gone nobody listens, and saving goes before speaking.
+    with contextlib.suppress(OSError):
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
 
 
 class _Relay:
     """A reporter whose words are said by the process that launched this one."""
 
-    def __init__(self, channel: TextIO) -> None:
+    def __init__(self, channel: IO[str]) -> None:
         self._channel = channel
+        self._last_sent = 0.0
 
     def say(self, text: str) -> None:
         self._send("say", text)
@@ -91,10 +102,13 @@ class _Relay:
         self._send("warn", text)
 
     def progress(self, what: str, done: int, total: int, details: str = "") -> None:
-        self._send("progress", what, done, total, details)
+        now = time.monotonic()
+        if details or done >= total or now - self._last_sent >= 0.25:
+            self._last_sent = now
+            self._send("progress", what, done, total, details)
 
     def _send(self, call: str, *arguments: str | int) -> None:
-        self._channel.write(json.dumps({"call": call, "arguments": arguments}) + "\n")
+        _send(self._channel, {"call": call, "arguments": arguments})
 
 
 def _start(
@@ -136,6 +150,7 @@ def _listen(
     """
     first: StopgradError | None = None
     failed_at: float | None = None
+    terminated = False
     while True:
         ended = None not in [process.poll() for process in processes]
         try:
@@ -152,8 +167,9 @@ def _listen(
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
             for process in processes:
-                process.terminate()
-            failed_at = time.monotonic()
+                # A process that is stuck in a wait for the one that failed hears no signal but the last.
+                process.kill() if terminated else process.terminate()
+            failed_at, terminated = time.monotonic(), True
 
 
 def _stop_with_the_parent() -> None:

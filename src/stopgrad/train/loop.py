@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
-from stopgrad.distributed import Rank, SharedGradients, any_of, wait_for_all
+from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, wait_for_all
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast
 from stopgrad.methods.protocol import Method
@@ -92,12 +92,13 @@ class Training:
         # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
         self._loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         self._window_start = (0, 0.0)
+        # Whether a process was asked to stop, as all of them learnt in the last step.
+        self._others_stop = False
         self._warned_of: str | None = None
         self._last_knn = ""
 
     def state(self) -> dict[str, Any]:
         """All that going on needs."""
-        self._collect_loss()
         return {
             "config": self.config.flat(),
             "recipe": self.config.recipe,
@@ -168,24 +169,25 @@ class Training:
         self._loss += loss
         self._first_bad = torch.where((self._first_bad < 0) & ~loss.isfinite(), step, self._first_bad)
         if self.gradients is not None:
-            self._stop_if(self.gradients.average(flag=int(self._first_bad) >= 0))
+            is_bad, self._others_stop = self.gradients.average(int(self._first_bad) >= 0, self.stop.asked() is not None)
+            self._raise_if(is_bad, step)
         elif self.device.type == "cpu":
             self._check_finite()
 
     def _check_finite(self) -> None:
-        self._stop_if(any_of(int(self._first_bad) >= 0, self.rank))
+        self._raise_if(any_of(int(self._first_bad) >= 0, self.rank), self.progress.step)
 
-    def _stop_if(self, is_bad: bool) -> None:
+    def _raise_if(self, is_bad: bool, step: int) -> None:
         if is_bad:
             bad = int(self._first_bad)
             raise NonFiniteLossError(
-                f"the loss is no longer finite at step {bad if bad >= 0 else self.progress.step}. {self._way_out()}"
+                f"the loss is no longer finite at step {bad if bad >= 0 else step}. {self._way_out()}"
             )
 
     def _way_out(self) -> str:
         return (
             f"Stopped; the last good checkpoint is kept in {self.run_dir.checkpoint_dir}. Lower the learning rate "
-            f"(lr = {self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32'."
+            f"(lr = {self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32', in another run."
         )
 
     def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None) -> None:
@@ -197,6 +199,8 @@ class Training:
         measures = self._is_due(p.step, self.monitor_every)
         if self._is_logged(p.step):
             line = self._log_line(batch, lr, diagnostics)
+        if measures:
+            self._check_weights()
         if measures and self.rank.leads:
             line |= self._measure()
         if line and self.rank.leads:
@@ -222,10 +226,12 @@ class Training:
         return step % every == 0 or step == self.total_steps
 
     def _asked_to_stop(self) -> str | None:
+        if self.progress.step == self.total_steps:
+            return None
+        if self.gradients is not None:
+            return (self.stop.asked() or "another process") if self._others_stop else None
         # Several processes have to agree, which takes a round of messages: not at every step.
         if self.rank.world > 1 and self.progress.step % 10:
-            return None
-        if self.progress.step == self.total_steps:
             return None
         asked = self.stop.asked()
         return (asked or "another process") if any_of(asked is not None, self.rank) else None
@@ -245,7 +251,7 @@ class Training:
             "loss": p.loss_sum / max(1, p.loss_count),
             "lr": lr,
             "views_per_second": round(views / max(time_now - time_before, 1e-9), 1),
-            **{name: float(value) for name, value in diagnostics.items()},
+            **{name: float(mean_of(value.float().cpu(), self.rank)) for name, value in diagnostics.items()},
         }
         p.loss_sum, p.loss_count = 0.0, 0
         self._window_start = (p.step, time_now)
@@ -265,17 +271,21 @@ class Training:
 
     def _save(self) -> None:
         self._check_finite()
-        if not all(bool(parameter.isfinite().all()) for parameter in self.method.parameters()):
-            raise NonFiniteLossError(
-                f"the weights are no longer finite after step {self.progress.step}. {self._way_out()}"
-            )
+        self._check_weights()
+        self._collect_loss()
         if self.rank.leads:
             self.run_dir.save_checkpoint(self.progress.step, self.state(), keep=self.config.training.checkpoint_keep)
         wait_for_all(self.rank)
 
+    def _check_weights(self) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.method.parameters()):
+            raise NonFiniteLossError(
+                f"the weights are no longer finite after step {self.progress.step}. {self._way_out()}"
+            )
+
     def _collect_loss(self) -> None:
-        """Bring the window's loss over from the device."""
-        self.progress.loss_sum += float(self._loss)
+        """Bring the window's loss over from the devices of all processes."""
+        self.progress.loss_sum += float(mean_of(self._loss.cpu(), self.rank))
         self._loss.zero_()
 
     @contextmanager

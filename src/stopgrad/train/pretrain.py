@@ -12,7 +12,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.probe import recipe_for
 from stopgrad.data.sources import ImageSource, Splits, open_images
-from stopgrad.distributed import Rank, current_rank, join, leave, wait_for_all
+from stopgrad.distributed import Rank, current_rank, joined
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
@@ -84,29 +84,25 @@ def pretrain(
         if recipe is None:
             recipe = recipe_for(splits)
             reporter.say(f"Recipe    {recipe}, by the size of the images (others: stopgrad recipes)")
-        settings = base_config(recipe).replace(**given)
-        for text in without_effect(settings, given):
+        base = base_config(recipe)
+        settings = base.replace(**given)
+        # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
+        asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
+        for text in without_effect(settings, asked):
             reporter.warn(text)
     # Whatever is wrong with the machine is said before the folder is made.
     device = choose_device(settings.training.device, rank.local)
     settings = _with_processes(settings, device, rank, splits.train, in_memory=source is not None, reporter=reporter)
 
-    begin = None if resume else (lambda: _begin(run, settings, overwrite=overwrite))
+    if rank.leads:
+        run.make()
     if settings.training.devices > 1 and rank.world == 1:
-        if begin is not None:
-            begin()
-        request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat()}
+        del splits
+        request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
         launch("stopgrad.train.worker", request, settings.training.devices, reporter)
     else:
-        with StopRequest() as stop:
-            join(rank, device)
-            try:
-                if begin is not None and rank.leads:
-                    begin()
-                wait_for_all(rank)
-                run_session(settings, splits, run, reporter, stop, device=device)
-            finally:
-                leave()
+        with StopRequest() as stop, joined(rank, device):
+            run_session(settings, splits, run, reporter, stop, device=device, resume=resume)
     return Run(run.path, run.read_summary())
 
 
@@ -126,6 +122,10 @@ def _with_processes(
         )
     batch_size = min(settings.training.batch_size, len(images))
     processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
+    if processes > 1 and device.type != "cpu" and settings.training.device not in ("auto", "cuda"):
+        raise ConfigError(
+            f"devices = {processes} with device = {settings.training.device!r}, which is one: use device = 'cuda'."
+        )
     for index in range(processes):
         choose_device(settings.training.device, index)
     return settings.replace(devices=processes)
@@ -144,14 +144,11 @@ def _check_folder(run: RunDir, *, resume: bool, overwrite: bool, leads: bool) ->
         run.check_free(overwrite=overwrite)
 
 
-def _begin(run: RunDir, settings: Config, *, overwrite: bool) -> None:
-    run.create(overwrite=overwrite)
-    run.write_config(settings)
-
-
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:
     """The config of the run in the folder, with such changes as do not change what it computes."""
     stored = run.read_config()
+    # 0 leaves the number of processes to the program, which took it when the run began.
+    given = {name: value for name, value in given.items() if (name, value) != ("devices", 0)}
     if recipe is not None and recipe != stored.recipe:
         given = base_config(recipe).replace(**given).flat()
     wanted = stored.replace(**given)

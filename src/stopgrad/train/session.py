@@ -9,6 +9,7 @@ from stopgrad.data.sources import Splits
 from stopgrad.distributed import current_rank, wait_for_all
 from stopgrad.errors import CheckpointError, DataError
 from stopgrad.hardware import choose_precision, share_cores
+from stopgrad.nets.batchnorm import synchronise
 from stopgrad.train.build import build_method, build_untrained, load_stores
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
@@ -19,26 +20,30 @@ from stopgrad.train.stop import StopRequest
 
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
-    {"path", "workers", "memory_gb", "strict", "device", "checkpoint_every_steps", "checkpoint_keep", "log_every_steps",
+    {"path", "workers", "strict", "device", "checkpoint_every_steps", "checkpoint_keep", "log_every_steps",
      "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
 )  # fmt: skip
 
 
 def run_session(
-    config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, device: torch.device
-) -> None:
-    """Load the images, train from wherever the run folder's newest checkpoint stands, and finish."""
+    config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, device: torch.device,
+    resume: bool,
+) -> None:  # fmt: skip
+    """Load the images, train from the start or from the run folder's newest checkpoint, and finish.
+
+    An earlier run in the folder is touched only when everything that can go wrong before the first step has gone well.
+    """
     rank = current_rank()
     precision = choose_precision(config.training.precision, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with stop.at_once("before training began; resume starts over."):
-        store, queries = load_stores(config, splits, reporter)
+        store, queries = load_stores(config, splits, reporter, with_queries=rank.leads)
     loader = Loader(store, config, rank)
     _check_batch(loader, config, reporter)
     method = build_method(config, device)
     if device.type == "cuda" and rank.world > 1:
-        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        synchronise(method)
     monitor = Monitor(store, loader, config, device)
     training = Training(
         config,
@@ -52,8 +57,12 @@ def run_session(
         reporter=reporter,
         stop=stop,
     )
-    _take_up(training, reporter)
+    if resume:
+        _take_up(training, reporter)
     if rank.leads:
+        if not resume:
+            run.create(overwrite=True)
+            run.write_config(config)
         if not training.progress.untrained:
             training.progress.untrained = monitor.measure(build_untrained(config, store, device))
         run.write_json("environment.json", environment(device, precision))
@@ -63,7 +72,7 @@ def run_session(
     training.run()
     with stop.at_once("after training, before the figures were complete; resume measures them."):
         if rank.leads:
-            if device.type == "cpu":
+            if device.type == "cpu" and rank.world > 1:
                 share_cores(1)  # the other processes have done their part
             finish(training, queries, reporter)
         wait_for_all(rank)
@@ -98,6 +107,8 @@ def _take_up(training: Training, reporter: Reporter) -> None:
     state, problems = run.newest_checkpoint()
     for problem in problems:
         reporter.warn(f"passed over: {problem}")
+    if state is None and problems:
+        raise CheckpointError(f"no checkpoint in {run.checkpoint_dir} can be read: begin another run, or mend them.")
     if state is None:
         return
     check_same_config(Config().replace(**state["config"]), training.config, f"the checkpoint in {run.path}")

@@ -42,6 +42,8 @@ class StopRequest:
         """
         self._nothing_to_save = state
         try:
+            if self.reason is not None:
+                raise Interrupted(f"by {self.reason} {state}")
             yield
         finally:
             self._nothing_to_save = None

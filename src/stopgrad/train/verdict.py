@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 # Set on networks that collapsed and networks that did not; docs/collapse.md has their measurements.
 CONSTANT = 0.05
@@ -12,7 +13,10 @@ LINE = 2.0
 SHRUNK = 0.5
 """Spread, as a share of the untrained network's, below which a collapse is under way."""
 FLAT = 0.1
-"""Effective rank, as a share of the untrained network's, below which a collapse is under way."""
+"""Effective rank of the features, as a share of the untrained network's, below which a collapse is under way."""
+FEW = 4.0
+"""Effective rank of the projections below which a collapse is under way. No share of the untrained network's: the
+projections of good backbones lose most of their rank."""
 WHAT_TO_TRY = (
     "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower learning "
     "rate (--lr)."
@@ -37,20 +41,22 @@ def find_collapse(now: Mapping[str, float], untrained: Mapping[str, float]) -> V
         now, untrained: measurements of the monitor, the latter before training.
     """
     signs: list[tuple[str, str]] = []
-    for what, std_name, rank_name in (
-        ("features", "feature_std", "effective_rank"),
-        ("projections", "projection_std", "projection_effective_rank"),
+    for what, std_name, rank_name, low_rank in (
+        ("features", "feature_std", "effective_rank", FLAT * untrained["effective_rank"]),
+        ("projections", "projection_std", "projection_effective_rank", FEW),
     ):
         std, std_before, rank, rank_before = now[std_name], untrained[std_name], now[rank_name], untrained[rank_name]
         spread = f"the spread of the {what} is {std:.2g}, untrained {std_before:.2g}"
         rank_of = f"the effective rank of the {what} is {rank:.1f}, untrained {rank_before:.1f}"
         if std < CONSTANT * std_before:
             signs.append(("collapsed", f"all images get nearly the same {what} ({spread})"))
+        elif rank_before < 2 * LINE:
+            continue  # a few images, or dimensions, which lie on a line whatever the network does
         elif rank < LINE:
             signs.append(("collapsed", f"all {what} lie on one line ({rank_of})"))
         elif std < SHRUNK * std_before:
             signs.append(("partly_collapsed", spread))
-        elif rank < FLAT * rank_before:
+        elif rank < low_rank:
             signs.append(("partly_collapsed", rank_of))
     for state, begins in (("collapsed", "Collapsed"), ("partly_collapsed", "Partly collapsed")):
         found = [words for kind, words in signs if kind == state]
@@ -60,14 +66,16 @@ def find_collapse(now: Mapping[str, float], untrained: Mapping[str, float]) -> V
 
 
 def judge(
-    now: Mapping[str, float], untrained: Mapping[str, float], scores: Mapping[str, float], num_queries: int
-) -> Verdict:
+    now: Mapping[str, float], untrained: Mapping[str, float], scores: Mapping[str, float], num_queries: int,
+    few_label_scores: Mapping[str, float] = MappingProxyType({}),
+) -> Verdict:  # fmt: skip
     """Say whether a run learnt.
 
     Args:
         now, untrained: measurements of the monitor at the end and before training.
         scores: k-NN accuracies `trained`, `untrained`, `pixels`, `pixels_centred`; empty without labels.
         num_queries: how many images they were measured on.
+        few_label_scores: the same with 10 labels a class, where that was measured.
     """
     collapse = find_collapse(now, untrained)
     if not scores:
@@ -75,19 +83,22 @@ def judge(
     trained, before = scores["trained"], scores["untrained"]
     # Two standard errors of a difference of independent proportions: wider than the paired truth.
     margin = 2 * math.sqrt((trained * (1 - trained) + before * (1 - before)) / num_queries)
-    figures = f"k-NN {trained:.1%}, untrained {before:.1%}"
+    figures, pixels = f"k-NN {trained:.1%}, untrained {before:.1%}", _best_pixels(scores)
     if collapse is not None:
-        return Verdict(collapse.state, f"{collapse.words} ({figures}.)")
+        return Verdict(collapse.state, f"{collapse.words} ({figures}, raw pixels {pixels:.1%}.)")
     if trained <= before + margin:
         return Verdict(
             "not_learnt",
             f"Not learnt: {figures}, a difference that chance explains. Train longer, or change the learning rate or "
-            f"the augmentation. Raw pixels {_best_pixels(scores):.1%}.",
+            f"the augmentation. Raw pixels {pixels:.1%}.",
         )
-    pixels = _best_pixels(scores)
-    if pixels > trained:
-        return Verdict("learnt", f"Learnt, but raw pixels do better: {figures}, raw pixels {pixels:.1%}.")
-    return Verdict("learnt", f"Learnt: {figures}, raw pixels {pixels:.1%}.")
+    words = "Learnt, but raw pixels do better" if pixels > trained else "Learnt"
+    words = f"{words}: {figures}, raw pixels {pixels:.1%}."
+    if few_label_scores:
+        few, few_pixels = few_label_scores["trained"], _best_pixels(few_label_scores)
+        better = "but raw pixels do better" if few_pixels > few else "better than raw pixels"
+        words += f" With 10 labels a class {few:.1%}, {better}: {few_pixels:.1%}."
+    return Verdict("learnt", words)
 
 
 def _best_pixels(scores: Mapping[str, float]) -> float:

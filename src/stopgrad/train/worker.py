@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import open_images
-from stopgrad.distributed import current_rank, join, leave
+from stopgrad.distributed import current_rank, joined
 from stopgrad.hardware import choose_device, share_cores
 from stopgrad.train.launch import answer
 from stopgrad.train.reporter import Reporter, SilentReporter
@@ -26,9 +26,6 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     device = choose_device(config.training.device, rank.local)
     if device.type == "cpu":
         share_cores(rank.world)
-    with StopRequest() as stop:
-        join(rank, device)
-        try:
-            run_session(config, open_images(config.data.path), RunDir(request["run"]), reporter, stop, device=device)
-        finally:
-            leave()
+    run, splits = RunDir(request["run"]), open_images(config.data.path)
+    with StopRequest() as stop, joined(rank, device):
+        run_session(config, splits, run, reporter, stop, device=device, resume=request["resume"])
