@@ -17,10 +17,12 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 def digits() -> Config:
     """scikit-learn's handwritten digits (8x8 pixels) on a CPU: the default where no data is given."""
     return Config(recipe="digits").replace(
-        image_size=16, geometry="affine", flip_probability=0.0, jitter_probability=0.0, gray_probability=0.0,
+        image_size=12, geometry="affine", rotation_degrees=10.0, zoom=0.1, shift=0.05,
+        flip_probability=0.0, jitter_probability=0.0, gray_probability=0.0,
         mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376),
-        backbone="resnet10_32", stem="small_stride2", projector_width=256, projection_dim=256, predictor_width=64,
-        method="byol", guide="nearest_views", lr=0.1, weight_decay=1e-4, batch_size=128, epochs=60,
+        backbone="resnet10_16", stem="small", projector_width=256, projection_dim=256, predictor_width=64,
+        method="byol", guide="nearest_views", source_first=True, ema_momentum=0.99,
+        lr=1.0, weight_decay=5e-4, batch_size=128, epochs=120,
         knn_k=20,
     )  # fmt: skip
 
