@@ -74,3 +74,22 @@ def test_only_the_newest_checkpoints_are_kept_and_the_newest_valid_is_taken(tmp_
     assert state == {"step": 2}
     assert len(problems) == 1
     assert "step-00000003" in problems[0]
+
+
+def test_another_programs_files_of_our_names_are_not_replaced(tmp_path):
+    (tmp_path / "config.toml").write_text("[server]\nport = 80\n")
+    with pytest.raises(ConfigError, match=r"holds a config\.toml that is not a run's"):
+        RunDir(tmp_path).check_free(overwrite=True)
+
+
+def test_a_checkpoint_just_written_is_kept_beside_later_unreadable_ones(tmp_path):
+    run = RunDir(tmp_path)
+    run.create()
+    for step in (90, 100):
+        (run.checkpoint_dir / f"step-{step:08}.ckpt").write_bytes(b"damaged")
+    run.save_checkpoint(5, {"step": 5}, keep=1)
+    run.save_checkpoint(10, {"step": 10}, keep=1)
+    state, problems = run.newest_checkpoint()
+    assert state == {"step": 10}
+    assert len(problems) == 2
+    assert len(list(run.checkpoint_dir.iterdir())) == 3

@@ -75,6 +75,14 @@ def test_splits_inside(tmp_path, test_name):
     assert shade(splits.test, 0) == 7
 
 
+def test_a_class_named_train_is_no_split(tmp_path):
+    for name in ("bus", "car", "train"):
+        save(tmp_path / name / "a.png")
+    splits = open_images(tmp_path)
+    assert list(splits.train.class_names) == ["bus", "car", "train"]
+    assert splits.test is None
+
+
 def test_hidden_and_foreign_files_are_left_out(tmp_path):
     save(tmp_path / "a.png")
     save(tmp_path / ".hidden.png")
@@ -151,6 +159,22 @@ def test_parquet_with_names_for_labels(tmp_path):
     ).train
     assert list(source.class_names) == ["cat", "dog"]
     assert labels(source) == [1, 0, -1]
+
+
+def test_labels_of_two_splits_are_numbered_alike(tmp_path):
+    write_parquet(tmp_path / "train.parquet", [1, 2, 3], ["a", "b", "c"])
+    write_parquet(tmp_path / "test.parquet", [4, 5, 6], ["c", "b", "new"])
+    splits = open_images(tmp_path)
+    assert list(splits.test.class_names) == ["a", "b", "c"]
+    assert labels(splits.train) == [0, 1, 2]
+    assert labels(splits.test) == [2, 1, -1]
+
+
+def test_labels_that_are_lists_are_no_labels(tmp_path):
+    write_parquet(tmp_path / "train.parquet", [1, 2], [[0, 1], [1]])
+    source = open_images(tmp_path).train
+    assert labels(source) == [-1, -1]
+    assert not source.class_names
 
 
 def test_parquet_of_plain_binary(tmp_path):

@@ -242,6 +242,51 @@ def test_overwrite_begins_anew(finished, tmp_path, tiny):
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002.ckpt"] or len(metrics(out)) == 2
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"backbone": "resnet81"}, {"path": "nowhere"}, {"holdout": 5000}, {"init": "nowhere"}]
+)
+def test_a_run_that_cannot_begin_overwrites_nothing(finished, tmp_path, tiny, wrong):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    with pytest.raises((ConfigError, DataError, CheckpointError)):
+        stopgrad.pretrain(out=out, overwrite=True, reporter=Recorder(), **{**tiny, **wrong})
+    assert same_weights(finished.path, out)
+    assert RunDir(out).newest_checkpoint()[0]["progress"]["step"] == 30
+
+
+def test_a_run_that_could_not_begin_is_not_in_the_way_of_the_next(tmp_path, tiny):
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="did you mean"):
+        stopgrad.pretrain(out=out, reporter=Recorder(), **{**tiny, "backbone": "resnet81"})
+    stopgrad.pretrain(out=out, steps=1, reporter=Recorder(), **tiny)
+
+
+def test_resuming_where_no_checkpoint_can_be_read_is_refused(finished, tmp_path):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out)
+    for path in (out / "checkpoints").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        stopgrad.pretrain(out=out, resume=True, reporter=Recorder())
+    assert metrics(out) == metrics(finished.path)
+
+
+def test_numbers_of_images_that_leave_one_over(tmp_path, tiny, rng):
+    source = ArraySource(rng.integers(0, 255, (257, 8, 8, 3), dtype=np.uint8))
+    run = stopgrad.pretrain(source, out=tmp_path / "run", steps=1, reporter=Recorder(), **tiny)
+    assert run.metrics["num_images"] == 257
+
+
+def test_settings_as_a_runs_own_config_has_them_are_not_warned_of(finished, tmp_path):
+    recorder = Recorder()
+    stopgrad.pretrain(out=tmp_path / "again", config=finished.path / "config.toml", steps=1, reporter=recorder)
+    assert not any("has no effect" in text for text in recorder.warned)
+
+
 def test_resume_and_overwrite_exclude_each_other(tmp_path):
     with pytest.raises(ConfigError, match="exclude"):
         stopgrad.pretrain(out=tmp_path, resume=True, overwrite=True)
