@@ -1,9 +1,9 @@
 """Gathers finished runs into one JSON file of results, and prints them with mean and standard deviation over seeds.
 
-    python benchmarks/collect.py RUN [RUN ...] --name NAME --commit "$(git rev-parse --short HEAD)"
+    python benchmarks/collect.py RUN [RUN ...] --name NAME
 
 Runs that differ in nothing but the seed form a group. The file holds for each run the settings, versions and machine,
-the command, and the whole summary.
+the revision of the program, the command with folders by their last name, and the whole summary.
 """
 
 import argparse
@@ -22,10 +22,13 @@ NOT_SHOWN = {"seed", "path"}
 def read(path: Path) -> dict[str, Any]:
     config = tomllib.loads((path / "config.toml").read_text())
     sections = [section for section in config.values() if isinstance(section, dict)]
+    settings = {name: value for section in sections for name, value in section.items()}
+    environment = json.loads((path / "environment.json").read_text())
+    environment["command"] = ["stopgrad", *(Path(word).name for word in environment["command"][1:])]
     return {
-        "settings": {name: value for section in sections for name, value in section.items()},
+        "settings": {**settings, "path": Path(settings["path"]).name},
         "recipe": config["recipe"],
-        "environment": json.loads((path / "environment.json").read_text()),
+        "environment": environment,
         "summary": json.loads((path / "summary.json").read_text()),
     }
 
@@ -52,7 +55,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--commit", required=True)
     a = parser.parse_args()
     runs = [read(path) for path in a.runs]
     varied = {
@@ -72,7 +74,7 @@ def main() -> None:
             spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
             print(f"  {name:32} {statistics.mean(values):8.4g}{spread}   {[round(v, 3) for v in values]}")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{a.name}.json").write_text(json.dumps({"commit": a.commit, "runs": runs}, indent=1) + "\n")
+    (RESULTS / f"{a.name}.json").write_text(json.dumps(runs, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,17 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def digits() -> Config:
-    """scikit-learn's handwritten digits (8x8 pixels) on a CPU: the default where no data is given."""
+    """scikit-learn's handwritten digits (8x8 pixels), two CPU cores, about a minute; the default without data.
+
+    stopgrad pretrain --out RUN
+
+    On two cores of an AMD EPYC with AVX-512 BF16, torch 2.15, devices = 2: 55 s of training, 72 to 79 s in all.
+    k-NN, k = 20, T = 0.2, 12 x 12 pixels, bank 1,437, queries 360, 3 seeds: 95.3 +- 1.9 % (raw pixels 96.1,
+    mean-centred 96.7, untrained 72.4 +- 2.1); with 10 labels a class 86.8 +- 2.3 % (mean-centred pixels 88.6). So
+    clean and small an image is its own best feature: this recipe shows that everything works, not what features are
+    good for.
+    Settings chosen on 360 training images held out.
+    """
     return Config(recipe="digits").replace(
         image_size=12, geometry="affine", rotation_degrees=10.0, zoom=0.1, shift=0.05,
         flip_probability=0.0, jitter_probability=0.0, gray_probability=0.0,
@@ -28,7 +38,14 @@ def digits() -> Config:
 
 
 def cifar10_small() -> Config:
-    """CIFAR-10, or other images of about 32 pixels, on a small machine."""
+    """CIFAR-10, or other images of about 32 pixels, in a quarter of an hour on two CPU cores.
+
+    stopgrad pretrain CIFAR10 --recipe cifar10_small --out RUN
+
+    On two cores of an AMD EPYC with AVX-512 BF16, torch 2.15, devices = 2: 15 minutes of training (2,350 views/s).
+    CIFAR10_CLAIM
+    Settings chosen on 5,000 training images held out, with the other 45,000 as bank.
+    """
     return Config(recipe="cifar10_small").replace(
         image_size=32, early_size=24, early_share=0.75, mean=CIFAR10_MEAN, std=CIFAR10_STD,
         backbone="resnet10_16", stem="small",
@@ -39,7 +56,12 @@ def cifar10_small() -> Config:
 
 
 def photos_small() -> Config:
-    """A folder of photos on a small machine."""
+    """A folder of photos on a small machine: views of 64 pixels, a small ResNet.
+
+    stopgrad pretrain PHOTOS --recipe photos_small --out RUN
+
+    PHOTOS_CLAIM
+    """
     return Config(recipe="photos_small").replace(
         image_size=64, blur_probability=0.5, blur_sigma_max=1.0,
         backbone="resnet10_32", projector_width=1024, projection_dim=1024, predictor_width=256,
@@ -48,7 +70,15 @@ def photos_small() -> Config:
 
 
 def cifar10() -> Config:
-    """CIFAR-10 at full scale: ResNet-18 with a 3x3 stem, 200 epochs, by the SimSiam paper's protocol."""
+    """CIFAR-10 at full scale: ResNet-18 with a 3x3 stem, SimSiam with GSG, 200 epochs. Not run by us.
+
+    stopgrad pretrain CIFAR10 --recipe cifar10 --out RUN
+
+    The SimSiam paper's protocol for CIFAR-10 (arXiv 2011.10566, appendix D), on one GPU. Figures from the GSG paper
+    (arXiv 2503.09058), as summaries give them: k-NN 77.0 % for SimSiam, 82.2 % with GSG; linear 82.7 and 86.4 %. They
+    are of four views an image; this recipe trains on two with mutual partners, at half the cost (views = 4 is the
+    authors' form).
+    """
     return Config(recipe="cifar10").replace(
         image_size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, backbone="resnet18", stem="small",
         projector_layers=2, projector_width=2048, projection_dim=2048, predictor_width=512,
@@ -57,7 +87,14 @@ def cifar10() -> Config:
 
 
 def imagenet() -> Config:
-    """ImageNet with the authors' exact settings: SimSiam + GSG, four views, ResNet-50, 100 epochs."""
+    """ImageNet with the authors' exact settings: SimSiam with GSG, four views, ResNet-50, 100 epochs. Not run by us.
+
+    torchrun --nproc-per-node 8 -m stopgrad pretrain IMAGENET --recipe imagenet --out RUN
+
+    Settings from the authors' code (bych-lee/gsg), for 8 GPUs, the predictor's learning rate held as by their
+    --fix-pred-lr. Figures from the GSG paper (arXiv 2503.09058), as summaries give them: k-NN with k = 200, T = 0.2,
+    51.7 % for SimSiam, 58.4 % with GSG.
+    """
     return Config(recipe="imagenet").replace(
         image_size=224, blur_probability=0.5, backbone="resnet50",
         projector_layers=3, projector_width=0, projection_dim=2048, predictor_width=512,

@@ -97,7 +97,7 @@ def _from_safetensors(path: Path) -> Encoder:
         fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
         spec = EncoderSpec(**fields)
         weights = load_file(path)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
     return _assemble(spec, weights, str(path))
 

@@ -83,7 +83,7 @@ def pretrain(
         splits = _open(source, given.get("path", ""))
         if recipe is None:
             recipe = recipe_for(splits)
-            reporter.say(f"Recipe    {recipe}, by the size of the images (others: stopgrad recipes)")
+            reporter.say(f"Recipe    {recipe}, chosen by the images (others: stopgrad recipes)")
         base = base_config(recipe)
         settings = base.replace(**given)
         # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.

@@ -1,0 +1,79 @@
+"""Files that are no encoder are refused in words, and nothing in them is ever unpickled."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from stopgrad import load_encoder
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.encoder.load import save_encoder, spec_of
+from stopgrad.errors import CheckpointError
+from stopgrad.nets.backbones import build_backbone
+
+CONFIG = Config().replace(backbone="resnet10_16", image_size=16)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create()
+    save_encoder(run, build_backbone("resnet10_16"), spec_of(CONFIG, 128))
+    return run.path
+
+
+def test_there_and_back(folder):
+    from_folder, from_file = load_encoder(folder), load_encoder(folder / "encoder.safetensors")
+    images = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(from_folder.backbone(images), from_file.backbone(images))
+    assert not from_folder.backbone.training
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a file was unpickled",))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "step-00000001.ckpt", "encoder.safetensors"])
+def test_pickles_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "encoder.json").write_text("{}")
+    with pytest.raises(CheckpointError):
+        load_encoder(tmp_path / name)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(CheckpointError, match="is not there"):
+        load_encoder(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("[]", "cannot be loaded"),
+        ("{", "cannot be loaded"),
+        ('{"format": "other"}', "is not of format"),
+        ({"backbone": "resnet10_32"}, "does not fit"),
+        ({"backbone": "hf_hub:somebody/something"}, "does not fit"),
+        ({"mean": 3}, "cannot be loaded"),
+        ({"more": 3}, "cannot be loaded"),
+    ],
+)
+def test_a_spec_that_is_none(folder, spec, message):
+    file = folder / "encoder.json"
+    text = spec if isinstance(spec, str) else json.dumps({**json.loads(file.read_text()), **spec})
+    file.write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder(folder)
+
+
+def test_weights_that_are_cut_off(folder):
+    file = folder / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_encoder(folder)
