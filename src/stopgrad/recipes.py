@@ -63,11 +63,11 @@ def photos_small() -> Config:
     PHOTOS_CLAIM
     """
     return Config(recipe="photos_small").replace(
-        image_size=64, early_size=48, early_share=0.75, blur_probability=0.5, blur_sigma_max=1.0,
-        backbone="resnet10_16", stem="small_stride2",
+        image_size=64, early_size=48, early_share=0.75, hue=0.05, gray_probability=0.1, blur_probability=0.5,
+        blur_sigma_max=1.0, backbone="resnet10_16", stem="small_stride2",
         projector_width=512, projection_dim=512, predictor_width=128,
         method="byol", guide="nearest_views", source_first=True, ema_momentum=0.98,
-        lr=0.4, weight_decay=5e-4, batch_size=128, epochs=200, knn_k=20,
+        lr=0.4, weight_decay=5e-4, batch_size=128, epochs=300, knn_k=20,
     )  # fmt: skip
 
 
