@@ -43,7 +43,8 @@ def cifar10_small() -> Config:
     stopgrad pretrain CIFAR10 --recipe cifar10_small --out RUN
 
     On two cores of an AMD EPYC with AVX-512 BF16, torch 2.15, devices = 2: 15 minutes of training (2,350 views/s).
-    CIFAR10_CLAIM
+    k-NN, k = 200, T = 0.2, 32 x 32 pixels, CIFAR-10 (JPEG), bank 50,000, queries 10,000, 1 seed: 51.5 % (untrained 33.2,
+    raw pixels 30.9, mean-centred 39.7).
     Settings chosen on 5,000 training images held out, with the other 45,000 as bank.
     """
     return Config(recipe="cifar10_small").replace(
@@ -60,7 +61,10 @@ def photos_small() -> Config:
 
     stopgrad pretrain PHOTOS --recipe photos_small --out RUN
 
-    PHOTOS_CLAIM
+    flowers12 (720 photos) on two cores of an AMD EPYC with AVX-512 BF16, torch 2.15, devices = 2: 4 minutes of training.
+    k-NN, k = 20, T = 0.2, bank 720, queries 240, 1 seed: 60.4 % (untrained 42.9, mean-centred pixels 50.4). The epochs
+    are for about a thousand photos; fewer do for more.
+    Settings chosen on 144 training photos held out.
     """
     return Config(recipe="photos_small").replace(
         image_size=64, early_size=48, early_share=0.75, hue=0.05, gray_probability=0.1, blur_probability=0.5,
