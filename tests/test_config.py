@@ -50,7 +50,6 @@ def test_recipes_make_a_claim(name):
         ({"std": (0.1, 0.0, 0.1)}, "above 0"),
         ({"crop_scale_min": 0.9, "crop_scale_max": 0.5}, "is above"),
         ({"partners": "permutation"}, "need mutual partners"),
-        ({"source_first": True, "guide": "symmetric"}, "every view is a source"),
         ({"batch_size": 9, "devices": 2}, "does not divide"),
         ({"batch_size": 1}, "at least 2"),
     ],
@@ -107,6 +106,7 @@ def test_order_of_precedence(tmp_path):
     [
         ({"method": "simsiam", "ema_momentum": 0.9}, "ema_momentum"),
         ({"guide": "symmetric", "partners": "mutual"}, "partners"),
+        ({"guide": "symmetric", "source_first": True}, "source_first"),
         ({"predictor": False, "predictor_width": 8}, "predictor_width"),
         ({"steps": 5, "epochs": 5}, "epochs"),
         ({"optimizer": "adamw", "momentum": 0.5}, "momentum"),

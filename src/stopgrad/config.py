@@ -246,11 +246,6 @@ def _check_together(config: Config) -> None:
             f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
             "use partners = 'mutual', or views = 4."
         )
-    if objective.source_first and objective.guide == "symmetric":
-        raise ConfigError(
-            "source_first with guide = 'symmetric': every view is a source there, so none can be left out; use another "
-            "guide, or source_first = false."
-        )
     if config.training.devices and config.training.batch_size % config.training.devices:
         raise ConfigError(
             f"batch_size = {config.training.batch_size} does not divide among devices = {config.training.devices}."
@@ -262,6 +257,7 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     o, a, t = config.objective, config.augmentation, config.training
     rules: list[tuple[bool, tuple[str, ...], str]] = [
         (o.method != "byol", ("ema_momentum", "ema_schedule"), f"method = {o.method!r} has no moving average"),
+        (o.guide == "symmetric", ("source_first",), "guide = 'symmetric' makes every view a source: none is left out"),
         (o.guide not in PARTNERED_GUIDES, ("partners",), f"guide = {o.guide!r} looks at no partner"),
         (not config.network.predictor, ("predictor_width", "predictor_lr_fixed"), "predictor = false"),
         (config.network.projector_layers == 1, ("projector_width",), "projector_layers = 1 has no hidden layer"),

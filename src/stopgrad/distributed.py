@@ -31,6 +31,12 @@ def current_rank() -> Rank:
     return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
 
 
+def rank_variables(index: int, world: int, port: int) -> dict[str, str]:
+    """What `current_rank` reads, for a process of this machine."""
+    return {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port)}  # fmt: skip
+
+
 @contextmanager
 def joined(rank: Rank, device: torch.device) -> Iterator[None]:
     """Within, this process has joined the others, if there are any and the caller has not joined them already."""

@@ -65,21 +65,29 @@ def test_ctrl_c_reaches_each_process_once(tmp_path):
     assert [(tmp_path / f"note{rank}").read_text() for rank in (0, 1)] == ["SIGINT", "SIGINT"]
 
 
-def test_processes_stop_when_the_parent_is_killed(tmp_path):
-    script = f"""
+PARENT = """
 import sys
-sys.path[:] = {[os.path.dirname(__file__), *sys.path]!r}
+sys.path[:] = {path!r}
 from test_launch import Recorder
 from stopgrad.train.launch import launch
-launch("launched", {{"do": "wait", "note": {str(tmp_path / "note")!r}}}, 2, Recorder())
+
+class Printer(Recorder):
+    def say(self, text):
+        print(text, flush=True)
+
+launch("launched", {{"do": "wait", "note": {note!r}}}, 2, Printer())
 """
-    parent = subprocess.Popen([sys.executable, "-c", script])
-    script_path = tmp_path / "note0"
-    time.sleep(3)
+
+
+def test_processes_stop_when_the_parent_is_killed(tmp_path):
+    script = PARENT.format(path=[os.path.dirname(__file__), *sys.path], note=str(tmp_path / "note"))
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert [parent.stdout.readline()[:3] for _ in range(2)] == ["pid", "pid"]
     parent.kill()
     parent.wait()
-    for _ in range(200):
-        if script_path.exists() and script_path.read_text():
+    notes = [tmp_path / f"note{rank}" for rank in (0, 1)]
+    for _ in range(400):
+        if all(note.is_file() and note.read_text() for note in notes):
             break
         time.sleep(0.05)
-    assert script_path.read_text() == "SIGTERM"
+    assert [note.read_text() for note in notes] == ["SIGTERM", "SIGTERM"]

@@ -334,7 +334,7 @@ def test_collapse_is_warned_of_when_it_happens(tmp_path, tiny, monkeypatch):
 
     def collapsing(self, images):
         features, projections = project(self, images)
-        if next(calls) < 4:
+        if next(calls) < 9:  # the untrained network: six batches to settle BatchNorm, three to measure
             return features, projections
         return torch.ones_like(features), projections
 
@@ -436,8 +436,11 @@ def test_a_device_that_is_not_there(tmp_path, device):
 
 
 def test_one_size_only(tmp_path):
+    arguments = {"out": tmp_path / "run", "backbone": "test_vit", "stem": "standard", "batch_size": 64}
     with pytest.raises(ConfigError, match="images of one size"):
-        stopgrad.pretrain(out=tmp_path / "run", backbone="test_vit", stem="standard", early_size=8)
+        stopgrad.pretrain(**arguments, image_size=32, early_size=16)
+    with pytest.raises(ConfigError, match="image_size = 12 does not fit"):
+        stopgrad.pretrain(**arguments, image_size=12)
 
 
 @pytest.mark.parametrize("backbone", ["resnet81", "test_vti"])

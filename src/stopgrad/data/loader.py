@@ -174,7 +174,7 @@ def _crop(size: int, image: np.ndarray, box: np.ndarray) -> Tensor:
 
 
 def _tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)
+    return torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
 
 
 @lru_cache(maxsize=2)

@@ -185,5 +185,6 @@ def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -
         ema_rises=objective.ema_schedule == "cosine",
         guide=objective.guide,
         partners=partners,
-        source_first=objective.source_first,
+        # Every view is a source of the symmetric guide: none can be left out.
+        source_first=objective.source_first and objective.guide != "symmetric",
     )

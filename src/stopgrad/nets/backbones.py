@@ -55,7 +55,10 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
     if stem != "standard":
         _shrink_stem(model, name, stride=1 if stem == "small" else 2)
     elif hasattr(model, "set_input_size"):
-        model.set_input_size(img_size=image_size)
+        try:
+            model.set_input_size(img_size=image_size)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ValueError(f"image_size = {image_size} does not fit backbone {name!r}: {error}") from error
     module: nn.Module = model
     return module
 

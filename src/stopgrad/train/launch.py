@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NoReturn
 
-from stopgrad import errors
-from stopgrad.errors import Interrupted, StopgradError
+from stopgrad.distributed import rank_variables
+from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError, StopgradError
 from stopgrad.train.reporter import Reporter
 
 GRACE_SECONDS = 15.0
+ERRORS = {
+    kind.__name__: kind
+    for kind in (StopgradError, ConfigError, DataError, CheckpointError, NonFiniteLossError, Interrupted)
+}
 # The search path goes along, so that the child finds what the parent imports, and the command for the record.
 PROGRAM = "import sys; sys.path[:] = {path!r}; sys.argv[:] = {argv!r}; from {module} import main; main()"
 
@@ -114,16 +118,12 @@ class _Relay:
 def _start(
     module: str, request: Mapping[str, Any], index: int, world: int, port: int, messages: queue.SimpleQueue[Any]
 ) -> "subprocess.Popen[str]":
-    rank = {
-        "RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **rank},
+        env={**os.environ, **rank_variables(index, world, port)},
         # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
         start_new_session=True,
     )
@@ -162,7 +162,7 @@ def _listen(
         if "call" in message:
             getattr(reporter, message["call"])(*message["arguments"])
         elif "error" in message and first is None:
-            first = getattr(errors, message["error"])(message["message"])
+            first = ERRORS[message["error"]](message["message"])
         if failed_at is None and any(process.returncode for process in processes):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
