@@ -275,6 +275,13 @@ def test_resuming_where_no_checkpoint_can_be_read_is_refused(finished, tmp_path)
     assert metrics(out) == metrics(finished.path)
 
 
+def test_a_run_of_few_steps_is_not_taken_for_a_collapse(tmp_path, tiny):
+    recorder = Recorder()
+    run = stopgrad.pretrain(out=tmp_path / "run", steps=2, reporter=recorder, **tiny)
+    assert run.metrics["verdict"] in ("learnt", "not_learnt")
+    assert not any("ollapsed" in text for text in recorder.warned)
+
+
 def test_numbers_of_images_that_leave_one_over(tmp_path, tiny, rng):
     source = ArraySource(rng.integers(0, 255, (257, 8, 8, 3), dtype=np.uint8))
     run = stopgrad.pretrain(source, out=tmp_path / "run", steps=1, reporter=Recorder(), **tiny)

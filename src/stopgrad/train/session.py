@@ -64,7 +64,11 @@ def run_session(
             run.create(overwrite=True)
             run.write_config(config)
         if not training.progress.untrained:
-            training.progress.untrained = monitor.measure(build_untrained(config, store, device))
+            untrained = build_untrained(config, store, device)
+            training.progress.untrained = monitor.measure(untrained)
+            # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
+            # collapse for the first thirty steps. The weights are the same.
+            training.method.load_state_dict(untrained.state_dict())
         run.write_json("environment.json", environment(device, precision))
         _introduce(training, splits.name, reporter)
     if config.training.time_limit_seconds:
