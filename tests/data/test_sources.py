@@ -83,6 +83,15 @@ def test_a_class_named_train_is_no_split(tmp_path):
     assert splits.test is None
 
 
+def test_other_folders_beside_the_splits_are_left_out(tmp_path):
+    for name in ("train/cat", "train/dog", "test/cat", "raw"):
+        save(tmp_path / name / "a.png")
+    splits = open_images(tmp_path)
+    assert list(splits.train.class_names) == ["cat", "dog"]
+    assert len(splits.train) == 2
+    assert len(splits.test) == 1
+
+
 def test_hidden_and_foreign_files_are_left_out(tmp_path):
     save(tmp_path / "a.png")
     save(tmp_path / ".hidden.png")

@@ -6,7 +6,7 @@ To add a format: a class with the members of `ImageSource`, and one branch in `o
 import bisect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -258,15 +258,18 @@ def _parquet_folder(root: Path, tables: list[Path]) -> Splits:
 def _image_folder(root: Path) -> Splits:
     inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")}
     train = next((inside[n] for n in TRAIN_NAMES if n in inside), None)
-    # Beside folders of other names, `train` is a class like them: bus, car, train.
-    others = [p for name, p in inside.items() if name not in TRAIN_NAMES + TEST_NAMES and _image_files(p)]
-    if train is None or others:
-        return Splits(root.name or str(root), _read_folder(root))
     test = next((inside[n] for n in TEST_NAMES if n in inside), None)
+    if train is None or (test is None and _is_one_of_several_classes(train, inside)):
+        return Splits(root.name or str(root), _read_folder(root))
     train_source = _read_folder(train)
     if test is None or not (test_files := _image_files(test)):
         return Splits(root.name, train_source)
     return Splits(root.name, train_source, _label_by_folder(test, test_files, train_source.class_names))
+
+
+def _is_one_of_several_classes(train: Path, inside: Mapping[str, Path]) -> bool:
+    """Whether `train` stands beside other folders of images, as a class does: bus, car, train."""
+    return any(folder != train and _image_files(folder) for folder in inside.values())
 
 
 def _read_folder(root: Path) -> FileSource:
