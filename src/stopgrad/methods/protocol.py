@@ -1,5 +1,6 @@
 """What the training loop asks of a method."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -9,28 +10,28 @@ from torch import Generator, Tensor, nn
 Views = Float[Tensor, "view image 3 height width"]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method: its call computes one step's loss, and is the one call that data parallelism wraps."""
 
     watch: bool = True
     """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
 
     @property
+    @abstractmethod
     def backbone(self) -> nn.Module:
         """What is kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch, and what is worth watching about it (scalars on the device)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, for the monitors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimizer, each group with a `name`; "predictor" may keep its learning rate."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
