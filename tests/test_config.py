@@ -66,7 +66,7 @@ def test_whole_numbers_and_lists_are_taken_where_they_fit():
 
 
 def test_four_views_take_any_partners():
-    Config().replace(views=4, partners="permutation")
+    assert Config().replace(views=4, partners="permutation").objective.partners == "permutation"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ def test_a_new_folder(tmp_path):
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    RunDir(tmp_path).create()
+    run = RunDir(tmp_path)
+    run.create()
+    assert run.checkpoint_dir.is_dir()
 
 
 def test_a_run_is_refused(tmp_path):
