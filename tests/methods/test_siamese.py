@@ -188,10 +188,18 @@ def test_source_first_runs_the_online_encoder_on_the_sources_alone(views, source
     assert method.backbone.seen == seen
 
 
-def test_one_forward_a_step_moves_batchnorms_statistics(views):
-    """Online targets of source-first encoding normalise by their batch and leave the running statistics alone."""
-    projector = nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5))
-    method = Siamese(Flat(), projector, None, source_first=True)
-    method(views, torch.Generator())
-    assert int(projector[1].num_batches_tracked) == 1
-    assert projector[1].track_running_stats
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize(("num_views", "partners"), [(2, "mutual"), (4, "derangement")])
+def test_one_forward_a_step_moves_batchnorms_statistics(generator, momentum, num_views, partners):
+    """With source-first encoding that of the first sources; all others normalise by their batch and leave no trace."""
+
+    def with_norm(in_dim):
+        return nn.Sequential(nn.Linear(in_dim, 5), nn.BatchNorm1d(5))
+
+    images = torch.randn(num_views, 6, 3, 4, 4, generator=generator)
+    method = Siamese(Flat(), with_norm(8), with_norm(5), ema_momentum=momentum, partners=partners, source_first=True)
+    method(images, torch.Generator())
+    norms = {name: module for name, module in method.named_modules() if isinstance(module, nn.BatchNorm1d)}
+    moved = {name for name, norm in norms.items() if int(norm.num_batches_tracked) == 1}
+    assert moved == {"encoder.1.1", "predictor.1"}
+    assert all(int(norm.num_batches_tracked) in (0, 1) and norm.track_running_stats for norm in norms.values())

@@ -6,6 +6,7 @@ views (the guide).
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ class Siamese(Method):
         """The same loss from fewer passes: the encoder that is trained sees the sources alone.
 
         Under BatchNorm's batch statistics it is not the same computation: they are of the chosen views, and the others
-        give no gradient through them.
+        give no gradient through them. One forward a step moves the running statistics: that of the first pair's
+        sources.
         """
         target = self._encode_targets(views)
         weights, diagnostics = self._choose(target, generator)
@@ -85,7 +87,8 @@ class Siamese(Method):
         loss = torch.zeros((), device=target.device)
         for first, source in zip(range(0, len(views), 2), source_views(weights).T, strict=True):
             images = torch.where((source == first).view(-1, 1, 1, 1), views[first], views[first + 1])
-            prediction = self._predict(self.encoder(images))
+            with nullcontext() if first == 0 else statistics_kept(self):
+                prediction = self._predict(self.encoder(images))
             # 2 first + 1 - source is the other view of the pair.
             other = target[row, 2 * first + 1 - source]
             loss = loss + (weights[:, first : first + 2].sum(dim=1) * negative_cosine(prediction, other)).mean()
@@ -97,11 +100,13 @@ class Siamese(Method):
 
     @torch.no_grad()
     def _encode_targets(self, views: Views) -> Tensor:
-        """Projections of all views without gradient: by the EMA encoder, or by the online one, statistics untouched."""
-        if self.target_encoder is not None:
-            return torch.stack([self.target_encoder(view) for view in views], dim=1).float()
-        with statistics_kept(self.encoder):
-            target = torch.stack([self.encoder(view) for view in views], dim=1).float()
+        """Projections of all views without gradient, by the EMA encoder if there is one, else by the online one.
+
+        They are normalised by their batch and leave the running statistics alone; the EMA encoder's are never used.
+        """
+        encoder = self.encoder if self.target_encoder is None else self.target_encoder
+        with statistics_kept(encoder):
+            target = torch.stack([encoder(view) for view in views], dim=1).float()
         # Weights cast here carry no gradient; up to torch 2.9 autocast would use them again in the pass that needs it
         # (pytorch issue 112583).
         torch.clear_autocast_cache()
