@@ -188,7 +188,7 @@ class ImageCache:
             self._warn(text)
 
 
-_WITHOUT = "Going on without; cache = 'off' says so beforehand, a folder places it elsewhere."
+_WITHOUT = "Going on without it; cache = a folder places it elsewhere, cache = 'off' does without."
 
 
 def entry_key(source: ImageSource, shortest: int) -> str | None:

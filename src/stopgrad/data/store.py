@@ -94,11 +94,13 @@ class ImageStore:
                 self.kept.append(index)
         chosen = [places[index] for index in self.kept]
         stacked = entry.stacked
-        if stacked is None or len(chosen) == len(stacked):
-            self.stacked, self.decoded = stacked, entry.images(chosen) if stacked is None else None
-        elif stacked[0].nbytes * len(chosen) <= most_bytes:
-            self.stacked = stacked[torch.from_numpy(entry.rows(chosen))]
-        else:
+        if stacked is not None:
+            rows = torch.from_numpy(entry.rows(chosen))
+            if torch.equal(rows, torch.arange(len(stacked))):
+                self.stacked = stacked
+            elif stacked[:1].nbytes * len(rows) <= most_bytes:
+                self.stacked = stacked[rows]
+        if self.stacked is None:
             self.decoded = entry.images(chosen)
 
 
