@@ -18,6 +18,7 @@ from stopgrad.data import cache as module
 from stopgrad.data import cache_entry, cache_room
 from stopgrad.data.cache import ImageCache, entry_key
 from stopgrad.data.cache_entry import DamagedEntryError, open_entry
+from stopgrad.data.cache_writer import EntryWriter
 from stopgrad.data.locks import try_lock
 from stopgrad.data.sources import ArraySource, FileSource, ParquetSource, Subset
 from stopgrad.data.store import load_images
@@ -317,7 +318,7 @@ def test_an_entry_of_another_format_or_of_other_images(even, load, root, heard, 
     load(FileSource(even))
     (folder,) = entries(root)
     content = json.loads((folder / "meta.json").read_text())["content"] | {field: value}
-    document = {"crc32": cache_entry._crc_of_json(content), "content": content}
+    document = {"crc32": cache_entry.crc_of_json(content), "content": content}
     (folder / "meta.json").write_text(json.dumps(document))
     assert len(load(FileSource(even))) == NUM
     assert ("format 99" if field == "format" else "of other images") in heard.warned[0]
@@ -483,12 +484,12 @@ def test_more_than_it_may_take(even, load, root, heard):
 def test_a_disk_that_fills_up_in_the_middle(files, load, root, heard, monkeypatch, where, failing):
     full = OSError(errno.ENOSPC, "No space left on device")
 
-    def add(self, chunk, add=cache_entry.EntryWriter.add):
+    def add(self, chunk, add=EntryWriter.add):
         if where == "pixels" and len(self.chunks) == failing:
             raise full
         add(self, chunk)
 
-    def note(self, line, note=cache_entry.EntryWriter._note):
+    def note(self, line, note=EntryWriter._note):
         if where == "journal" and len(self.chunks) == failing:
             raise full
         note(self, line)
@@ -496,8 +497,8 @@ def test_a_disk_that_fills_up_in_the_middle(files, load, root, heard, monkeypatc
     def replace(*_):
         raise full
 
-    monkeypatch.setattr(cache_entry.EntryWriter, "add", add)
-    monkeypatch.setattr(cache_entry.EntryWriter, "_note", note)
+    monkeypatch.setattr(EntryWriter, "add", add)
+    monkeypatch.setattr(EntryWriter, "_note", note)
     if where == "end":
         monkeypatch.setattr(os, "replace", replace)
     store = load(FileSource(files))

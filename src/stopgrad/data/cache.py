@@ -13,8 +13,9 @@ import PIL
 
 from stopgrad.data import locks
 from stopgrad.data.cache_build import decode_all
-from stopgrad.data.cache_entry import JOURNAL, META, CacheEntry, DamagedEntryError, EntryWriter, images_done, open_entry
+from stopgrad.data.cache_entry import JOURNAL, META, CacheEntry, DamagedEntryError, open_entry
 from stopgrad.data.cache_room import NoRoomError, lock_path, make_room, remove_entry
+from stopgrad.data.cache_writer import EntryWriter, images_done
 from stopgrad.data.decode import VERSION as DECODER_VERSION
 from stopgrad.data.decode import UnreadableImageError
 from stopgrad.data.locks import FileLock, try_lock

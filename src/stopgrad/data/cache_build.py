@@ -3,8 +3,9 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from stopgrad.data.cache_entry import Chunk, EntryWriter, Unreadable
+from stopgrad.data.cache_entry import Unreadable
 from stopgrad.data.cache_room import NoRoomError
+from stopgrad.data.cache_writer import Chunk, EntryWriter
 from stopgrad.data.decode import UnreadableImageError
 from stopgrad.data.reading import Progress, UnreadImageError, in_order, read_image
 from stopgrad.data.sources import ImageSource
