@@ -52,6 +52,9 @@ def test_recipes_make_a_claim(name):
         ({"partners": "permutation"}, "need mutual partners"),
         ({"batch_size": 9, "devices": 2}, "does not divide"),
         ({"batch_size": 1}, "at least 2"),
+        ({"cache": "none"}, "give 'auto', 'off' or a folder"),
+        ({"cache": ""}, "give 'auto', 'off' or a folder"),
+        ({"cache_gb": -1.0}, "at least 0"),
     ],
 )
 def test_bad_settings_are_refused_in_words(settings, message):
@@ -109,6 +112,7 @@ def test_order_of_precedence(tmp_path):
         ({"guide": "symmetric", "source_first": True}, "source_first"),
         ({"predictor": False, "predictor_width": 8}, "predictor_width"),
         ({"steps": 5, "epochs": 5}, "epochs"),
+        ({"cache": "off", "cache_gb": 5.0}, "cache_gb"),
         ({"optimizer": "adamw", "momentum": 0.5}, "momentum"),
         ({"jitter_probability": 0.0, "hue": 0.2}, "hue"),
         ({"blur_probability": 0.0, "blur_sigma_max": 1.0}, "blur_sigma_max"),

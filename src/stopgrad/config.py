@@ -38,8 +38,12 @@ class Data:
     holdout: int = _setting(0, "training images kept out of training and used as k-NN queries in place of the "
                             "test split (for choosing settings)", low=0)  # fmt: skip
     workers: int = _setting(0, "threads that decode and crop; 0: one per core", low=0)
-    memory_gb: float = _setting(4.0, "decoded images are held in memory up to this size, else decoded anew "
-                                "every epoch", low=0.0)  # fmt: skip
+    cache: str = _setting("auto", "where decoded images are kept for this run and later ones. auto: $STOPGRAD_CACHE, "
+                          "or the user's cache folder (sets of under 64 MB in memory); off; or a folder")  # fmt: skip
+    cache_gb: float = _setting(50.0, "most that all decoded images in the cache may take; the least recently used go "
+                               "first", low=0.0)  # fmt: skip
+    memory_gb: float = _setting(4.0, "images that are not cached are held in memory up to this size, else decoded "
+                                "anew every epoch", low=0.0)  # fmt: skip
     strict: bool = _setting(False, "refuse a data set with unreadable files instead of skipping them")
 
 
@@ -239,6 +243,11 @@ def _check_together(config: Config) -> None:
     for low, high in (("crop_scale_min", "crop_scale_max"), ("blur_sigma_min", "blur_sigma_max")):
         if getattr(aug, low) > getattr(aug, high):
             raise ConfigError(f"{low} = {getattr(aug, low)} is above {high} = {getattr(aug, high)}.")
+    if config.data.cache.strip().lower() in ("", "no", "none", "false", "true", "yes", "on", "0", "1"):
+        raise ConfigError(
+            f"cache = {config.data.cache!r}: give 'auto', 'off' or a folder (one of that name as "
+            f"{'./' + config.data.cache!r})."
+        )
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
     if objective.guide in PARTNERED_GUIDES and objective.views == 2 and objective.partners not in ("auto", "mutual"):
@@ -264,6 +273,7 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (config.optimization.optimizer != "sgd", ("momentum",), "optimizer is not sgd"),
         (config.optimization.lr_schedule == "constant", ("predictor_lr_fixed",), "lr_schedule = 'constant'"),
         (config.data.early_size == 0, ("early_share",), "early_size = 0"),
+        (config.data.cache == "off", ("cache_gb",), "cache = 'off'"),
         (t.steps > 0, ("epochs",), f"steps = {t.steps} sets the length"),
         (a.geometry != "affine", ("rotation_degrees", "zoom", "shift"), f"geometry = {a.geometry!r}"),
         (a.geometry != "resized_crop", ("crop_scale_min", "crop_scale_max"), f"geometry = {a.geometry!r}"),

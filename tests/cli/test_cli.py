@@ -9,7 +9,7 @@ from PIL import Image
 from stopgrad.cli.main import run
 
 PRETRAIN_FLAGS = """
---backbone --batch-size --blur-probability --blur-sigma-max --blur-sigma-min --brightness
+--backbone --batch-size --blur-probability --blur-sigma-max --blur-sigma-min --brightness --cache --cache-gb
 --checkpoint-every-steps --checkpoint-keep --config --contrast --crop-scale-max --crop-scale-min --device
 --devices --ema-momentum --ema-schedule --epochs --flip-probability --geometry --gray-probability --guide
 --holdout --hue --image-size --init --jitter-form --jitter-probability --json --knn-k --knn-temperature

@@ -70,12 +70,12 @@ def test_cutting_in_threads_equals_cutting_on_the_device(rng):
     image = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
     images = [image] * 16
     on_device = Loader(load_images(ArraySource(np.stack(images)), shortest=64), config(), Rank())
-    # One image of another size makes the store uneven; it is not looked at.
+    # One image of another size makes the batch uneven; its views are not looked at.
     in_threads = Loader(load_images(ListSource([*images, image[:15]]), shortest=64), config(), Rank())
-    positions = np.arange(16)
     with ThreadPoolExecutor(2) as pool:
         a, b = (
-            loader.views(loader.load(positions, 0, pool), torch.device("cpu")) for loader in (on_device, in_threads)
+            loader.views(loader.load(np.arange(num), 0, pool), torch.device("cpu"))[:, :16]
+            for loader, num in ((on_device, 16), (in_threads, 17))
         )
     # Pillow rounds to whole grey levels between its two passes.
     scale = min(config().augmentation.std)

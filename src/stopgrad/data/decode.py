@@ -10,6 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # filters belong to the whole process, and decoding runs in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+VERSION = 1
+"""Goes up when `decode` makes other pixels of some image: what is cached is decoded anew."""
+
 
 class UnreadableImageError(Exception):
     """An image that is empty, truncated, damaged or of no known format; the message says which."""

@@ -144,13 +144,16 @@ class Loader:
             return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None)
         read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
-        images = [image for image in read if image is not None]
+        images: list[np.ndarray] = [image for image in read if image is not None]
         if len(images) < 2:
             raise DataError(
                 f"only {len(images)} of {len(read)} images of a batch can be read; {len(self.store.skipped)} "
                 "unreadable so far. Remove them, or use a larger batch."
             )
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
+        if len({image.shape for image in images}) == 1:
+            # As a stacked store's: where images are kept makes no difference to what is computed of them.
+            return Batch(draws, size, torch.stack([_tensor(image) for image in images]), None)
         if self.config.augmentation.geometry == "affine":
             fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
             return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None)

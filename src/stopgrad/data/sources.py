@@ -4,6 +4,7 @@ To add a format: a class with the members of `ImageSource`, and one branch in `o
 """
 
 import bisect
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,11 @@ DIGITS = "scikit-learn's digits"
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images in a fixed order."""
+    """Images in a fixed order.
+
+    A source may have one member more, `cache_key() -> str | None`: a text that is another one whenever the images are
+    (such as the paths, sizes and times of their files). Images of a source with a key are decoded once and cached.
+    """
 
     class_names: Sequence[str]
     """Names of the classes; empty where there are no labels."""
@@ -123,6 +128,10 @@ class FileSource:
         """The path."""
         return str(self.paths[index])
 
+    def cache_key(self) -> str:
+        """Paths, sizes and times of the files."""
+        return _listing(self.paths)
+
 
 class ParquetSource:
     """Parquet files in the Hugging Face image layout: a struct column with `bytes`, and perhaps a label column.
@@ -134,6 +143,8 @@ class ParquetSource:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        # Before reading: files that are replaced in between are others.
+        self._key = _listing(paths)
         try:
             schema = pq.read_schema(paths[0])
             image_column, label_column = _image_and_label_columns(schema)
@@ -147,6 +158,7 @@ class ParquetSource:
                 f"{_join(paths)} has no image column: needs a column of structs with 'bytes', or of binary; it has "
                 f"{', '.join(f'{f.name}: {f.type}' for f in schema)}."
             )
+        self._key += image_column
         self._chunks: list[Any] = [
             c.field("bytes") if pa.types.is_struct(c.type) else c for c in table[image_column].chunks if len(c)
         ]
@@ -178,6 +190,10 @@ class ParquetSource:
     def name(self, index: int) -> str:
         """File and row."""
         return f"{self._stem} row {index}"
+
+    def cache_key(self) -> str:
+        """Paths, sizes and times of the files, and the column."""
+        return self._key
 
 
 class Subset:
@@ -352,6 +368,19 @@ def _read_labels(table: Any, schema: Any, column: str | None) -> tuple[np.ndarra
     if labels.max() >= len(names) or labels.min() < UNLABELLED:
         raise DataError(f"label column {column!r} goes from {labels.min()} to {labels.max()}, with {len(names)} names.")
     return labels, names
+
+
+def _listing(paths: Sequence[Path]) -> str:
+    """A digest of the files' paths, sizes and times."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            state = "not there"
+        digest.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\n".encode())
+    return digest.hexdigest()
 
 
 def _join(paths: Sequence[Path]) -> str:

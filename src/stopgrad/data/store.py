@@ -1,8 +1,8 @@
-"""Images decoded once and held in memory where they fit, decoded anew every epoch where they do not."""
+"""Images decoded once, in the cache or in memory; decoded anew every epoch where neither has room for them."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,29 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stopgrad.data.decode import UnreadableImageError, decode
-from stopgrad.data.sources import ImageSource
+from stopgrad.data.cache import ImageCache
+from stopgrad.data.cache_entry import CacheEntry
+from stopgrad.data.decode import UnreadableImageError
+from stopgrad.data.reading import Progress, in_order, read_image, spread
+from stopgrad.data.sources import ImageSource, Subset
 from stopgrad.errors import DataError
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
 class ImageStore:
-    """The readable images of a source, by position; decoded pixels where memory allows."""
+    """The readable images of a source, by position; decoded pixels where the cache or memory allows."""
 
     source: ImageSource
     shortest: int
     """Longer images are reduced to this shorter side when decoded."""
     kept: list[int]
     """Position -> index in the source; unreadable images found so far have no position."""
-    decoded: list[np.ndarray] | None = None
-    """uint8 `[height, width, 3]` each, if held in memory and of several sizes."""
+    decoded: Sequence[np.ndarray] | None = None
+    """uint8 `[height, width, 3]` each, if held in memory or cached, and of several sizes."""
     stacked: Tensor | None = None
-    """uint8 `[image, 3, height, width]`, if held in memory and all of one size."""
+    """uint8 `[image, 3, height, width]`, if held in memory or cached, and all of one size."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Name -> reason of each image that cannot be read."""
     strict: bool = False
+    entry: CacheEntry | None = None
+    """Where the pixels are cached; held here so that nobody removes it."""
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -41,6 +44,13 @@ class ImageStore:
     def labels(self) -> Tensor:
         """int64 `[image]`; -1 where there is none."""
         return torch.tensor([self.source.label(i) for i in self.kept], dtype=torch.int64)
+
+    @property
+    def whereabouts(self) -> str:
+        """Where the pixels are, in words."""
+        if self.entry is not None:
+            return f"cached in {self.entry.folder.parent}"
+        return "decoded every epoch" if self.stacked is None and self.decoded is None else "in memory"
 
     def name(self, position: int) -> str:
         """What to call an image in a message."""
@@ -63,20 +73,42 @@ class ImageStore:
 
     def _decode(self, index: int) -> np.ndarray | None:
         try:
-            return decode(self.source.read(index), shortest=self.shortest)
-        except (UnreadableImageError, OSError) as error:
-            name, reason = self.source.name(index), getattr(error, "strerror", None) or str(error)
-            if self.strict:
-                raise DataError(f"{name} cannot be read: {reason}.") from error
-            self.skipped[name] = reason
+            return read_image(self.source, index, self.shortest)
+        except UnreadableImageError as error:
+            self._skip(index, str(error), error)
             return None
+
+    def _skip(self, index: int, reason: str, error: Exception | None = None) -> None:
+        name = self.source.name(index)
+        if self.strict:
+            raise DataError(f"{name} cannot be read: {reason}.") from error
+        self.skipped[name] = reason
+
+    def _take_from(self, entry: CacheEntry, places: Sequence[int], most_bytes: float) -> None:
+        """Use a cache entry; `places` are the indices of the source's images in the source that the entry is of."""
+        self.entry, self.kept = entry, []
+        for index, place in enumerate(places):
+            if place in entry.unreadable:
+                self._skip(index, entry.unreadable[place].reason)
+            else:
+                self.kept.append(index)
+        chosen = [places[index] for index in self.kept]
+        stacked = entry.stacked
+        if stacked is not None:
+            rows = torch.from_numpy(entry.rows(chosen))
+            if torch.equal(rows, torch.arange(len(stacked))):
+                self.stacked = stacked
+            elif stacked[:1].nbytes * len(rows) <= most_bytes:
+                self.stacked = stacked[rows]
+        if self.stacked is None:
+            self.decoded = entry.images(chosen)
 
 
 def load_images(
     source: ImageSource, *, shortest: int, memory_gb: float = 4.0, workers: int = 0, strict: bool = False,
-    progress: Progress | None = None,
+    cache: ImageCache | None = None, progress: Progress | None = None,
 ) -> ImageStore:  # fmt: skip
-    """Decode a source into memory if it fits.
+    """Decode a source into the cache or, where that takes it not, into memory if it fits.
 
     Args:
         source: where the images are.
@@ -84,29 +116,34 @@ def load_images(
         memory_gb: images that would need more, judging by the first ones, are left to be decoded when needed.
         workers: decoding threads; 0: one per core.
         strict: refuse unreadable images instead of skipping them.
+        cache: where decoded images are kept for later runs; a part of a source is taken out of the whole's entry.
         progress: called with (images done, images in all).
 
     Raises:
         DataError: no image can be read, or one cannot and `strict` is set.
     """
     store = ImageStore(source, shortest, kept=list(range(len(source))), strict=strict)
-    sample = [p for i in _spread(len(source), 16) if (p := store._decode(i)) is not None]
+    if cache is not None:
+        whole, places = _whole_of(source)
+        entry = cache.open(whole, shortest=shortest, workers=workers, strict=strict, progress=progress)
+        if entry is not None:
+            store._take_from(entry, places, memory_gb * 1e9)
+            return _checked(store)
+    sample = [p for i in spread(len(source), 16) if (p := store._decode(i)) is not None]
     store.skipped.clear()
     if sample and float(np.mean([p.nbytes for p in sample])) * len(source) > memory_gb * 1e9:
         return store
     decoded: list[np.ndarray] = []
     kept: list[int] = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for index, pixels in enumerate(_in_order(pool, store._decode, range(len(source)))):
+        for index, pixels in enumerate(in_order(pool, store._decode, range(len(source)))):
             if pixels is not None:
                 decoded.append(pixels)
                 kept.append(index)
             if progress is not None:
                 progress(index + 1, len(source))
-    if not kept:
-        first = next(iter(store.skipped.items()), ("the source", "it is empty"))
-        raise DataError(f"none of {len(source)} images can be read; the first: {first[0]}: {first[1]}.")
     store.kept = kept
+    _checked(store)
     if len({p.shape for p in decoded}) == 1:
         height, width, _ = decoded[0].shape
         store.stacked = torch.empty((len(decoded), 3, height, width), dtype=torch.uint8)
@@ -121,18 +158,17 @@ def load_images(
 _FREED = np.empty(0, dtype=np.uint8)
 
 
-def _spread(length: int, num: int) -> list[int]:
-    return sorted({int(i) for i in np.linspace(0, length - 1, min(num, length))}) if length else []
+def _checked(store: ImageStore) -> ImageStore:
+    if not store.kept:
+        name, reason = next(iter(store.skipped.items()), ("the source", "it is empty"))
+        raise DataError(f"none of {len(store.source)} images can be read; the first: {name}: {reason}.")
+    return store
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[int], np.ndarray | None], items: Iterable[int]
-) -> Iterator[np.ndarray | None]:
-    """`pool.map` with a bounded number of results waiting."""
-    waiting = []
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) >= 64:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+def _whole_of(source: ImageSource) -> tuple[ImageSource, Sequence[int]]:
+    """The source that a part is of, and the part's indices in it."""
+    places: Sequence[int] = range(len(source))
+    while isinstance(source, Subset):
+        places = [int(source.indices[place]) for place in places]
+        source = source.source
+    return source, places

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from stopgrad.config import Config
+from stopgrad.data.cache import ImageCache
 from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource, Splits, Subset
 from stopgrad.data.store import ImageStore, load_images
@@ -54,6 +55,7 @@ def load_stores(
 
     Raises:
         DataError: no readable image, or an unreadable one where that is refused.
+        ConfigError: more images held out than there are, or a folder for the cache that cannot be used.
     """
     d = config.data
     train: ImageSource = splits.train
@@ -66,10 +68,12 @@ def load_stores(
         queries = Subset(train, np.sort(order[: d.holdout]).tolist())
         train = Subset(train, np.sort(order[d.holdout :]).tolist())
 
+    cache = ImageCache(d.cache, d.cache_gb, say=reporter.say, warn=reporter.warn)
+
     def load(source: ImageSource, what: str) -> ImageStore:
         return load_images(
             source, shortest=shortest_of(config), memory_gb=d.memory_gb, workers=d.workers, strict=d.strict,
-            progress=lambda done, total: reporter.progress(what, done, total),
+            cache=cache, progress=lambda done, total: reporter.progress(what, done, total),
         )  # fmt: skip
 
     store = load(train, "reading images")

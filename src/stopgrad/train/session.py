@@ -20,8 +20,8 @@ from stopgrad.train.stop import StopRequest
 
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
-    {"path", "workers", "strict", "device", "checkpoint_every_steps", "checkpoint_keep", "log_every_steps",
-     "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
+    {"path", "workers", "strict", "cache", "cache_gb", "device", "checkpoint_every_steps", "checkpoint_keep",
+     "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
 )  # fmt: skip
 
 
@@ -132,10 +132,9 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
     o, store = config.objective, loader.store
     classes = len(store.source.class_names)
     labels = f"{classes} classes, for monitoring only" if classes else "no labels"
-    held = "in memory" if store.stacked is not None or store.decoded is not None else "decoded every epoch"
     num_weights = sum(p.numel() for p in training.method.backbone.parameters())
     for line in (
-        f"Data      {data_name}: {len(store):,} images ({labels}), {held}",
+        f"Data      {data_name}: {len(store):,} images ({labels}), {store.whereabouts}",
         f"Method    {o.method}, guide {o.guide}, {o.views} views{'' if config.network.predictor else ', no predictor'}",
         f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; views of {config.data.image_size} px",
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
