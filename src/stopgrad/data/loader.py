@@ -153,7 +153,8 @@ class Loader:
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
         if len({image.shape for image in images}) == 1:
             # As a stacked store's: where images are kept makes no difference to what is computed of them.
-            return Batch(draws, size, torch.stack([_tensor(image) for image in images]), None)
+            whole = torch.stack([_tensor(image) for image in images])
+            return Batch(draws, len(images), size, self._pin(whole), None)
         if self.config.augmentation.geometry == "affine":
             fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
             return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None)

@@ -30,12 +30,16 @@ VIEW_PAIRS = 256
 @torch.no_grad()
 def extract(
     network: Callable[[Tensor], Tensor | tuple[Tensor, ...]], store: ImageStore, preprocess: Preprocess,
-    positions: Sequence[int] | None, device: torch.device,
+    positions: Sequence[int] | None, device: torch.device, *, batch_size: int = 0,
 ) -> tuple[list[int], list[Tensor]]:  # fmt: skip
-    """Outputs of a network on plain images, on the CPU in float32, with the positions of the images they belong to."""
+    """Outputs of a network on plain images, on the CPU in float32, with the positions of the images they belong to.
+
+    By default batches are of a size that the device is fast at: on a CPU, what its caches hold.
+    """
     kept: list[int] = []
     outputs: list[tuple[Tensor, ...]] = []
-    for positions_read, images in plain_batches(store, preprocess, positions):
+    batch_size = batch_size or (max(4, 64 * 32**2 // preprocess.size**2) if device.type == "cpu" else 512)
+    for positions_read, images in plain_batches(store, preprocess, positions, batch_size=batch_size):
         result = network(images.to(device, memory_format=torch.channels_last))
         outputs.append(tuple(t.float().cpu() for t in (result if isinstance(result, tuple) else (result,))))
         kept += positions_read
@@ -55,7 +59,7 @@ def settle_batchnorm(method: Method, store: ImageStore, preprocess: Preprocess, 
             module.momentum = None
     method.train()
     positions = np.linspace(0, len(store) - 1, min(len(store), HEALTH_IMAGES)).astype(int).tolist()
-    extract(method.project, store, preprocess, positions, device)
+    extract(method.project, store, preprocess, positions, device, batch_size=256)
     method.eval()
 
 
