@@ -63,10 +63,11 @@ def bench(
     if json:
         print_json(result)
     else:
-        _print(result)
+        print_table(result)
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def print_table(result: Mapping[str, Any]) -> None:
+    """Machine, table, ratios, and what holds training back."""
     console = Console(highlight=False, soft_wrap=True)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     console.print(
