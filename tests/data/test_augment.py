@@ -1,5 +1,7 @@
 """Exactness against torchvision on the same drawn parameters."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -112,14 +114,14 @@ def test_fit_equals_torchvisions_resize_and_centre_crop(generator):
 def test_recolour_changes_just_the_images_that_were_drawn(generator, draws):
     pixels = torch.rand(24, 3, 16, 16, generator=generator)
     settings = Augmentation()
-    result = augment.recolour(pixels, draws, settings)
-    untouched = ~(draws.flip | draws.jitter | draws.gray | (draws.sigma > 0))
+    result = augment.recolour(pixels.clone(), draws, settings)
+    untouched = ~(draws.jitter | draws.gray | (draws.sigma > 0))
     assert untouched.any()
     for i in range(24):
         assert torch.equal(result[i], pixels[i]) == bool(untouched[i])
 
 
-def test_grey_views_are_grey_and_flips_are_mirrored(generator):
+def test_grey_views_are_grey(generator):
     pixels = torch.rand(24, 3, 16, 16, generator=generator)
     plain = {"seed": 0, "epoch": 0, "images": np.arange(24), "view": 0, "sizes": np.array([[16, 16]] * 24)}
     only_grey = Augmentation(flip_probability=0.0, jitter_probability=0.0, gray_probability=0.5)
@@ -127,8 +129,28 @@ def test_grey_views_are_grey_and_flips_are_mirrored(generator):
     result = augment.recolour(pixels, grey, only_grey)
     is_grey = (result.amax(dim=1) - result.amin(dim=1)).amax(dim=(1, 2)) < 1e-6
     assert torch.equal(is_grey, torch.from_numpy(grey.gray))
-    only_flip = Augmentation(flip_probability=1.0, jitter_probability=0.0, gray_probability=0.0)
-    assert torch.equal(augment.recolour(pixels, draw_view(only_flip, **plain), only_flip), pixels.flip(3))
+
+
+@pytest.mark.parametrize("form", ["resized_crop", "affine"])
+def test_flipped_views_are_mirrored(generator, form):
+    images = torch.randint(0, 256, (24, 3, 20, 30), generator=generator, dtype=torch.uint8)
+    settings = Augmentation(geometry=form)
+    draws = draw_view(settings, seed=0, epoch=0, images=np.arange(24), view=0, sizes=np.array([[20, 30]] * 24))
+    assert 0 < draws.flip.sum() < 24
+    unflipped = dataclasses.replace(draws, flip=np.zeros(24, dtype=bool))
+    expected = augment.cut(images, unflipped, settings, 16)
+    flipped = torch.from_numpy(draws.flip)
+    expected[flipped] = expected[flipped].flip(3)
+    torch.testing.assert_close(augment.cut(images, draws, settings, 16), expected, rtol=0, atol=1e-6)
+
+
+def test_in_place_or_not_the_layout_changes_nothing(images, draws):
+    settings = Augmentation(blur_probability=0.5)
+    images = images[..., :40]
+    draws = draw_view(settings, seed=1, epoch=2, images=np.arange(24), view=0, sizes=np.array([[40, 40]] * 24))
+    one_by_one = [augment.recolour(images[i : i + 1].clone(), draws[i : i + 1], settings) for i in range(24)]
+    together = augment.recolour(color.in_planes(images), draws, settings)
+    torch.testing.assert_close(together, torch.cat(one_by_one), rtol=0, atol=1e-6)
 
 
 def test_normalise():

@@ -4,7 +4,8 @@ Nothing depends on the batch an image falls in, the worker that reads it or wher
 generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), counter-based and vectorised over images.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -46,6 +47,19 @@ class ViewDraws:
     """float32 factor by which the content grows."""
     shift: np.ndarray
     """float32 shift of the content (down, right), as a share of the side."""
+
+    def __getitem__(self, images: slice) -> "ViewDraws":
+        """Those of some of the images."""
+        return ViewDraws(**{field.name: getattr(self, field.name)[images] for field in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    @staticmethod
+    def join(parts: Sequence["ViewDraws"]) -> "ViewDraws":
+        """The rows of several, one after another."""
+        names = [field.name for field in fields(ViewDraws)]
+        return ViewDraws(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def draw_view(

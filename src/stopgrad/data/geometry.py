@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from stopgrad.data.color import empty_planes
+
 Pixels = Float[Tensor, "image 3 height width"]
 
 
-def resize_matrix(start: Tensor, length: Tensor, source: int, size: int) -> Float[Tensor, "image size source"]:
+def resize_matrix(
+    start: Tensor, length: Tensor, source: int, size: int, mirrored: Tensor | None = None
+) -> Float[Tensor, "image size source"]:
     """Antialiased linear resampling of `[start, start + length)` to `size` samples, one matrix an image.
 
     A triangle filter as wide as the shrinkage (and never narrower than linear interpolation), cut off and
@@ -24,15 +28,18 @@ def resize_matrix(start: Tensor, length: Tensor, source: int, size: int) -> Floa
         start, length: `[image]`, in source pixels.
         source: pixels along the source.
         size: samples along the result.
+        mirrored: `[image]`, whose result comes in reversed order; None: nobody's.
     """
     start, length = start[:, None, None].float(), length[:, None, None].float()
     scale = length / size
-    support = scale.clamp(min=1)
-    centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale
+    sample = torch.arange(size, device=start.device)[None, :, None] + 0.5
+    if mirrored is not None:
+        sample = torch.where(mirrored[:, None, None], size - sample, sample)
+    centre = start + sample * scale
     pixel = torch.arange(source, device=start.device) + 0.5
-    inside = (pixel > start) & (pixel < start + length)
-    weight = (1 - (pixel - centre).abs() / support).clamp(min=0) * inside
-    return weight / weight.sum(dim=2, keepdim=True)
+    inside = ((pixel > start) & (pixel < start + length)).float()
+    weight = (pixel - centre).abs_().div_(-scale.clamp(min=1)).add_(1).clamp_(min=0).mul_(inside)
+    return weight.div_(weight.sum(dim=2, keepdim=True))
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
@@ -54,15 +61,25 @@ def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
 def apply_separable(
     images: Pixels, rows: Float[Tensor, "image new_height height"], columns: Float[Tensor, "image new_width width"]
 ) -> Float[Tensor, "image 3 new_height new_width"]:
-    """rows x image x columns^T for every channel of every image."""
-    return torch.matmul(torch.matmul(rows[:, None], images), columns[:, None].transpose(2, 3))
+    """rows x image x columns^T for every channel of every image, laid out in planes."""
+    result = empty_planes(len(images), rows.shape[1], columns.shape[1], device=images.device)
+    for channel in range(3):
+        torch.bmm(rows, torch.bmm(images[:, channel], columns.transpose(1, 2)), out=result[:, channel])
+    return result
 
 
-def crop_and_resize(images: Pixels, box: Tensor, size: int) -> Float[Tensor, "image 3 {size} {size}"]:
-    """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`."""
+def crop_and_resize(
+    images: Pixels, box: Tensor, size: int, mirrored: Tensor | None = None
+) -> Float[Tensor, "image 3 {size} {size}"]:
+    """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`.
+
+    Args:
+        images, box, size: as said.
+        mirrored: `[image]`, who is turned left to right; None: nobody.
+    """
     height, width = images.shape[2:]
     rows = resize_matrix(box[:, 0], box[:, 2], height, size)
-    columns = resize_matrix(box[:, 1], box[:, 3], width, size)
+    columns = resize_matrix(box[:, 1], box[:, 3], width, size, mirrored)
     return apply_separable(images, rows, columns)
 
 
@@ -72,9 +89,12 @@ def gaussian_blur(images: Pixels, sigma: Tensor) -> Pixels:
 
 
 def affine(
-    images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int
+    images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int, mirrored: Tensor | None = None
 ) -> Float[Tensor, "image 3 {size} {size}"]:
-    """Rotate (degrees), zoom and shift (down, right; share of the side) each image; black outside, bilinear."""
+    """Rotate (degrees), zoom and shift (down, right; share of the side) each image, then mirror it left to right.
+
+    Black outside, bilinear. `mirrored` says who is mirrored; None: nobody.
+    """
     angle = rotation * (math.pi / 180)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     # The map from result to source coordinates, both -1..1: undo the shift, then rotation and zoom.
@@ -86,6 +106,8 @@ def affine(
         ],
         dim=1,
     )
+    if mirrored is not None:
+        theta[:, :, 0] *= 1 - 2 * mirrored[:, None].float()
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

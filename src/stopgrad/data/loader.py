@@ -26,23 +26,28 @@ from stopgrad.distributed import Rank
 from stopgrad.errors import DataError
 
 _AHEAD = 3
+_PIXELS_AT_ONCE = 128 * 32 * 32
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images, before the part of augmentation that runs on the device."""
+    """One step's images, before the part of augmentation that runs on the device.
 
-    draws: list[ViewDraws]
-    """One for each view."""
+    What belongs to views is in one row after another: all images' first views, then their second ones.
+    """
+
+    draws: ViewDraws
+    """A row for each view of each image."""
+    num_images: int
     size: int
     """Side of the views."""
     whole: Tensor | None
     """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
-    crops: list[Tensor] | None
-    """For each view uint8 `[image, 3, size, size]`."""
+    crops: Tensor | None
+    """uint8 `[view * image, 3, size, size]`, mirrored where that was drawn."""
 
     def __len__(self) -> int:
-        return len(self.draws[0].flip)
+        return self.num_images
 
 
 class Loader:
@@ -52,10 +57,23 @@ class Loader:
         store: the images.
         config: batch size, seed, views, augmentation, workers.
         rank: which share of each batch is this process's.
+        device: where the views will be made. A CUDA device holds the images itself if they take no more than a quarter
+            of its free memory; else batches wait for it in pinned memory, so that copying overlaps computing.
     """
 
-    def __init__(self, store: ImageStore, config: Config, rank: Rank) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        config: Config,
+        rank: Rank,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ) -> None:
         self.store, self.config, self.rank = store, config, rank
+        self._images, self._pins = store.stacked, device.type == "cuda"
+        if self._pins and self._images is not None:
+            free, _ = torch.cuda.mem_get_info(device)
+            if self._images.nbytes <= free / 4:
+                self._images, self._pins = self._images.to(device), False
         share = min(config.training.batch_size, len(store)) // rank.world
         self.batch_size = share * rank.world
         self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
@@ -120,10 +138,10 @@ class Loader:
             DataError: fewer than two of the images can be read.
         """
         size = size or self.config.data.image_size
-        if self.store.stacked is not None:
-            whole = self.store.stacked[torch.from_numpy(positions)]
-            sizes = np.broadcast_to(np.array(self.store.stacked.shape[2:]), (len(positions), 2))
-            return Batch(self._draw(epoch, positions, sizes), size, whole, None)
+        if self._images is not None:
+            whole = self._images[torch.from_numpy(positions).to(self._images.device)]
+            sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
+            return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None)
         read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
         images = [image for image in read if image is not None]
@@ -135,42 +153,49 @@ class Loader:
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
         if self.config.augmentation.geometry == "affine":
             fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
-            return Batch(draws, size, torch.cat(fitted), None)
-        crop = partial(_crop, size)
-        return Batch(draws, size, None, [torch.stack(list(pool.map(crop, images, view.box))) for view in draws])
+            return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None)
+        views = self.config.objective.views
+        crops = list(pool.map(partial(_crop, size), images * views, draws.box, draws.flip))
+        return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)))
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
 
         Each view lies channels-last in memory.
         """
-        a, size = self.config.augmentation, batch.size
-        whole = None if batch.whole is None else batch.whole.to(device, non_blocking=True)
-        views = torch.empty((len(batch.draws), len(batch), size, size, 3), device=device).permute(0, 1, 4, 2, 3)
-        for view, draws in enumerate(batch.draws):
+        a, size, count = self.config.augmentation, batch.size, len(batch.draws)
+        views = torch.empty((count, size, size, 3), device=device).permute(0, 3, 1, 2)
+        whole, crops = (x if x is None else x.to(device, non_blocking=True) for x in (batch.whole, batch.crops))
+        # On a CPU a few images at a time, which its caches hold from one pass to the next.
+        at_once = max(1, _PIXELS_AT_ONCE // size**2) if device.type == "cpu" else count
+        image = torch.arange(count, device=device) % len(batch)
+        for start in range(0, count, at_once):
+            some = slice(start, start + at_once)
             if whole is not None:
-                pixels = augment.cut(whole, draws, a, size)
+                pixels = augment.cut(whole[image[some]], batch.draws[some], a, size)
             else:
-                assert batch.crops is not None
-                pixels = augment.to_unit(batch.crops[view].to(device, non_blocking=True))
-            views[view] = augment.normalise(augment.recolour(pixels, draws, a), a.mean, a.std)
-        return views
+                assert crops is not None
+                pixels = augment.to_unit(crops[some])
+            augment.normalise(augment.recolour(pixels, batch.draws[some], a), a.mean, a.std, out=views[some])
+        return views.unflatten(0, (-1, len(batch)))
 
-    def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> list[ViewDraws]:
+    def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> ViewDraws:
         images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
-        return [
-            draw_view(self.config.augmentation, seed=self.config.training.seed, epoch=epoch, images=images, view=view,
-                      sizes=sizes)
-            for view in range(self.config.objective.views)
-        ]  # fmt: skip
+        a, seed, views = self.config.augmentation, self.config.training.seed, range(self.config.objective.views)
+        return ViewDraws.join(
+            [draw_view(a, seed=seed, epoch=epoch, images=images, view=view, sizes=sizes) for view in views]
+        )
+
+    def _pin(self, pixels: Tensor) -> Tensor:
+        return pixels.pin_memory() if self._pins else pixels
 
 
-def _crop(size: int, image: np.ndarray, box: np.ndarray) -> Tensor:
-    """Cut and resize, antialiased, in a worker thread: images of different sizes make no batch before."""
+def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> Tensor:
+    """Cut, resize, antialiased, and mirror in a worker thread: images of different sizes make no batch before."""
     top, left, height, width = box.tolist()
     cut = Image.fromarray(image[top : top + height, left : left + width])
     resized = cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return _tensor(np.array(resized))
+    return _tensor(np.array(resized)[:, ::-1].copy() if mirrored else np.array(resized))
 
 
 def _tensor(image: np.ndarray) -> Tensor:

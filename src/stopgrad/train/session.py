@@ -39,7 +39,7 @@ def run_session(
         torch.cuda.set_device(device)
     with stop.at_once("before training began; resume starts over."):
         store, queries = load_stores(config, splits, reporter, with_queries=rank.leads)
-    loader = Loader(store, config, rank)
+    loader = Loader(store, config, rank, device)
     _check_batch(loader, config, reporter)
     method = build_method(config, device)
     if device.type == "cuda" and rank.world > 1:
