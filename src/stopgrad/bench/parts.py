@@ -78,7 +78,8 @@ def embedding(request: dict[str, Any]) -> list[Figure]:
 def _loader(request: dict[str, Any], *, memory_gb: float) -> tuple[Loader, ImageStore]:
     config, source = config_of(request), sample(request["data"], request["images"])
     store = load_images(source, shortest=shortest_of(config), memory_gb=memory_gb)
-    return Loader(store, config.replace(batch_size=min(config.training.batch_size, len(store))), Rank()), store
+    config = config.replace(batch_size=min(config.training.batch_size, len(store)))
+    return Loader(store, config, Rank(), choose_device("auto")), store
 
 
 def _steps(loader: Loader) -> Iterator[tuple[np.ndarray, int]]:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def run_bench(
         rounds = bench.run(names)
         device = choose_device("auto")
         return {
-            **environment(device, choose_precision("auto", device)),
+            **_with_peers(environment(device, choose_precision("auto", device)), names),
             "memory_gb": bench.memory_gb(),
             "data": {"images": bench.data_words, "photos": bench.photo_words},
             "recipe": bench.recipe,
@@ -165,6 +166,12 @@ class _Bench:
             return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
         except (ValueError, OSError, AttributeError):
             return None
+
+
+def _with_peers(content: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The environment, with the versions of the packages that the arms compare with."""
+    packages = sorted({package for name in names for package in ARMS[name].needs})
+    return {**content, "versions": content["versions"] | {package: metadata.version(package) for package in packages}}
 
 
 def _minutes(seconds: float) -> str:

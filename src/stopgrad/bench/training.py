@@ -75,13 +75,13 @@ def training(request: dict[str, Any]) -> list[Figure]:
     config = config_of(request).replace(steps=ENDLESS, early_size=0)
     precision = choose_precision(config.training.precision, device)
     source = sample(request["data"], request["images"])
-    # As long a view of the data as training takes: decoded once, by every process.
+    # Every process decodes; never from the cache, so that each round does the same work.
     decode_seconds, store = timed(
         lambda: load_images(source, shortest=shortest_of(config), memory_gb=config.data.memory_gb)
     )
     watch = Stopwatch(Window(request["seconds"], device=device))
     with joined(rank, device), watch:
-        loader = Loader(store, config, rank)
+        loader = Loader(store, config, rank, device)
         if loader.batch_size < max(2, config.training.batch_size):
             raise DataError(f"{len(store)} images: a step of this benchmark takes {config.training.batch_size}.")
         method = build_method(config, device)
