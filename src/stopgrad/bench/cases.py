@@ -32,7 +32,7 @@ class Arm:
     on_photos: bool = False
     needs: tuple[str, ...] = ()
     """Packages of the extra `peers`."""
-    hint_seconds: int = 10
+    hint_seconds: int = 7
     """About how long a round takes on two cores."""
 
 
@@ -48,7 +48,7 @@ def _lightly(title: str, hint_seconds: int, *, method: str = "simsiam", backbone
 
 
 def _knn(title: str, form: str, num_classes: int) -> Arm:
-    return Arm(title, "knn", options={"form": form, "num_classes": num_classes}, hint_seconds=15)
+    return Arm(title, "knn", options={"form": form, "num_classes": num_classes}, hint_seconds=12)
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
@@ -56,7 +56,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "decode": Arm("decoding", "decode"),
         "batches": Arm("loading", "batches"),
         "augmentation": Arm("augmentation", "augmentation"),
-        "training": Arm("training", "training", hint_seconds=16),
+        "training": Arm("training", "training", hint_seconds=13),
         "embedding": Arm("embedding", "embedding"),
         "knn": _knn("k-NN", "ours", 10),
         "simsiam": _ours("ResNet-18, SimSiam, ours", 45, guide="symmetric", projector_layers=3),

@@ -30,7 +30,7 @@ class Size:
     """How much is measured."""
 
     rounds: int = 3
-    seconds: float = 4.0
+    seconds: float = 3.0
     """Timed seconds of an arm and round, after a warm-up; training takes two steps at least."""
     batch_size: int = 256
     """Of the rows with peers; the row `training` has its recipe's."""

@@ -14,7 +14,7 @@ from stopgrad.recipes import base_config
 
 def bench(
     data: str | None = None, /, *, peers: Annotated[bool, Parameter(negative="")] = False, photos: str | None = None,
-    only: str = "", recipe: str | None = None, rounds: int = 3, seconds: float = 4.0, batch_size: int = 256,
+    only: str = "", recipe: str | None = None, rounds: int = 3, seconds: float = 3.0, batch_size: int = 256,
     images: int = 5120, bank: int = 50_000, json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:  # fmt: skip
     """Measure what this machine makes of training, beside the machine's own limits.
