@@ -49,6 +49,7 @@ def test_the_flags_of_pretrain_are_pinned():
         (["pretrain", "--out", "x", "--config", "none.toml"], 2, "cannot be read"),
         (["recipes", "cifar"], 2, "did you mean 'cifar10'"),
         (["preview", "--images", "1"], 2, "at least 2 images"),
+        (["bench", "--only", "decod"], 2, "did you mean 'decode'?"),
     ],
 )
 def test_usage_needs_no_torch(arguments, code, message):

@@ -5,6 +5,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 import stopgrad
+from stopgrad.cli.bench import bench
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
@@ -19,6 +20,7 @@ app = App(
 app.command(pretrain)
 app.command(recipes)
 app.command(preview)
+app.command(bench)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What a machine makes of it: the parts and the whole timed beside the machine's own limits, and beside peers."""

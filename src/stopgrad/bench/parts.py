@@ -1,0 +1,106 @@
+"""The parts of a run, one at a time: decoding, batches, views, embedding."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from stopgrad.bench.clock import seconds_a_call
+from stopgrad.bench.figures import Figure, flops_of
+from stopgrad.bench.samples import sample
+from stopgrad.config import Config
+from stopgrad.data.loader import Batch, Loader
+from stopgrad.data.preprocess import preprocess_of, shortest_of
+from stopgrad.data.store import ImageStore, load_images
+from stopgrad.distributed import Rank
+from stopgrad.encoder.embed import Encoder
+from stopgrad.hardware import choose_device
+from stopgrad.nets.backbones import build_backbone
+
+_EMBED_IMAGES = 1024
+
+
+def config_of(request: dict[str, Any]) -> Config:
+    """The config an arm runs with."""
+    return Config(recipe=request.get("recipe", "")).replace(**request["settings"])
+
+
+def decode(request: dict[str, Any]) -> list[Figure]:
+    """Files to pixels in memory, as training begins."""
+    config, source = config_of(request), sample(request["data"], request["images"])
+    stores: list[ImageStore] = []
+
+    def load() -> None:
+        stores[:] = [load_images(source, shortest=shortest_of(config), memory_gb=1e6)]
+
+    took = seconds_a_call(load, request["seconds"], min_calls=1) / len(source)
+    store = stores[0]
+    pixels = np.mean([len(p.tobytes()) for i in range(min(len(store), 64)) if (p := store.pixels(i)) is not None])
+    return [Figure("files to pixels in memory", "images/s", 1 / took, bytes=float(pixels))]
+
+
+def batches(request: dict[str, Any]) -> list[Figure]:
+    """Batches of images that are in memory, before augmentation."""
+    loader, store = _loader(request, memory_gb=1e6)
+    pixels = store.pixels(0)
+    assert pixels is not None
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        steps = _steps(loader)
+        took = seconds_a_call(lambda: loader.load(*next(steps), pool), request["seconds"])
+    return [Figure("batches from memory", "images/s", loader.batch_size / took, bytes=float(pixels.nbytes))]
+
+
+def augmentation(request: dict[str, Any]) -> list[Figure]:
+    """Views on the device, from batches of images that are in memory."""
+    return _views(*_loader(request, memory_gb=1e6), request, "views from memory")
+
+
+def photo_views(request: dict[str, Any]) -> list[Figure]:
+    """Views from files that are decoded every time."""
+    return _views(*_loader(request, memory_gb=0.0), request, "views from files")
+
+
+def embedding(request: dict[str, Any]) -> list[Figure]:
+    """Files to features by an encoder in use."""
+    config, source = config_of(request), sample(request["data"], min(request["images"], _EMBED_IMAGES))
+    size, network = config.data.image_size, config.network
+    backbone = build_backbone(network.backbone, stem=network.stem, image_size=size)
+    encoder = Encoder(backbone, preprocess_of(config))
+    took = seconds_a_call(lambda: encoder.embed(source), request["seconds"], min_calls=1) / len(source)
+    with torch.no_grad():
+        flops = flops_of(lambda: backbone(torch.zeros((1, 3, size, size), device=choose_device("auto"))))
+    return [Figure("files to features", "images/s", 1 / took, flops)]
+
+
+def _loader(request: dict[str, Any], *, memory_gb: float) -> tuple[Loader, ImageStore]:
+    config, source = config_of(request), sample(request["data"], request["images"])
+    store = load_images(source, shortest=shortest_of(config), memory_gb=memory_gb)
+    config = config.replace(batch_size=min(config.training.batch_size, len(store)))
+    return Loader(store, config, Rank(), choose_device("auto")), store
+
+
+def _steps(loader: Loader) -> Iterator[tuple[np.ndarray, int]]:
+    """Positions and epoch of each step, without end."""
+    step = 0
+    while True:
+        yield loader.indices(step), step // loader.steps_per_epoch
+        step += 1
+
+
+def _views(loader: Loader, _store: ImageStore, request: dict[str, Any], what: str) -> list[Figure]:
+    device, steps = choose_device("auto"), _steps(loader)
+    num_views, size = loader.config.objective.views, loader.config.data.image_size
+    with ThreadPoolExecutor(1 if request["one_core"] else os.cpu_count()) as pool:
+
+        def make() -> None:
+            batch: Batch = loader.load(*next(steps), pool)
+            loader.views(batch, device)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        took = seconds_a_call(make, request["seconds"])
+    rate = num_views * loader.batch_size / took
+    return [Figure(what, "views/s", rate, bytes=4.0 * 3 * size * size)]
