@@ -2,9 +2,9 @@
 
     taskset -c 1 python benchmarks/source_first_accuracy.py CIFAR10 OUT --seeds 0 1 2
 
-25,000 training images, of which 5,000 are held out as queries and 20,000 trained on. Three arms a seed, each with its own
-complete schedule: the plain form, source-first for as many epochs, and source-first for as many as take the plain form's
-time, by the ratio of seconds a step that `--seconds-ratio` gives (measured beforehand, both in one run).
+25,000 training images: 5,000 held out as queries, 20,000 trained on. Three arms a seed, each with its own
+complete schedule: the plain form, source-first for as many epochs, and source-first for as many as take the plain
+form's time, by the ratio of seconds a step that `--seconds-ratio` gives (measured beforehand, both in one run).
 """
 
 import argparse
@@ -39,9 +39,9 @@ def main():
                 images, out=out, recipe="cifar10_small", source_first=source_first, steps=arm_steps, seed=seed,
                 holdout=5000, monitor_images=1000, resume=(out / "config.toml").exists(),
             )  # fmt: skip
-            m = run.metrics
-            print(json.dumps({"arm": name, "seed": seed, "steps": m["steps"], "knn_top1": m["knn_top1"],
-                              "views_per_second": m["views_per_second"], "protocol": m["knn_protocol"]}), flush=True)  # fmt: skip
+            kept = ("steps", "knn_top1", "views_per_second", "knn_protocol")
+            line = {"arm": name, "seed": seed, **{key: run.metrics[key] for key in kept}}
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
