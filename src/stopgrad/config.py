@@ -138,6 +138,8 @@ class Training:
                             "for batches of 128 and more", low=0)  # fmt: skip
     precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
                               choices=("auto", "fp32", "bf16"))  # fmt: skip
+    compile: bool = _setting(False, "compile the networks with torch.compile, which takes a minute or more at the "
+                             "start; on CPUs it hardly pays")  # fmt: skip
     checkpoint_every_steps: int = _setting(0, "0: about every tenth of the run, and never rarer than an epoch "
                                            "of 2,000 steps", low=0)  # fmt: skip
     checkpoint_keep: int = _setting(2, "checkpoints kept, the newest", low=1)

@@ -56,6 +56,11 @@ def share_cores(num_processes: int) -> None:
     torch.set_num_threads(max(1, usable_cores() // num_processes))
 
 
+def plain_batch_size(device: torch.device, image_size: int) -> int:
+    """Images a forward pass where nothing but speed depends on it: on a CPU, as many as its caches hold."""
+    return max(4, 64 * 32**2 // image_size**2) if device.type == "cpu" else 512
+
+
 def choose_precision(name: str, device: torch.device) -> str:
     """`fp32` or `bf16`; `auto` takes bf16 where the hardware computes in it."""
     if name != "auto":
@@ -74,6 +79,16 @@ def cpu_computes_bf16() -> bool:
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def compile_problem(device: torch.device) -> str | None:
+    """Why torch.compile does not work here, such as for want of a C++ compiler; None if it does."""
+    try:
+        torch.compile(lambda x: (x * 2).relu().sum())(torch.ones(64, device=device))
+    # It raises errors of many kinds, some of its own making.
+    except Exception as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from stopgrad.cli.main import run
 
 PRETRAIN_FLAGS = """
 --backbone --batch-size --blur-probability --blur-sigma-max --blur-sigma-min --brightness --cache --cache-gb
---checkpoint-every-steps --checkpoint-keep --config --contrast --crop-scale-max --crop-scale-min --device
+--checkpoint-every-steps --checkpoint-keep --compile --config --contrast --crop-scale-max --crop-scale-min --device
 --devices --ema-momentum --ema-schedule --epochs --flip-probability --geometry --gray-probability --guide
 --holdout --hue --image-size --init --jitter-form --jitter-probability --json --knn-k --knn-temperature
 --log-every-steps --lr --lr-schedule --mean --memory-gb --method --momentum --monitor-every-epochs

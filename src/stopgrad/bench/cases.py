@@ -54,6 +54,7 @@ def _knn(title: str, form: str, num_classes: int) -> Arm:
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         "decode": Arm("decoding", "decode"),
+        "cache": Arm("cache on disk", "cache"),
         "batches": Arm("loading", "batches"),
         "augmentation": Arm("augmentation", "augmentation"),
         "training": Arm("training", "training", hint_seconds=13),
@@ -116,6 +117,7 @@ class Row:
 ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "decode": Row("files to pixels", ("decode",), by_default=True),
+        "cache": Row("the cache of decoded images", ("cache",), by_default=True),
         "batches": Row("batches from memory", ("batches",), by_default=True),
         "augmentation": Row("views", ("augmentation",), by_default=True),
         "training": Row("a training step, and an epoch from files", ("training",), by_default=True),

@@ -18,6 +18,7 @@ from stopgrad.train.reporter import Reporter
 WORK = {
     "limits": "limits",
     "decode": "parts",
+    "cache": "parts",
     "batches": "parts",
     "augmentation": "parts",
     "photo_views": "parts",

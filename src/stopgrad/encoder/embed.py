@@ -14,7 +14,7 @@ from stopgrad.data.preprocess import Preprocess, plain_batches
 from stopgrad.data.sources import ArraySource, FileSource, ImageSource, ListSource, open_images
 from stopgrad.data.store import ImageStore
 from stopgrad.errors import DataError
-from stopgrad.hardware import choose_device
+from stopgrad.hardware import choose_device, plain_batch_size
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Encoder:
     """Normalised images `[image, 3, size, size]` to pooled features `[image, dim]`."""
     preprocess: Preprocess
 
-    def embed(self, images: Any, batch_size: int = 256, device: str = "auto") -> Float[Tensor, "image dim"]:
+    def embed(self, images: Any, batch_size: int = 0, device: str = "auto") -> Float[Tensor, "image dim"]:
         """Pooled backbone features, in float32, not normalised.
 
         Args:
             images: a folder, an image file or a parquet file (of a data set with splits, the training split); an
                 `ImageSource`; a sequence of paths, Pillow images or uint8 arrays `[height, width, 3]`; or uint8
                 pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
-            batch_size: images a forward pass.
+            batch_size: images a forward pass; 0: what the device is fast at.
             device: as the setting `device`.
 
         Returns:
@@ -48,9 +48,10 @@ class Encoder:
         place = choose_device(device)
         backbone = self.backbone.eval().to(place)
         store = ImageStore(source, self.preprocess.shortest, kept=list(range(len(source))), strict=True)
+        size = batch_size or plain_batch_size(place, self.preprocess.size)
         features = []
         with torch.inference_mode():
-            for _, batch in plain_batches(store, self.preprocess, batch_size=batch_size):
+            for _, batch in plain_batches(store, self.preprocess, batch_size=size):
                 features.append(backbone(batch.to(place, memory_format=torch.channels_last)).float().cpu())
         return torch.cat(features)
 

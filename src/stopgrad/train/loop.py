@@ -16,7 +16,7 @@ from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
 from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, wait_for_all
 from stopgrad.errors import Interrupted, NonFiniteLossError
-from stopgrad.hardware import autocast
+from stopgrad.hardware import autocast, share_cores
 from stopgrad.methods.protocol import Method
 from stopgrad.train.events import EventWriter
 from stopgrad.train.monitor import Monitor
@@ -259,7 +259,12 @@ class Training:
 
     def _measure(self) -> dict[str, float]:
         with self._phase("monitoring"):
+            on_cpu = self.device.type == "cpu" and self.rank.world > 1
+            if on_cpu:
+                share_cores(1)  # the other processes wait
             measured = self.monitor.measure(self.method)
+            if on_cpu:
+                share_cores(self.rank.world)
         if "knn_top1" in measured:
             self._last_knn = f"k-NN {measured['knn_top1']:.1%}"
         collapse = find_collapse(measured, self.progress.untrained)

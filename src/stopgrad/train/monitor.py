@@ -12,6 +12,7 @@ from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import Preprocess, plain_batches, preprocess_of
 from stopgrad.data.store import ImageStore
+from stopgrad.hardware import plain_batch_size
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict
 from stopgrad.metrics.collapse import (
@@ -34,11 +35,11 @@ def extract(
 ) -> tuple[list[int], list[Tensor]]:  # fmt: skip
     """Outputs of a network on plain images, on the CPU in float32, with the positions of the images they belong to.
 
-    By default batches are of a size that the device is fast at: on a CPU, what its caches hold.
+    `batch_size = 0` leaves it to the device.
     """
     kept: list[int] = []
     outputs: list[tuple[Tensor, ...]] = []
-    batch_size = batch_size or (max(4, 64 * 32**2 // preprocess.size**2) if device.type == "cpu" else 512)
+    batch_size = batch_size or plain_batch_size(device, preprocess.size)
     for positions_read, images in plain_batches(store, preprocess, positions, batch_size=batch_size):
         result = network(images.to(device, memory_format=torch.channels_last))
         outputs.append(tuple(t.float().cpu() for t in (result if isinstance(result, tuple) else (result,))))

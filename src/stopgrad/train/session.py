@@ -8,7 +8,8 @@ from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
 from stopgrad.distributed import current_rank, wait_for_all
 from stopgrad.errors import CheckpointError, DataError
-from stopgrad.hardware import choose_precision, share_cores
+from stopgrad.hardware import choose_precision, compile_problem, share_cores
+from stopgrad.methods.protocol import Method
 from stopgrad.nets.batchnorm import synchronise
 from stopgrad.train.build import build_method, build_untrained, load_stores
 from stopgrad.train.finish import finish
@@ -20,8 +21,8 @@ from stopgrad.train.stop import StopRequest
 
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
-    {"path", "workers", "strict", "cache", "cache_gb", "device", "checkpoint_every_steps", "checkpoint_keep",
-     "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
+    {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
+     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def run_session(
     method = build_method(config, device)
     if device.type == "cuda" and rank.world > 1:
         synchronise(method)
+    if config.training.compile:
+        _compile(method, device, reporter)
     monitor = Monitor(store, loader, config, device)
     training = Training(
         config,
@@ -89,6 +92,17 @@ def check_same_config(before: Config, after: Config, where: str) -> None:
     if changed:
         list_of = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
         raise CheckpointError(f"{where} is of another config: {list_of}. Resume without, or begin another run.")
+
+
+def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
+    """Have torch compile the networks as they are first run; without a way to do so, say it and go on."""
+    problem = compile_problem(device)
+    if problem is not None:
+        reporter.warn(f"compile has no effect: torch.compile does not work here ({problem}).")
+        return
+    for network in method.children():
+        # In place: names in checkpoints stay as they are.
+        network.compile()
 
 
 def _check_batch(loader: Loader, config: Config, reporter: Reporter) -> None:
