@@ -22,7 +22,8 @@ from stopgrad.train.stop import StopRequest
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
-     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k", "knn_temperature"}
+     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
+     "knn_temperature"}
 )  # fmt: skip
 
 
