@@ -4,10 +4,11 @@ Where a run stands is the number of steps it has taken: batch `step` is the same
 go or was interrupted, and whatever was prefetched is forgotten without loss.
 """
 
+import math
 import os
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
 from stopgrad.config import Config
@@ -26,6 +27,7 @@ from stopgrad.distributed import Rank
 from stopgrad.errors import DataError
 
 _AHEAD = 3
+_SMALL_PIXELS = 96 * 96
 _PIXELS_AT_ONCE = 128 * 32 * 32
 
 
@@ -69,6 +71,7 @@ class Loader:
         device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> None:
         self.store, self.config, self.rank = store, config, rank
+        self._on_cpu = device.type == "cpu"
         self._images, self._pins = store.stacked, device.type == "cuda"
         if self._pins and self._images is not None:
             free, _ = torch.cuda.mem_get_info(device)
@@ -138,7 +141,7 @@ class Loader:
             DataError: fewer than two of the images can be read.
         """
         size = size or self.config.data.image_size
-        if self._images is not None:
+        if self._images is not None and self._is_cut_whole(self._images.shape[2:]):
             whole = self._images[torch.from_numpy(positions).to(self._images.device)]
             sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
             return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None)
@@ -151,7 +154,7 @@ class Loader:
                 "unreadable so far. Remove them, or use a larger batch."
             )
         draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
-        if len({image.shape for image in images}) == 1:
+        if len({image.shape for image in images}) == 1 and self._is_cut_whole(images[0].shape[:2]):
             # As a stacked store's: where images are kept makes no difference to what is computed of them.
             whole = torch.stack([_tensor(image) for image in images])
             return Batch(draws, len(images), size, self._pin(whole), None)
@@ -183,6 +186,10 @@ class Loader:
             augment.normalise(augment.recolour(pixels, batch.draws[some], a), a.mean, a.std, out=views[some])
         return views.unflatten(0, (-1, len(batch)))
 
+    def _is_cut_whole(self, shape: Sequence[int]) -> bool:
+        """Whether images of one size are cut on the device, all at once. On a CPU that pays for small ones alone."""
+        return not self._on_cpu or math.prod(shape) <= _SMALL_PIXELS
+
     def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> ViewDraws:
         images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
         a, seed, views = self.config.augmentation, self.config.training.seed, range(self.config.objective.views)
@@ -195,11 +202,11 @@ class Loader:
 
 
 def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> Tensor:
-    """Cut, resize, antialiased, and mirror in a worker thread: images of different sizes make no batch before."""
+    """Cut, resize, antialiased, and mirror in a worker thread: for images of different sizes, or large ones."""
     top, left, height, width = box.tolist()
-    cut = Image.fromarray(image[top : top + height, left : left + width])
-    resized = cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return _tensor(np.array(resized)[:, ::-1].copy() if mirrored else np.array(resized))
+    cut = _tensor(image[top : top + height, left : left + width])[None]
+    resized = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    return resized.flip(2) if mirrored else resized
 
 
 def _tensor(image: np.ndarray) -> Tensor:

@@ -18,7 +18,7 @@ from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
 from stopgrad.nets.backbones import build_backbone, num_features
 from stopgrad.nets.batchnorm import statistics_kept
-from stopgrad.nets.ema import ema_copy, ema_update
+from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor, build_projector
 from stopgrad.objective.cosine import negative_cosine
 from stopgrad.objective.guided import choose_partners, guided_loss, random_permutation, source_views
@@ -105,7 +105,7 @@ class Siamese(Method):
         They are normalised by their batch and leave the running statistics alone; the EMA encoder's are never used.
         """
         encoder = self.encoder if self.target_encoder is None else self.target_encoder
-        with statistics_kept(encoder):
+        with statistics_kept(encoder), cast_once(encoder):
             target = torch.stack([encoder(view) for view in views], dim=1).float()
         # Weights cast here carry no gradient; up to torch 2.9 autocast would use them again in the pass that needs it
         # (pytorch issue 112583).

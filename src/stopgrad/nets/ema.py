@@ -1,6 +1,8 @@
 """The target encoder of BYOL: an exponential moving average (EMA) of the online one."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -21,3 +23,19 @@ def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
     Buffers are left alone: the target keeps BatchNorm statistics of its own, as in the authors' code.
     """
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+
+
+@contextmanager
+def cast_once(module: nn.Module) -> Iterator[None]:
+    """Within, autocast casts frozen weights once and not in every pass, as it does for those that take gradients.
+
+    For passes without gradient.
+    """
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
