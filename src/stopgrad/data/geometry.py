@@ -1,7 +1,7 @@
 """Crops, resizes, blurs and small affine maps of a whole batch, with parameters of its own for every image.
 
-A separable filter is a matrix for the rows and one for the columns. Written so, a batch of different crops is two
-batched matrix products, exact and antialiased, on any device.
+Resampling is a matrix for the rows and one for the columns. Written so, a batch of different crops is two batched
+matrix products a channel, exact and antialiased, on any device.
 """
 
 import math
@@ -42,22 +42,6 @@ def resize_matrix(
     return weight.div_(weight.sum(dim=2, keepdim=True))
 
 
-def blur_matrix(sigma: Tensor, size: int) -> Float[Tensor, "image size size"]:
-    """Gaussian blur along one axis with reflected borders, one matrix an image; the identity where sigma is 0.
-
-    Kernel of a tenth of the side, odd, as in SimCLR (arXiv 2002.05709, appendix A).
-    """
-    radius = max(1, round(size * 0.1) // 2)
-    offset = torch.arange(-radius, radius + 1, device=sigma.device)
-    kernel = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    row = torch.arange(size, device=sigma.device)
-    column = (row[:, None] + offset).abs()
-    column = torch.where(column >= size, 2 * (size - 1) - column, column)
-    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
-    return matrix.scatter_add_(2, column.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1).contiguous())
-
-
 def apply_separable(
     images: Pixels, rows: Float[Tensor, "image new_height height"], columns: Float[Tensor, "image new_width width"]
 ) -> Float[Tensor, "image 3 new_height new_width"]:
@@ -84,8 +68,26 @@ def crop_and_resize(
 
 
 def gaussian_blur(images: Pixels, sigma: Tensor) -> Pixels:
-    """Blur each image with its own sigma (pixels)."""
-    return apply_separable(images, blur_matrix(sigma, images.shape[2]), blur_matrix(sigma, images.shape[3]))
+    """Blur each image with its own sigma (pixels), borders reflected; laid out in planes.
+
+    Kernel of a tenth of the side, odd, as in SimCLR (arXiv 2002.05709, appendix A).
+    """
+    num_images, _, height, width = images.shape
+    # Every channel of every image is a channel of one large image, with a kernel of its own.
+    planes = images.movedim(1, 0).reshape(1, 3 * num_images, height, width)
+    kernel, radius = _gaussian(sigma, width)
+    planes = F.conv2d(F.pad(planes, (radius, radius, 0, 0), "reflect"), kernel[:, :, None, :], groups=3 * num_images)
+    kernel, radius = _gaussian(sigma, height)
+    planes = F.conv2d(F.pad(planes, (0, 0, radius, radius), "reflect"), kernel[:, :, :, None], groups=3 * num_images)
+    return planes.view(3, num_images, height, width).movedim(0, 1)
+
+
+def _gaussian(sigma: Tensor, side: int) -> tuple[Float[Tensor, "channel_image 1 tap"], int]:
+    """Kernels along an axis of so many pixels, of three channels' images one after another; and their radius."""
+    radius = max(1, round(side * 0.1) // 2)
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
+    return (kernel / kernel.sum(dim=1, keepdim=True)).repeat(3, 1)[:, None], radius
 
 
 def affine(

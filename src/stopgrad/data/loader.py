@@ -28,7 +28,7 @@ from stopgrad.errors import DataError
 
 _AHEAD = 3
 _SMALL_PIXELS = 96 * 96
-_PIXELS_AT_ONCE = 128 * 32 * 32
+_PIXELS_AT_ONCE = 256 * 1024
 
 
 @dataclass(frozen=True)
