@@ -72,7 +72,8 @@ def test_a_peer_that_is_not_installed(monkeypatch):
 
 
 def test_the_rows():
-    assert cases.choose_rows([], peers=False) == ["decode", "batches", "augmentation", "training", "embedding", "knn"]
+    usual = ["decode", "cache", "batches", "augmentation", "training", "embedding", "knn"]
+    assert cases.choose_rows([], peers=False) == usual
     for row in cases.ROWS.values():
         assert set(row.arms) <= set(cases.ARMS)
         assert {arm for pair in row.ratios for arm in pair} <= set(row.arms)
