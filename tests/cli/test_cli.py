@@ -155,3 +155,12 @@ def test_a_recipe_as_printed_is_a_config(tmp_path, capsys):
     (tmp_path / "c.toml").write_text(capsys.readouterr().out)
     recipe, given = resolve(None, tmp_path / "c.toml", {})
     assert RECIPES[recipe]().replace(**given) == RECIPES["digits"]()
+
+
+def test_ctrl_c_before_anything_is_saved_exits_3(monkeypatch, capsys):
+    def press(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stopgrad.cli.recipes.print_json", press)
+    assert run(["recipes", "--json"]) == 3
+    assert "by Ctrl-C before there was anything to save" in capsys.readouterr().err

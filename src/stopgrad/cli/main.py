@@ -16,6 +16,8 @@ app = App(
     help="Self-supervised image representation learning by guided stop-gradient.",
     version=f"stopgrad {stopgrad.__version__}",
     help_format="plaintext",
+    # It would exit with 130 and without a word.
+    suppress_keyboard_interrupt=False,
 )
 app.command(pretrain)
 app.command(recipes)
