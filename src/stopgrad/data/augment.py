@@ -48,7 +48,7 @@ def recolour(pixels: Views, draws: ViewDraws, augmentation: Augmentation) -> Vie
 
     What it is given may be overwritten.
     """
-    if augmentation.jitter_form == "exact":
+    if augmentation.jitter_form == "exact" and draws.jitter.any():
         order, drawn = torch.from_numpy(draws.order), torch.from_numpy(draws.jitter)
         pixels = color.jitter(pixels, _send(draws.factors, pixels), order, drawn)
     else:
