@@ -97,7 +97,7 @@ def entries(root):
     return sorted(path for path in root.iterdir() if path.is_dir())
 
 
-def same(a, b):
+def assert_same(a, b):
     assert (a.kept, a.skipped, a.fingerprint()) == (b.kept, b.skipped, b.fingerprint())
     assert (a.stacked is None, a.decoded is None) == (b.stacked is None, b.decoded is None)
     for position in range(len(a)):
@@ -116,7 +116,7 @@ def spoil(files):
 def test_cached_images_are_those_decoded(files, load, root):
     plain = load_images(FileSource(files), shortest=64)
     for store in (load(FileSource(files)), load(FileSource(files))):
-        same(store, plain)
+        assert_same(store, plain)
         assert store.whereabouts == f"cached in {root}"
     if plain.stacked is not None:
         assert store.stacked.is_contiguous()
@@ -135,7 +135,7 @@ def test_one_image_of_another_size(tmp_path, load, odd, monkeypatch):
     """Also where the sample has not seen it."""
     monkeypatch.setattr(module, "spread", lambda length, num: [0, 2])
     files = save(tmp_path / "odd", [(5, 6) if i == odd else (8, 9) for i in range(NUM)])
-    same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
+    assert_same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
 
 
 def test_parquet(tmp_path, even, load, root):
@@ -147,7 +147,7 @@ def test_parquet(tmp_path, even, load, root):
     plain = load_images(ParquetSource([tmp_path / "images.parquet"]), shortest=64)
     for _ in range(2):
         store = load(ParquetSource([tmp_path / "images.parquet"]))
-        same(store, plain)
+        assert_same(store, plain)
         assert torch.equal(store.labels, plain.labels)
     assert len(entries(root)) == 1
 
@@ -169,7 +169,7 @@ def test_unreadable_images_are_told_by_every_run(files, load):
     plain = load_images(FileSource(files), shortest=64)
     assert len(plain.skipped) == 2
     for _ in range(2):
-        same(load(FileSource(files)), plain)
+        assert_same(load(FileSource(files)), plain)
 
 
 @pytest.mark.parametrize("built", [False, True])
@@ -304,12 +304,12 @@ def test_a_damaged_entry_is_told_and_built_again(files, load, root, heard, name,
         file.unlink()
     else:
         file.write_bytes(fault(file.read_bytes()))
-    same(load(FileSource(files)), plain)
+    assert_same(load(FileSource(files)), plain)
     # Without meta.json an entry is one that was never completed.
     told = [] if (name, fault) == ("meta.json", None) else [f"the cache in {folder} is damaged"]
     assert [text.split(" (")[0] for text in heard.warned] == told
     heard.warned.clear()
-    same(load(FileSource(files)), plain)
+    assert_same(load(FileSource(files)), plain)
     assert heard.warned == []
 
 
@@ -362,7 +362,7 @@ def test_an_interrupted_build_goes_on(files, load, heard, stop_at):
         load(FileSource(files), progress=progress)
     source, seen = Counting(files), []
     store = load(source, progress=lambda *step: seen.append(step))
-    same(store, load_images(FileSource(files), shortest=64))
+    assert_same(store, load_images(FileSource(files), shortest=64))
     done = min(NUM, 3 * (stop_at // 3 + 1))
     assert len(source.reads) == FOR_KEY_AND_SAMPLE + NUM - done
     assert seen == [(min(i + 3, NUM), NUM) for i in range(done, NUM, 3)]
@@ -408,7 +408,7 @@ def test_a_killed_build_goes_on(files, load, root):
     assert not (entries(root)[0] / "meta.json").exists()
     seen = []
     store = load(FileSource(files), progress=lambda done, total: seen.append(done))
-    same(store, load_images(FileSource(files), shortest=64))
+    assert_same(store, load_images(FileSource(files), shortest=64))
     assert seen[0] in (12, 15)
 
 
@@ -431,7 +431,7 @@ def test_a_journal_that_says_too_much(files, load, root, lost):
     else:
         journal.write_bytes(b'{"format":' + journal.read_bytes()[30:])
     for _ in range(2):
-        same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
+        assert_same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
 
 
 def test_two_runs_at_once_build_once(files, root):

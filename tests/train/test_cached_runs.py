@@ -6,24 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 from safetensors.torch import load_file
 
 import stopgrad
 from stopgrad.errors import ConfigError, Interrupted
-
-
-class Recorder:
-    def __init__(self):
-        self.said, self.warned, self.steps = [], [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, what, done, total, details=""):
-        self.steps.append((what, done, total))
 
 
 @pytest.fixture(params=["even", "uneven"])
@@ -94,7 +81,7 @@ def test_two_processes_share_an_entry(folder, tmp_path, tiny):
     assert recorder.said[0].endswith(f"cached in {cache}")
     assert not any("waiting" in text for text in recorder.said)
     assert recorder.warned == []
-    assert ("reading images", 70, 70) in recorder.steps
+    assert ("reading images", 70, 70, "") in recorder.steps
 
 
 def test_a_folder_that_cannot_be_used_leaves_an_earlier_run_alone(folder, tmp_path, tiny):

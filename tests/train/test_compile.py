@@ -3,24 +3,11 @@ import shutil
 
 import pytest
 import torch
+from recorder import Recorder
 
 import stopgrad
 from stopgrad import hardware
 from stopgrad.train import session
-
-
-class Recorder:
-    def __init__(self):
-        self.said, self.warned = [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, *step):
-        pass
 
 
 def last_loss(run):

@@ -6,24 +6,11 @@ import threading
 import time
 
 import pytest
+from recorder import Recorder
 
 from stopgrad.errors import DataError, Interrupted, StopgradError
 from stopgrad.train import launch as module
 from stopgrad.train.launch import launch
-
-
-class Recorder:
-    def __init__(self):
-        self.said, self.warned, self.steps = [], [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, *step):
-        self.steps.append(step)
 
 
 def test_what_the_processes_say_is_said_here(monkeypatch):

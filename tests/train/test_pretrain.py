@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recorder import Recorder
 from safetensors.torch import load_file
 
 import stopgrad
@@ -21,20 +22,6 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted
 
 RUN_FILES = {"config.toml", "environment.json", "metrics.jsonl", "summary.json", "encoder.safetensors", "encoder.json"}
 NOT_REPEATABLE = ("seconds", "views_per_second")
-
-
-class Recorder:
-    def __init__(self):
-        self.said, self.warned = [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, what, done, total, details=""):
-        self.last = (what, done, total)
 
 
 def weights(run):
