@@ -22,7 +22,7 @@ from stopgrad.data.sources import open_images
 from stopgrad.distributed import Rank
 from stopgrad.hardware import autocast, choose_precision
 from stopgrad.train.build import build_method, load_stores
-from stopgrad.train.reporter import SilentReporter
+from stopgrad.reporter import SilentReporter
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,9 @@ import json
 import pytest
 
 from stopgrad.errors import StopgradError
+from stopgrad.reporter import SilentReporter
 from stopgrad.train import launch as module
 from stopgrad.train.launch import launch
-from stopgrad.train.reporter import SilentReporter
 
 
 class Listener(SilentReporter):

@@ -15,6 +15,7 @@ _HOME = {
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
+    "evaluate_knn": "stopgrad.evaluate.knn",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "evaluate_knn",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
@@ -34,6 +36,7 @@ __all__ = [
 if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
     from stopgrad.encoder.load import load_encoder
+    from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation

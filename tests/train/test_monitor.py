@@ -8,11 +8,12 @@ from stopgrad.data.loader import Loader
 from stopgrad.data.sources import open_images
 from stopgrad.data.store import load_images
 from stopgrad.distributed import Rank
+from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.methods.siamese import Siamese
+from stopgrad.metrics.verdict import find_collapse, judge
 from stopgrad.nets.heads import build_predictor, build_projector
 from stopgrad.recipes import RECIPES
-from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, Monitor, settle_batchnorm
-from stopgrad.train.verdict import find_collapse, judge
+from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, Monitor
 
 
 class Pixels(nn.Module):
@@ -54,7 +55,7 @@ def siamese(backbone):
 @pytest.fixture(scope="module")
 def healthy(monitor):
     method = siamese(Pixels())
-    settle_batchnorm(method, monitor.store, monitor.preprocess, monitor.device)
+    settle_batchnorm(method, method.project, monitor.store, monitor.preprocess, monitor.device)
     return monitor.measure(method)
 
 
@@ -104,7 +105,7 @@ def test_measuring_leaves_the_network_as_it_was(monitor):
 
 def test_settling_gives_batchnorm_the_statistics_of_the_images(monitor):
     method = siamese(Pixels())
-    settle_batchnorm(method, monitor.store, monitor.preprocess, monitor.device)
+    settle_batchnorm(method, method.project, monitor.store, monitor.preprocess, monitor.device)
     projector = method.encoder[1]
     images = monitor.preprocess.batch(monitor.store.stacked)
     hidden = projector[0](images.flatten(1))

@@ -41,6 +41,8 @@ class RunDir:
         self.encoder_spec_file = self.path / "encoder.json"
         self.checkpoint_dir = self.path / "checkpoints"
         self.tensorboard_dir = self.path / "tensorboard"
+        self.evaluations_dir = self.path / "evaluations"
+        self.report_file = self.path / "report.html"
 
     @property
     def is_run(self) -> bool:
@@ -86,7 +88,8 @@ class RunDir:
     def _own_files(self) -> list[Path]:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
-                self.path / "environment.json", self.path / "report.html"]  # fmt: skip
+                self.path / "environment.json", self.report_file,
+                *sorted(self.evaluations_dir.glob("*.json"))]  # fmt: skip
 
     def _is_ours(self) -> bool:
         """Whether config.toml is a run's, and not another program's."""
@@ -119,6 +122,21 @@ class RunDir:
         """What summary.json says."""
         summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
         return summary
+
+    def write_evaluation(self, name: str, content: dict[str, Any]) -> None:
+        """Write evaluations/NAME.json."""
+        self.evaluations_dir.mkdir(exist_ok=True)
+        self.write_json(f"{self.evaluations_dir.name}/{name}.json", content)
+
+    def read_evaluations(self) -> dict[str, dict[str, Any]]:
+        """Name -> content of the evaluations kept here, those that can be read."""
+        found = {}
+        for file in sorted(self.evaluations_dir.glob("*.json")):
+            try:
+                found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+        return found
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

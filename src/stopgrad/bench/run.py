@@ -19,8 +19,8 @@ from stopgrad.data.sources import open_images
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import choose_device, choose_precision, choose_processes
 from stopgrad.recipes import base_config
+from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.train.launch import launch
-from stopgrad.train.reporter import Reporter, SilentReporter
 
 PHOTO_RECIPE = "photos_small"
 

@@ -18,10 +18,10 @@ from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.batchnorm import synchronise
+from stopgrad.reporter import SilentReporter
 from stopgrad.train.build import build_method
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import Monitor
-from stopgrad.train.reporter import SilentReporter
 from stopgrad.train.stop import StopRequest
 
 ENDLESS = 10**6

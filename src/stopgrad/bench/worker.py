@@ -11,8 +11,8 @@ import torch
 from stopgrad.bench.clock import PeakMemory
 from stopgrad.distributed import current_rank
 from stopgrad.hardware import share_cores
+from stopgrad.reporter import Reporter
 from stopgrad.train.launch import answer
-from stopgrad.train.reporter import Reporter
 
 # The module of each kind of work; the function has its name. Imported when asked for: some need packages of peers.
 WORK = {

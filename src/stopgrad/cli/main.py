@@ -6,6 +6,7 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
@@ -22,6 +23,7 @@ app = App(
 app.command(pretrain)
 app.command(recipes)
 app.command(preview)
+app.command(evaluate)
 app.command(bench)
 
 

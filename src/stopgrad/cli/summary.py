@@ -1,6 +1,6 @@
 """The end of a run, for a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,23 @@ def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
         console.print(metrics["knn_protocol"], markup=False)
         if metrics["knn_few_labels"]:
             console.print("10 labels a class: mean and standard deviation of 10 random draws.")
-    if metrics["skipped"]:
-        console.print(f"\nSkipped {len(metrics['skipped'])} unreadable files:")
-        for item in metrics["skipped"][:MAX_SKIPPED_SHOWN]:
-            console.print(f"  {item['name']}: {item['reason']}", markup=False)
-        if len(metrics["skipped"]) > MAX_SKIPPED_SHOWN:
-            console.print(f"  and {len(metrics['skipped']) - MAX_SKIPPED_SHOWN} more, all in summary.json")
+    print_skipped(console, metrics["skipped"])
     console.print(f"\n{metrics['verdict_words']}", markup=False, style="bold")
     console.print(
         f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}.", markup=False
     )
     console.print(f"Run folder {path}", markup=False)
+
+
+def print_skipped(console: Console, skipped: Sequence[Mapping[str, str]]) -> None:
+    """Count and name the files that could not be read."""
+    if not skipped:
+        return
+    console.print(f"\nSkipped {len(skipped)} unreadable files:")
+    for item in skipped[:MAX_SKIPPED_SHOWN]:
+        console.print(f"  {item['name']}: {item['reason']}", markup=False)
+    if len(skipped) > MAX_SKIPPED_SHOWN:
+        console.print(f"  and {len(skipped) - MAX_SKIPPED_SHOWN} more, all of them with --json")
 
 
 def _knn_table(metrics: Mapping[str, Any]) -> Table:

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stopgrad.data.preprocess import Preprocess, plain_batches
+from stopgrad.data.preprocess import Preprocess
+from stopgrad.data.reading import Progress
 from stopgrad.data.sources import ArraySource, FileSource, ImageSource, ListSource, open_images
-from stopgrad.data.store import ImageStore
+from stopgrad.encoder.features import features_of
+from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import DataError
-from stopgrad.hardware import choose_device, plain_batch_size
+from stopgrad.hardware import choose_device
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,19 @@ class Encoder:
     backbone: nn.Module
     """Normalised images `[image, 3, size, size]` to pooled features `[image, dim]`."""
     preprocess: Preprocess
+    spec: EncoderSpec | None = None
+    """How the backbone is built; None for a network of the caller's own."""
+    name: str = "encoder"
+    """What to call it in a message: where it was loaded from."""
 
-    def embed(self, images: Any, batch_size: int = 0, device: str = "auto") -> Float[Tensor, "image dim"]:
+    def placed(self, device: str = "auto") -> tuple[nn.Module, torch.device]:
+        """The backbone in eval mode on a device (as the setting `device`), and the device."""
+        place = choose_device(device)
+        return self.backbone.eval().to(place), place
+
+    def embed(
+        self, images: Any, batch_size: int = 0, device: str = "auto", *, progress: Progress | None = None
+    ) -> Float[Tensor, "image dim"]:
         """Pooled backbone features, in float32, not normalised.
 
         Args:
@@ -34,6 +47,7 @@ class Encoder:
                 pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
             batch_size: images a forward pass; 0: what the device is fast at.
             device: as the setting `device`.
+            progress: called with (images done, images in all).
 
         Returns:
             float32 `[image, dim]` on the CPU, in the order of the images.
@@ -42,21 +56,22 @@ class Encoder:
             DataError: there are no images, or one cannot be read; the message names it.
             ValueError: pixels of another shape.
         """
-        source = _as_source(images)
+        source = as_source(images)
         if len(source) == 0:
             raise DataError("no images to embed.")
-        place = choose_device(device)
-        backbone = self.backbone.eval().to(place)
-        store = ImageStore(source, self.preprocess.shortest, kept=list(range(len(source))), strict=True)
-        size = batch_size or plain_batch_size(place, self.preprocess.size)
-        features = []
-        with torch.inference_mode():
-            for _, batch in plain_batches(store, self.preprocess, batch_size=size):
-                features.append(backbone(batch.to(place, memory_format=torch.channels_last)).float().cpu())
-        return torch.cat(features)
+        backbone, place = self.placed(device)
+        return features_of(
+            backbone, self.preprocess, source, place, batch_size=batch_size, strict=True, progress=progress
+        ).vectors
 
 
-def _as_source(images: Any) -> ImageSource:
+def as_source(images: Any) -> ImageSource:
+    """What `Encoder.embed` takes, as a source.
+
+    Raises:
+        DataError: a path where there are no images.
+        ValueError: pixels of another shape.
+    """
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         return FileSource([path]) if path.is_file() and path.suffix != ".parquet" else open_images(path).train

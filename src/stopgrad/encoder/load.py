@@ -1,7 +1,7 @@
 """The trained backbone with its preprocessing: how it is saved, and how it comes back."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,12 @@ from torch import Tensor, nn
 from stopgrad.artifacts.checkpoint import load_checkpoint, write_atomically
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.preprocess import Preprocess, eval_resize
+from stopgrad.data.preprocess import eval_resize
 from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.spec import FORMAT, EncoderSpec
 from stopgrad.errors import CheckpointError
-from stopgrad.nets.backbones import build_backbone
+from stopgrad.nets.backbones import build_backbone, num_features
 from stopgrad.recipes import base_config
-
-FORMAT = "stopgrad-encoder-1"
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What encoder.json holds: all that is needed beside the weights."""
-
-    backbone: str
-    stem: str
-    num_features: int
-    image_size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    format: str = FORMAT
-
-    def preprocess(self) -> Preprocess:
-        """The preprocessing described."""
-        return Preprocess(self.resize, self.image_size, self.mean, self.std)
 
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:
@@ -76,16 +57,16 @@ def load_encoder(run_or_checkpoint: str | Path) -> Encoder:
     if path.is_dir():
         run = RunDir(path)
         if run.encoder_file.is_file():
-            return _from_safetensors(run.encoder_file)
+            return replace(_from_safetensors(run.encoder_file), name=str(path))
         state, problems = run.newest_checkpoint()
         if state is None:
             detail = f" ({'; '.join(problems)})" if problems else ""
             raise CheckpointError(f"{path} has no encoder.safetensors and no checkpoint yet{detail}.")
-        return _from_state(state)
+        return _from_state(state, str(path))
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: give a run folder, a .ckpt or an encoder.safetensors.")
     if path.suffix == ".ckpt":
-        return _from_state(load_checkpoint(path))
+        return _from_state(load_checkpoint(path), str(path))
     return _from_safetensors(path)
 
 
@@ -102,10 +83,10 @@ def _from_safetensors(path: Path) -> Encoder:
     return _assemble(spec, weights, str(path))
 
 
-def _from_state(state: dict[str, Any]) -> Encoder:
+def _from_state(state: dict[str, Any], origin: str) -> Encoder:
     config = base_config(None).replace(**state["config"])
     weights = backbone_weights(state["method"])
-    return _assemble(spec_of(config, 0), weights, "the checkpoint")
+    return _assemble(spec_of(config, 0), weights, origin)
 
 
 def backbone_weights(method_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,4 +101,5 @@ def _assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Enc
         backbone.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{origin} does not fit backbone {spec.backbone!r}: {error}") from error
-    return Encoder(backbone.eval().to(memory_format=torch.channels_last), spec.preprocess())
+    spec = replace(spec, num_features=num_features(backbone))
+    return Encoder(backbone.eval().to(memory_format=torch.channels_last), spec.preprocess(), spec, origin)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.data.preprocess import Preprocess, preprocess_of
 from stopgrad.data.store import ImageStore
-from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, extract
+from stopgrad.encoder.features import extract
+from stopgrad.train.monitor import KnnProtocol, LabelledFeatures
 
 # Beyond this many images the bank is a random part, and the protocol says so.
 MAX_BANK = 200_000

@@ -8,12 +8,12 @@ from stopgrad.data.cache import ImageCache
 from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource, Splits, Subset
 from stopgrad.data.store import ImageStore, load_images
+from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.methods import METHODS
 from stopgrad.methods.protocol import Method
-from stopgrad.train.monitor import settle_batchnorm
-from stopgrad.train.reporter import Reporter
+from stopgrad.reporter import Reporter
 
 
 def build_method(config: Config, device: torch.device) -> Method:
@@ -40,7 +40,7 @@ def build_method(config: Config, device: torch.device) -> Method:
 def build_untrained(config: Config, store: ImageStore, device: torch.device) -> Method:
     """The network as training found it, in eval mode, its BatchNorm statistics settled on the images."""
     method = build_method(config, device)
-    settle_batchnorm(method, store, preprocess_of(config), device)
+    settle_batchnorm(method, method.project, store, preprocess_of(config), device)
     return method
 
 

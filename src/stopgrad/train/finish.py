@@ -4,12 +4,12 @@ from typing import Any
 
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.load import save_encoder, spec_of
+from stopgrad.metrics.verdict import judge
 from stopgrad.nets.backbones import num_features
+from stopgrad.reporter import Reporter
 from stopgrad.train.baselines import Table, measure_table
 from stopgrad.train.build import build_untrained
 from stopgrad.train.loop import Training
-from stopgrad.train.reporter import Reporter
-from stopgrad.train.verdict import judge
 
 
 def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, NoReturn
 
 from stopgrad.distributed import rank_variables
 from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError, StopgradError
-from stopgrad.train.reporter import Reporter
+from stopgrad.reporter import Reporter
 
 GRACE_SECONDS = 15.0
 ERRORS = {

@@ -18,12 +18,12 @@ from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, wait_fo
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
 from stopgrad.methods.protocol import Method
+from stopgrad.metrics.verdict import find_collapse
+from stopgrad.reporter import Reporter
 from stopgrad.train.events import EventWriter
 from stopgrad.train.monitor import Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
-from stopgrad.train.reporter import Reporter
 from stopgrad.train.stop import StopRequest
-from stopgrad.train.verdict import find_collapse
 
 PHASES = ("loading", "augmentation", "network", "monitoring")
 

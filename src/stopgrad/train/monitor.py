@@ -1,6 +1,5 @@
 """What is measured beside the loss: features of fixed images, in eval mode, without augmentation and in float32."""
 
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import Preprocess, plain_batches, preprocess_of
+from stopgrad.data.preprocess import preprocess_of
 from stopgrad.data.store import ImageStore
-from stopgrad.hardware import plain_batch_size
+from stopgrad.encoder.features import extract
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict
 from stopgrad.metrics.collapse import (
@@ -26,42 +25,6 @@ from stopgrad.metrics.collapse import (
 # Enough for the measures to settle, little enough to be cheap: effective rank and uniformity are quadratic.
 HEALTH_IMAGES = 2000
 VIEW_PAIRS = 256
-
-
-@torch.no_grad()
-def extract(
-    network: Callable[[Tensor], Tensor | tuple[Tensor, ...]], store: ImageStore, preprocess: Preprocess,
-    positions: Sequence[int] | None, device: torch.device, *, batch_size: int = 0,
-) -> tuple[list[int], list[Tensor]]:  # fmt: skip
-    """Outputs of a network on plain images, on the CPU in float32, with the positions of the images they belong to.
-
-    `batch_size = 0` leaves it to the device.
-    """
-    kept: list[int] = []
-    outputs: list[tuple[Tensor, ...]] = []
-    batch_size = batch_size or plain_batch_size(device, preprocess.size)
-    for positions_read, images in plain_batches(store, preprocess, positions, batch_size=batch_size):
-        result = network(images.to(device, memory_format=torch.channels_last))
-        outputs.append(tuple(t.float().cpu() for t in (result if isinstance(result, tuple) else (result,))))
-        kept += positions_read
-    return kept, [torch.cat(parts) for parts in zip(*outputs, strict=True)]
-
-
-def settle_batchnorm(method: Method, store: ImageStore, preprocess: Preprocess, device: torch.device) -> None:
-    """Set an untrained network's BatchNorm statistics to those of plain images.
-
-    As built, they say mean 0 and variance 1, and eval-mode features are nearly constant: a straw man beside which any
-    training would look good.
-    """
-    for module in method.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            # The average over all batches.
-            module.momentum = None
-    method.train()
-    positions = np.linspace(0, len(store) - 1, min(len(store), HEALTH_IMAGES)).astype(int).tolist()
-    extract(method.project, store, preprocess, positions, device, batch_size=256)
-    method.eval()
 
 
 @dataclass(frozen=True)

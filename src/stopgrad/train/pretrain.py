@@ -18,8 +18,8 @@ from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.recipes import base_config, resolve
+from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
-from stopgrad.train.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.stop import StopRequest
 

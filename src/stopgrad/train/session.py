@@ -11,12 +11,12 @@ from stopgrad.errors import CheckpointError, DataError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.batchnorm import synchronise
+from stopgrad.reporter import Reporter
 from stopgrad.train.build import build_method, build_untrained, load_stores
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import Monitor
 from stopgrad.train.optim import peak_lr
-from stopgrad.train.reporter import Reporter
 from stopgrad.train.stop import StopRequest
 
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.

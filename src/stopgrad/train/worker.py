@@ -7,8 +7,8 @@ from stopgrad.config import Config
 from stopgrad.data.sources import open_images
 from stopgrad.distributed import current_rank, joined
 from stopgrad.hardware import choose_device, share_cores
+from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.train.launch import answer
-from stopgrad.train.reporter import Reporter, SilentReporter
 from stopgrad.train.session import run_session
 from stopgrad.train.stop import StopRequest
 

@@ -1,4 +1,4 @@
-"""How training speaks to whoever started it."""
+"""How long work speaks to whoever started it."""
 
 import warnings
 from typing import Protocol, runtime_checkable

@@ -1,0 +1,68 @@
+"""stopgrad evaluate: an accuracy with its protocol, by several evaluations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.outcome import print_outcome
+
+evaluate = App(name="evaluate", help="Measure what a backbone is worth, on labelled images.", help_format="plaintext")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What every evaluation takes."""
+
+    train: str | None = None
+    "Labelled images to learn from: a folder with a subfolder for each class, or parquet. Without it: the run's own."
+    test: str | None = None
+    "Labelled images to judge by. Without it: the test images that come with --train."
+    baselines: bool = True
+    "Measure an untrained network and raw pixels too, where the evaluation can."
+    batch_size: int = 0
+    "Images a forward pass; 0: what the device is fast at."
+    device: str = "auto"
+    "cpu, cuda, cuda:1, mps or auto."
+    seed: int = 0
+    "Of everything random."
+    json: Annotated[bool, Parameter(negative="")] = False
+    "Print one JSON object on stdout and everything else on stderr."
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of the functions in Python."""
+        return {name: value for name, value in vars(self).items() if name != "json"}
+
+
+def measured(function: Callable[..., Any], encoder: str, options: Options, **more: Any) -> None:
+    """Run an evaluation and print what it found."""
+    with ConsoleReporter(json=options.json) as reporter:
+        outcome = function(encoder, **options.arguments(), **more, reporter=reporter)
+    if options.json:
+        print_json(outcome.as_json())
+    else:
+        print_outcome(outcome)
+
+
+@evaluate.command
+def knn(
+    encoder: str, /, *, k: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (),
+    temperature: float | None = None, options: Options = Options(),
+) -> None:  # fmt: skip
+    """Weighted vote of the nearest neighbours by cosine; leave-one-out where there is one set.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+    k
+        Numbers of neighbours, one or several; the first is the headline. Without it: the run's own, and the usual ones.
+    temperature
+        Of the vote's weights, exp(cosine / temperature). Without it: the run's own.
+    """
+    from stopgrad.evaluate.knn import evaluate_knn
+
+    measured(evaluate_knn, encoder, options, k=k, temperature=temperature)

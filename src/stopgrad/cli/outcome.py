@@ -1,0 +1,60 @@
+"""The outcome of an evaluation, for a person."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from stopgrad.cli.summary import NAMES, print_skipped
+
+if TYPE_CHECKING:
+    from stopgrad.evaluate.outcome import Outcome
+
+MAX_CLASSES_SHOWN = 20
+
+
+def print_outcome(outcome: "Outcome") -> None:
+    """Print the accuracies, the protocol, the classes and the mistakes."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_score_table(outcome))
+    console.print(outcome.protocol, markup=False)
+    console.print(_class_table(outcome))
+    if len(outcome.per_class) > MAX_CLASSES_SHOWN:
+        console.print(f"The {MAX_CLASSES_SHOWN} worst of {len(outcome.per_class)} classes; all of them with --json.")
+    if outcome.confusions:
+        pairs = [
+            f"{c['true']} taken for {c['predicted']} {c['share']:.1%} ({c['num']})" for c in outcome.confusions[:5]
+        ]
+        console.print(f"\nMost confused: {'; '.join(pairs)}", markup=False)
+    print_skipped(console, outcome.skipped)
+    console.print(f"{outcome.seconds:.0f} s; {outcome.encoder}", markup=False)
+
+
+def _score_table(outcome: "Outcome") -> Table:
+    by_k = outcome.details.get("by_k", {})
+    table = Table(title="top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    spread = any(score.std is not None for score in outcome.scores.values())
+    table.add_column("mean ± deviation" if spread else "accuracy", justify="right")
+    table.add_column("95% interval", justify="right")
+    others = list(by_k.get("trained", {}))[1:]
+    for k in others:
+        table.add_column(f"k = {k}", justify="right")
+    for name, score in outcome.scores.items():
+        figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
+        cells = [NAMES.get(name, name), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
+        table.add_row(*cells, *(f"{100 * by_k[name][k]:.1f}" for k in others))
+    return table
+
+
+def _class_table(outcome: "Outcome") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("\nclass", no_wrap=True)
+    table.add_column("\naccuracy, %", justify="right")
+    table.add_column("\nimages", justify="right")
+    classes = sorted(outcome.per_class.items(), key=lambda item: item[1]["accuracy"])
+    if len(classes) <= MAX_CLASSES_SHOWN:
+        classes = list(outcome.per_class.items())
+    for name, entry in classes[:MAX_CLASSES_SHOWN]:
+        table.add_row(name, f"{100 * entry['accuracy']:.1f}", f"{entry['num']:.0f}")
+    return table

@@ -1,0 +1,1 @@
+"""What a backbone is worth: accuracies with labels, health without."""

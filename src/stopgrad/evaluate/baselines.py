@@ -1,0 +1,85 @@
+"""Features to evaluate, and those to compare them with: an untrained network's, and raw pixels."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from stopgrad.data.preprocess import Preprocess
+from stopgrad.data.sources import ImageSource
+from stopgrad.data.store import ImageStore
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.features import Features, Network, features_of, settle_batchnorm
+from stopgrad.evaluate.sides import Sides
+from stopgrad.nets.backbones import build_backbone
+from stopgrad.reporter import Reporter
+
+PIXEL_SIZE = 32
+
+
+def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: torch.device) -> nn.Module | None:
+    """The encoder's network with random weights, its BatchNorm statistics settled on the images, in eval mode.
+
+    None for a network of the caller's own, of which nobody knows how it begins.
+    """
+    spec = encoder.spec
+    if spec is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocess = encoder.preprocess
+    store = ImageStore(images, preprocess.shortest, kept=list(range(len(images))))
+    settle_batchnorm(network, network, store, preprocess, device)
+    return network
+
+
+def feature_variants(
+    encoder: Encoder, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True, seed: int = 0,
+    reporter: Reporter,
+) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
+    """Features of both sides, one variant after another so that only one is held in memory.
+
+    Yields:
+        name (`trained`, then with `baselines`: `untrained`, `pixels`, `pixels_centred`), training features, test
+        features (None where there is one set only).
+    """
+    backbone, place = encoder.placed(device)
+    # The variant, its name for people, the network and what it takes.
+    trained = ("trained", "embedding", backbone, encoder.preprocess)
+    yield trained[0], *_both(trained, sides, place, batch_size, reporter)
+    if not baselines:
+        return
+    untrained = untrained_like(encoder, sides.train, seed, place)
+    if untrained is not None:
+        variant = ("untrained", "embedding by the untrained network", untrained, encoder.preprocess)
+        yield variant[0], *_both(variant, sides, place, batch_size, reporter)
+    side = min(encoder.preprocess.size, PIXEL_SIZE)
+    pixels = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    train, test = _both(("pixels", "reading raw pixels", nn.Flatten(), pixels), sides, place, batch_size, reporter)
+    yield "pixels", train, test
+    mean = train.vectors.mean(dim=0)
+    yield (
+        "pixels_centred",
+        replace(train, vectors=train.vectors - mean),
+        None if test is None else replace(test, vectors=test.vectors - mean),
+    )
+
+
+def _both(
+    variant: tuple[str, str, Network, Preprocess], sides: Sides, device: torch.device, batch_size: int,
+    reporter: Reporter,
+) -> tuple[Features, Features | None]:  # fmt: skip
+    _, words, network, preprocess = variant
+
+    def features(source: ImageSource, which: str) -> Features:
+        return features_of(
+            network, preprocess, source, device, batch_size=batch_size,
+            progress=lambda done, total: reporter.progress(f"{words} {which}", done, total),
+        )  # fmt: skip
+
+    if sides.test is None:
+        return features(sides.train, "images"), None
+    return features(sides.train, "training images"), features(sides.test, "test images")

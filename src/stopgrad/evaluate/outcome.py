@@ -1,0 +1,108 @@
+"""What an evaluation found: a number with its protocol, its interval and where the mistakes are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from stopgrad.artifacts.run_dir import RunDir
+
+CONFUSIONS = 10
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy in 0..1 with its 95% interval."""
+
+    accuracy: float
+    low: float
+    high: float
+    std: float | None = None
+    """Deviation over draws, where there are several."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of an evaluation: prints, is kept in the run, and goes on pages."""
+
+    evaluation: str
+    """`knn`, `linear`, `finetune` or `few-label`."""
+    encoder: str
+    """What was evaluated."""
+    protocol: str
+    """Everything that the number depends on, in one line."""
+    settings: Mapping[str, Any]
+    """The same for programs."""
+    scores: Mapping[str, Score]
+    """By what the features are: `trained` first, then such as `untrained`, `pixels`, `pixels_centred`."""
+    num_train: int
+    num_test: int
+    per_class: Mapping[str, Mapping[str, float]]
+    """Class -> `accuracy` in 0..1 and `num`, of the trained features."""
+    confusions: Sequence[Mapping[str, Any]]
+    """The most confused pairs: `true`, `predicted`, `num`, and `share` of the true class."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only this evaluation has, such as the accuracy for each k."""
+    seconds: float = 0.0
+    skipped: Sequence[Mapping[str, str]] = ()
+    """Images that could not be read: `name` and `reason`."""
+
+    @property
+    def accuracy(self) -> float:
+        """Of the trained features, in 0..1."""
+        return self.scores["trained"].accuracy
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self)}
+
+    def keep_in(self, run: RunDir) -> None:
+        """Write evaluations/NAME.json into a run folder, in place of an earlier one."""
+        run.write_evaluation(self.evaluation, {**self.as_json(), "when": datetime.now(UTC).isoformat("T", "seconds")})
+
+
+def score_of(num_right: int, num: int) -> Score:
+    """The accuracy of `num_right` of `num` images, with Wilson's interval."""
+    if num == 0:
+        raise ValueError("no images were judged.")
+    z, share = 1.959964, num_right / num
+    centre = (share + z * z / (2 * num)) / (1 + z * z / num)
+    half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
+    return Score(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def score(predicted: Int[Tensor, "image"], labels: Int[Tensor, "image"]) -> Score:
+    """The accuracy of predictions."""
+    return score_of(int((predicted == labels).sum()), len(labels))
+
+
+def by_class(
+    predicted: Int[Tensor, "image"], labels: Int[Tensor, "image"], class_names: Sequence[str]
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Accuracy of each class that has images, and the most confused pairs, most first."""
+    num = len(class_names)
+    counts = torch.bincount(labels * num + predicted, minlength=num * num).view(num, num)
+    totals = counts.sum(dim=1)
+    per_class = {
+        name: {"accuracy": float(counts[i, i] / totals[i]), "num": int(totals[i])}
+        for i, name in enumerate(class_names)
+        if totals[i]
+    }
+    wrong = counts.clone().fill_diagonal_(0).flatten()
+    confusions = []
+    for place in wrong.argsort(descending=True, stable=True)[:CONFUSIONS].tolist():
+        if wrong[place] == 0:
+            break
+        true, said = divmod(place, num)
+        confusions.append(
+            {
+                "true": class_names[true], "predicted": class_names[said], "num": int(wrong[place]),
+                "share": float(wrong[place] / totals[true]),
+            }
+        )  # fmt: skip
+    return per_class, confusions

@@ -1,0 +1,151 @@
+"""The labelled images of an evaluation: those to learn from and those to be judged by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data.sources import UNLABELLED, ImageSource, Splits, Subset, open_images
+from stopgrad.errors import ConfigError, DataError
+
+Images = str | Path | ImageSource
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Labelled images, their classes numbered alike on both sides."""
+
+    train: ImageSource
+    test: ImageSource | None
+    """None: there is one set only."""
+    train_name: str
+    test_name: str
+    num_unlabelled: int = 0
+    """Images left out because they have no label."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes, in the order of their numbers."""
+        return self.train.class_names
+
+
+def open_sides(
+    train: Images | None, test: Images | None, run: RunDir | None = None, *, holdout: float = 0.0, seed: int = 0
+) -> Sides:
+    """Open the images of an evaluation and check their labels.
+
+    Args:
+        train: a data set as `open_images` takes it, or an `ImageSource`; None: the run's own.
+        test: the same; of a data set with splits, its test images. None: the test images of `train`, if it has any.
+        run: where to look for the data set if none is given.
+        holdout: with one set only, the share of each class, above 0 and below 1, that is taken out as test images;
+            0 leaves `test` None.
+        seed: of that choice.
+
+    Raises:
+        ConfigError: no data set given and none known.
+        DataError: labels missing, one class only, or test images of a class that the training images lack.
+    """
+    if train is None:
+        train = _images_of(run)
+    splits = _open(train)
+    test_source, test_name = splits.test, f"{splits.name}, test images"
+    if test is not None:
+        given = _open(test)
+        test_source, test_name = given.test or given.train, given.name
+    left, train_source = _labelled(splits.train, splits.name)
+    class_names = train_source.class_names
+    present = {train_source.label(i) for i in range(len(train_source))}
+    if len(present) < 2:
+        only = f" ({class_names[present.pop()]!r})" if present else ""
+        raise DataError(f"{splits.name} has labels of {len(present) or 1} class only{only}: needs at least 2.")
+    train_name = splits.name if test_source is None else f"{splits.name}, training images"
+    if test_source is None:
+        if not holdout:
+            return Sides(train_source, None, train_name, train_name, left)
+        train_source, test_source = _split(train_source, holdout, seed)
+        test_name = f"{holdout:.0%} of each class of {splits.name}, held out by seed {seed}"
+    else:
+        more, test_source = _labelled(test_source, test_name)
+        left += more
+        test_source = _numbered_alike(test_source, class_names, present, test_name)
+    return Sides(train_source, test_source, train_name, test_name, left)
+
+
+class Renumbered:
+    """A source whose classes are numbered as another's."""
+
+    def __init__(self, source: ImageSource, class_names: Sequence[str]) -> None:
+        place = {name: i for i, name in enumerate(class_names)}
+        self.source, self.class_names = source, class_names
+        self._number = [place.get(name, UNLABELLED) for name in source.class_names]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> "bytes | np.ndarray":
+        """As the source has it."""
+        return self.source.read(index)
+
+    def label(self, index: int) -> int:
+        """The number among the other's classes."""
+        label = self.source.label(index)
+        return self._number[label] if label >= 0 else UNLABELLED
+
+    def name(self, index: int) -> str:
+        """As the source has it."""
+        return self.source.name(index)
+
+
+def _images_of(run: RunDir | None) -> str:
+    if run is None or not run.is_run:
+        raise ConfigError("no images: give --train, a folder with a subfolder for each class or a parquet file.")
+    path = run.read_config().data.path
+    if path and not Path(path).expanduser().exists():
+        raise ConfigError(f"the run's own images, {path!r}, are not there any more: give --train.")
+    return path
+
+
+def _open(images: Images) -> Splits:
+    if isinstance(images, (str, Path)):
+        return open_images(images)
+    return Splits("images in memory", images)
+
+
+def _labelled(source: ImageSource, name: str) -> tuple[int, ImageSource]:
+    """The images with a label, and how many have none."""
+    kept = [i for i in range(len(source)) if source.label(i) >= 0]
+    if not kept or not source.class_names:
+        raise DataError(
+            f"{name} has no labels, which this evaluation needs: give a folder with a subfolder for each class, or a "
+            "parquet file with a label column."
+        )
+    return len(source) - len(kept), source if len(kept) == len(source) else Subset(source, kept)
+
+
+def _numbered_alike(source: ImageSource, class_names: Sequence[str], present: set[int], name: str) -> ImageSource:
+    known = {class_names[label] for label in present}
+    here = {source.class_names[source.label(i)] for i in range(len(source))}
+    if foreign := sorted(here - known):
+        raise DataError(
+            f"{name} has {len(foreign)} classes that the training images lack: {_some(foreign)}; they have "
+            f"{_some(sorted(known))}."
+        )
+    return source if list(source.class_names) == list(class_names) else Renumbered(source, class_names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _split(source: ImageSource, share: float, seed: int) -> tuple[Subset, Subset]:
+    """The same share of each class, at least one image, is taken out; a class of one image stays in whole."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    labels = np.array([source.label(i) for i in range(len(source))])
+    taken = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        taken[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
+    return Subset(source, np.flatnonzero(~taken).tolist()), Subset(source, np.flatnonzero(taken).tolist())

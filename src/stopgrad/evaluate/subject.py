@@ -1,0 +1,24 @@
+"""What is evaluated: an encoder, and the run it belongs to."""
+
+from pathlib import Path
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.load import load_encoder
+from stopgrad.evaluate.baselines import PIXEL_SIZE
+
+
+def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
+    """The encoder, and its run folder where it was given as one."""
+    if isinstance(encoder, Encoder):
+        return encoder, None
+    run = RunDir(encoder)
+    return load_encoder(encoder), run if run.is_run else None
+
+
+def pixel_words(encoder: Encoder, baselines: bool) -> str:
+    """How images come to the network, for a protocol."""
+    p = encoder.preprocess
+    words = f"shorter side {p.resize}, centre {p.size} x {p.size}"
+    side = min(p.size, PIXEL_SIZE)
+    return f"{words}; raw pixels at {side} x {side}" if baselines else words
