@@ -20,7 +20,7 @@ def test_names():
     ("function", "parameters"),
     [
         ("pretrain", "data, *, out, recipe, config, resume, overwrite, reporter, **overrides"),
-        ("load_encoder", "run_or_checkpoint"),
+        ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained"),
         ("negative_cosine", "prediction, target"),
         ("choose_partners", "num_images, generator, *, mutual"),
         ("knn_predict", "bank, bank_labels, queries, *, k, temperature, num_classes, memory_budget_bytes"),

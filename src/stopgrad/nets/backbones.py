@@ -18,6 +18,9 @@ SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 STEMS = ("standard", "small", "small_stride2")
+# As `small`, but no ReLU before the first block: how Lightly's ResNetGenerator comes out when its children are put into
+# a Sequential, as its CIFAR-10 benchmarks do. For their checkpoints; nobody should train one anew.
+LINEAR_STEM = "small_linear"
 
 
 def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
@@ -25,7 +28,8 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
 
     Args:
         name: a timm model, or one of `SMALL_RESNETS`.
-        stem: `standard`; `small` (3x3 convolution at stride 1, no max-pool) or `small_stride2` for ResNets.
+        stem: `standard`; `small` (3x3 convolution at stride 1, no max-pool) or `small_stride2` for ResNets; or
+            `LINEAR_STEM`.
         image_size: side of the images, for networks whose shape depends on it.
         pretrained: with timm's weights (fetched by timm).
 
@@ -35,7 +39,7 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
     Raises:
         ValueError: an unknown name or stem, a stem on a network that is no ResNet, or no weights to be had.
     """
-    if stem not in STEMS:
+    if stem not in (*STEMS, LINEAR_STEM):
         raise ValueError(f"unknown stem {stem!r}: valid: {', '.join(STEMS)}.")
     model: Any
     try:
@@ -53,14 +57,33 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
     except OSError as error:
         raise ValueError(f"backbone {name!r}: its weights cannot be fetched: {error}") from error
     if stem != "standard":
-        _shrink_stem(model, name, stride=1 if stem == "small" else 2)
-    elif hasattr(model, "set_input_size"):
-        try:
-            model.set_input_size(img_size=image_size)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise ValueError(f"image_size = {image_size} does not fit backbone {name!r}: {error}") from error
+        _shrink_stem(model, name, stride=2 if stem == "small_stride2" else 1)
+        if stem == LINEAR_STEM:
+            model.act1 = nn.Identity()
+    else:
+        set_image_size(model, name, image_size)
     module: nn.Module = model
     return module
+
+
+def set_image_size(backbone: nn.Module, name: str, image_size: int) -> None:
+    """Fit a backbone whose shape depends on the images' side to another one; others take any.
+
+    Raises:
+        ValueError: a side that does not fit.
+    """
+    if not hasattr(backbone, "set_input_size"):
+        return
+    try:
+        backbone.set_input_size(img_size=image_size)  # type: ignore[operator]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ValueError(f"image_size = {image_size} does not fit backbone {name!r}: {error}") from error
+
+
+def native_image_size(name: str) -> int:
+    """The images' side that a backbone is made for: 224, but another for some whose shape depends on it."""
+    cfg = None if name in SMALL_RESNETS else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return int(cfg.input_size[-1]) if cfg is not None and cfg.fixed_input_size else 224
 
 
 def num_features(backbone: nn.Module) -> int:

@@ -1,0 +1,90 @@
+"""What a user says of a checkpoint beyond its place: in keywords, or after a question mark."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from stopgrad.errors import ConfigError, did_you_mean
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the file itself may not tell; None: found out, or the usual."""
+
+    image_size: int | None = None
+    """Side of the images in pixels."""
+    mean: Triple | None = None
+    """Channel means, of pixels in 0..1."""
+    std: Triple | None = None
+    """Channel deviations."""
+    backbone: str | None = None
+    """A timm name, or one of our small ResNets."""
+    stem: str | None = None
+    """As the setting `stem`."""
+    prefix: str | None = None
+    """What the names of the backbone's weights begin with, where a file holds several networks."""
+    pretrained: bool | None = None
+    """`timm:NAME`: with its weights (the default), or as built."""
+
+    def given(self) -> list[str]:
+        """The names of those that were said."""
+        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
+
+
+def split_question(text: str) -> tuple[str, Asked]:
+    """`simsiam.pth?image_size=96&backbone=resnet50` as the path and what is asked of it.
+
+    A file whose name has a question mark is itself.
+
+    Raises:
+        ConfigError: a name that is unknown, or a value that is none.
+    """
+    path, mark, query = text.partition("?")
+    if not mark or Path(text).expanduser().exists():
+        return text, Asked()
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not pairs:
+        raise ConfigError(f"{text}: nothing is said after the question mark, such as image_size=96.")
+    return path, asked_of(dict(pairs))
+
+
+def asked_of(values: Mapping[str, Any]) -> Asked:
+    """The same from names and values, texts or not.
+
+    Raises:
+        ConfigError: a name that is unknown, or a value that is none.
+    """
+    known = {f.name for f in fields(Asked)}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{name} is nothing that can be said of a checkpoint: {did_you_mean(name, known)}")
+    return Asked(**{name: _value(name, value) for name, value in values.items() if value is not None})
+
+
+def _value(name: str, value: Any) -> Any:
+    try:
+        if name == "image_size":
+            size = int(value)
+            if size < 4:
+                raise ValueError
+            return size
+        if name in ("mean", "std"):
+            parts = [float(v) for v in (value.split(",") if isinstance(value, str) else value)]
+            numbers = tuple(parts * 3 if len(parts) == 1 else parts)
+            if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
+                raise ValueError
+            return numbers
+        if name == "pretrained":
+            return {"true": True, "false": False}[str(value).lower()]
+    except (ValueError, TypeError, KeyError) as error:
+        rule = {"image_size": "a whole number of at least 4", "mean": "three numbers, as 0.5,0.5,0.5",
+                "std": "three numbers above 0, as 0.2,0.2,0.2", "pretrained": "true or false"}[name]  # fmt: skip
+        raise ConfigError(f"{name} = {value!r}: must be {rule}.") from error
+    return str(value)
