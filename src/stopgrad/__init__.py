@@ -11,6 +11,7 @@ _HOME = {
     "Run": "stopgrad.train.pretrain",
     "load_encoder": "stopgrad.encoder.load",
     "Encoder": "stopgrad.encoder.embed",
+    "export": "stopgrad.encoder.export",
     "GuidedStopGradientLoss": "stopgrad.objective.guided",
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "choose_partners",
     "evaluate_knn",
+    "export",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
@@ -35,6 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
+    from stopgrad.encoder.export import export
     from stopgrad.encoder.load import load_encoder
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.metrics.accuracy import knn_predict

@@ -7,6 +7,7 @@ from cyclopts import App, CycloptsError
 import stopgrad
 from stopgrad.cli.bench import bench
 from stopgrad.cli.evaluate import evaluate
+from stopgrad.cli.export import export
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
@@ -24,6 +25,7 @@ app.command(pretrain)
 app.command(recipes)
 app.command(preview)
 app.command(evaluate)
+app.command(export)
 app.command(bench)
 
 

@@ -1,0 +1,64 @@
+"""stopgrad export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from stopgrad.cli.console import print_json
+from stopgrad.encoder.export_place import check_place
+
+if TYPE_CHECKING:
+    from stopgrad.encoder.export import Exported
+
+
+def export(
+    encoder: str, /, *, to: str, out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    with_preprocess: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:  # fmt: skip
+    """Write a backbone for timm, torchvision or ONNX, or as a folder to publish.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint, an encoder.safetensors, another program's weights, or timm:NAME.
+    to
+        timm: weights for timm's own loader. torchvision: a state dict. onnx: a file for ONNX Runtime and others.
+        hub-folder: weights, timm's config where timm can build the network, preprocessing and a model card.
+        safetensors: our own format.
+    out
+        The file (.safetensors, .pth, .onnx) or folder to write.
+    with_preprocess
+        onnx: take uint8 pixels and normalise them inside.
+    overwrite
+        Replace an earlier export.
+    json
+        Print one JSON object.
+    """
+    check_place(to, out, encoder, overwrite=overwrite)
+    from stopgrad.encoder.export import export as write
+
+    exported = write(encoder, to=to, out=out, with_preprocess=with_preprocess, overwrite=overwrite)
+    if json:
+        print_json(exported.as_json())
+    else:
+        _print(exported)
+
+
+def _print(exported: "Exported") -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for name, text in (("Exported", exported.encoder), ("To", f"{exported.path} ({', '.join(exported.files)})")):
+        console.print(f"{name:<10}{text}", markup=False)
+    if exported.max_difference is not None:
+        console.print(
+            f"{'Checked':<10}loaded again; features differ by at most {exported.max_difference:.1g}, the largest being "
+            f"{exported.feature_scale:.3g}",
+            markup=False,
+        )
+    console.print(f"{'Input':<10}{exported.preprocess}", markup=False)
+    for note in exported.notes:
+        console.print(f"{'Note':<10}{note}", markup=False)
+    console.print(f"{exported.seconds:.1f} s. To load it:\n", markup=False)
+    console.print(exported.load.rstrip(), markup=False)

@@ -1,0 +1,158 @@
+"""The model card of an exported backbone: what is known of it, and what is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.export_timm import has_timm_name, no_name_words, timm_lines
+from stopgrad.encoder.load import HUB_WEIGHTS
+from stopgrad.encoder.written import preprocess_words, quoted, spec_of
+
+GUIDES = {
+    "nearest_views": "guided stop-gradient (Lee and Lee, NeurIPS 2023, arXiv 2503.09058)",
+    "symmetric": "symmetric weights, as published",
+    "random_views": "the source view chosen at random",
+    "farthest_views": "the source views chosen the farthest apart, the paper's reversed ablation",
+}
+METHODS = {"simsiam": "SimSiam (arXiv 2011.10566)", "byol": "BYOL (arXiv 2006.07733)"}
+ROWS = {"trained": "this backbone", "untrained": "the same network untrained", "pixels": "raw pixels",
+        "pixels_centred": "raw pixels, mean-centred"}  # fmt: skip
+
+
+def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
+    """The card as Markdown.
+
+    Args:
+        encoder: the backbone.
+        name: what to call it.
+        run: the run that trained it, if it is one's own.
+    """
+    spec = spec_of(encoder)
+    timm_too = has_timm_name(spec)
+    parts = [_front_matter(timm_too), f"# {name}\n", _summary(encoder)]
+    if run is None:
+        parts.append(
+            "## Training\n\nNot known here: the weights were converted from "
+            f"`{_tail(encoder.name)}`. Say what they were trained on, and by whom.\n"
+        )
+    else:
+        config, summary = run.read_config(), _json(run.summary_file)
+        parts += [_training(config, summary, _json(run.path / "environment.json")), _worth(run, summary)]
+    parts += [_loading(encoder, name), f"## Preprocessing\n\n{preprocess_words(encoder.preprocess)}.\n"]
+    parts += [_limits(encoder, run), _licence()]
+    return "\n".join(parts)
+
+
+def _front_matter(timm_too: bool) -> str:
+    # No licence key: nobody has chosen one.
+    library = "timm" if timm_too else "stopgrad"
+    tags = "".join(f"- {tag}\n" for tag in ("image-feature-extraction", "self-supervised-learning", "stopgrad"))
+    return f"---\nlibrary_name: {library}\ntags:\n{tags}---\n"
+
+
+def _summary(encoder: Encoder) -> str:
+    spec = spec_of(encoder)
+    num = sum(p.numel() for p in encoder.backbone.parameters())
+    stem = "" if spec.stem == "standard" else f" with a {spec.stem} stem (3x3 convolution, no max-pool)"
+    return (
+        f"A `{spec.backbone}`{stem} that turns images of {spec.image_size} x {spec.image_size} pixels into "
+        f"{spec.num_features} features each. {num / 1e6:.2f} million weights, no classifier.\n"
+    )
+
+
+def _training(config: Config, summary: dict[str, Any], environment: dict[str, Any]) -> str:
+    c = config
+    images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
+    digits = "scikit-learn's handwritten digits, without their labels."
+    own = f"`{Path(c.data.path).name}`, without labels. Describe them here: the run knows no more."
+    init = {"random": "random weights", "pretrained": "timm's pretrained weights"}.get(
+        c.network.init, f"the weights of `{Path(c.network.init).name}`"
+    )
+    lines = [
+        f"- **Data**: {images} of {own if c.data.path else digits}",
+        f"- **Method**: {METHODS[c.objective.method]}, {GUIDES[c.objective.guide]}; {c.objective.views} views, "
+        + ("with" if c.network.predictor else "without")
+        + " a predictor.",
+        f"- **Begun from** {init}, seed {c.training.seed}.",
+    ]
+    if "steps" in summary:
+        lines.append(
+            f"- **Length**: {summary['steps']:,} steps of {c.training.batch_size} images, {summary['epochs']:g} epochs"
+            + (f", {summary['seconds']:,.0f} s on {environment['device']}." if "device" in environment else ".")
+        )
+    if versions := environment.get("versions"):
+        lines.append("- **Versions**: " + ", ".join(f"{k} {v}" for k, v in versions.items() if k in (
+            "stopgrad", "torch", "timm", "python")) + ".")  # fmt: skip
+    return "## Training\n\n" + "\n".join(lines) + "\n"
+
+
+def _worth(run: RunDir, summary: dict[str, Any]) -> str:
+    text = "## What it is worth\n\n"
+    if not summary:
+        return text + "Not measured: the run has no summary.json, so it is not finished.\n"
+    text += f"{summary.get('verdict_words', 'No verdict.')}\n"
+    if knn := summary.get("knn"):
+        text += "\n| features | k-NN top-1, % |\n|---|---|\n"
+        text += "".join(f"| {ROWS.get(k, k)} | {100 * v:.1f} |\n" for k, v in knn.items())
+        text += f"\n{summary.get('knn_protocol', '')}.\n"
+    else:
+        text += "\nWithout labels there is no accuracy to report.\n"
+    for name, found in run.read_evaluations().items():
+        if "accuracy" in found and "protocol" in found:
+            text += f"\n`stopgrad evaluate {name}`: {100 * found['accuracy']:.1f}%. {found['protocol']}.\n"
+    return text
+
+
+def _loading(encoder: Encoder, name: str) -> str:
+    spec = spec_of(encoder)
+    text = "## Use\n\nIn the folder above this one:\n\n```python\nimport stopgrad\n\n"
+    text += f"encoder = stopgrad.load_encoder({quoted(name)})\n"
+    text += f'features = encoder.embed("photos/")  # float32 [n, {spec.num_features}]\n```\n'
+    if has_timm_name(spec):
+        return text + (
+            "\nWith timm alone:\n\n```python\nimport timm\n\n"
+            f"model = timm.create_model({quoted(f'local-dir:{name}')}, pretrained=True, num_classes=0).eval()\n"
+            "config = timm.data.resolve_model_data_config(model)  # size, mean, std\n"
+            "transform = timm.data.create_transform(**config, is_training=False)\n```\n\n"
+            "Once published, `hf-hub:OWNER/NAME` in place of `local-dir:...`. `num_classes=10` adds a new classifier.\n"
+        )
+    lines = timm_lines(spec, f"{name}/{HUB_WEIGHTS}")
+    return f"{text}\nWith timm alone. {no_name_words(spec)}\n\n```python\n{lines}```\n"
+
+
+def _limits(encoder: Encoder, run: RunDir | None) -> str:
+    size = encoder.preprocess.size
+    lines = [
+        f"- It has seen images of {size} x {size} pixels; features of other sizes are worth less.",
+        "- Features say how alike images are to this network. They are no labels, and they carry whatever bias the "
+        "images had.",
+        "- Accuracies hold for the images named with them. On images of another kind, measure again: "
+        "`stopgrad evaluate knn`.",
+    ]
+    if run is not None:
+        lines.append("- One run with one seed: another seed moves the figures.")
+    return "## Limits\n\n" + "\n".join(lines) + "\n"
+
+
+def _licence() -> str:
+    return (
+        "## Licence\n\nNone chosen yet. The weights belong to whoever trained them, within the terms of the images "
+        "they were trained on; until a licence stands here, nobody else may assume one. (stopgrad itself is "
+        "Apache-2.0, which says nothing of weights made with it.)\n"
+    )
+
+
+def _tail(name: str) -> str:
+    """A name without the folders before it."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
