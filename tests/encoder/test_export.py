@@ -180,7 +180,7 @@ def test_timm_prepares_images_as_we_do(runs, tmp_path, rng):
     assert (transform(smooth) - ours).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("kind", ["narrow", "cifar"])
+@pytest.mark.parametrize("kind", ["narrow"])
 def test_hub_folder_without_a_name_in_timm(runs, tmp_path, kind):
     exported = export(runs(kind), to="hub-folder", out=tmp_path / "mine")
     names = run_lines(exported.load)
@@ -239,6 +239,16 @@ def test_what_is_there_stays(runs, tmp_path):
         export(runs("narrow"), to="safetensors", out=tmp_path / "d.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("to", "out", "file"), [("safetensors", "d.safetensors", "d.json"), ("hub-folder", "", "README.md")]
+)
+def test_overwrite_replaces_nothing_of_anybody_elses(runs, tmp_path, to, out, file):
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(ConfigError, match=f"{file} is not of an earlier export"):
+        export(runs("narrow"), to=to, out=tmp_path / out, overwrite=True)
+    assert (tmp_path / file).read_text() == "{}"
+
+
 def test_another_network_in_the_same_folder_leaves_no_old_config(runs, tmp_path):
     export(runs("vit"), to="hub-folder", out=tmp_path / "mine")
     export(runs("narrow"), to="hub-folder", out=tmp_path / "mine", overwrite=True)
@@ -250,6 +260,7 @@ def test_what_is_exported_is_never_overwritten(runs, tmp_path):
     before = source.read_bytes()
     for run, to, out in (
         (source, "timm", source),
+        (f"{source}?image_size=16", "timm", source),
         (runs("narrow"), "timm", source),
         (runs("narrow"), "hub-folder", runs("narrow")),
     ):

@@ -193,6 +193,18 @@ def test_safetensors_of_timm(tmp_path):
     assert (encoder.preprocess.size, encoder.preprocess.resize, encoder.preprocess.mean) == (96, 110, (0.5,) * 3)
 
 
+def test_safetensors_whose_first_bytes_look_like_a_pickle(tmp_path):
+    file = tmp_path / "unlucky.safetensors"
+    weights = narrow().state_dict()
+    # The length is padded to eights.
+    for length in range(0, 256, 8):
+        save_file(weights, file, metadata={"x": "y" * length})
+        if file.read_bytes()[:1] == b"\x80":
+            break
+    assert file.read_bytes()[:1] == b"\x80"
+    assert load_encoder(file).spec.backbone == "resnet10_16"
+
+
 def test_several_networks_are_asked_about(tmp_path):
     one, two = narrow(), narrow(1)
     torch.save(named("a.", one) | named("b.", two), tmp_path / "two.pth")
@@ -219,7 +231,7 @@ def test_pickled_code_is_named_and_never_run(tmp_path):
     file = tmp_path / "lightning.ckpt"
     torch.save({"state_dict": narrow().state_dict(), "hyper_parameters": Bomb()}, file)
     with pytest.raises(
-        CheckpointError, match=r"_pytest.*could run any code.*\['state_dict'\], 'lightning-weights.pth'"
+        CheckpointError, match=r"_pytest.*could run any code.*\['state_dict'\], '.*/lightning-weights\.pth'"
     ):
         load_encoder(file)
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from stopgrad import load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.load import save_encoder, spec_of
-from stopgrad.errors import CheckpointError
+from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import build_backbone
 
 CONFIG = Config().replace(backbone="resnet10_16", image_size=16)
@@ -77,3 +78,18 @@ def test_weights_that_are_cut_off(folder):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_encoder(folder)
+
+
+def test_another_size_and_normalisation(folder):
+    usual, other = load_encoder(folder), load_encoder(folder, image_size=96, mean=(0.5,) * 3)
+    assert (other.preprocess.size, other.preprocess.resize, other.preprocess.mean) == (96, 110, (0.5,) * 3)
+    assert other.preprocess.std == usual.preprocess.std
+    assert load_encoder(f"{folder}?image_size=96").preprocess == replace(other.preprocess, mean=usual.preprocess.mean)
+    with pytest.raises(ConfigError, match="backbone cannot be chosen here"):
+        load_encoder(folder, backbone="resnet18")
+
+
+def test_weights_without_their_spec(folder):
+    (folder / "encoder.json").unlink()
+    with pytest.raises(CheckpointError, match=r"encoder\.json"):
+        load_encoder(folder / "encoder.safetensors")

@@ -7,8 +7,8 @@ from typing import Any
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.export_place import HUB_WEIGHTS
 from stopgrad.encoder.export_timm import has_timm_name, no_name_words, timm_lines
-from stopgrad.encoder.load import HUB_WEIGHTS
 from stopgrad.encoder.written import preprocess_words, quoted, spec_of
 
 GUIDES = {

@@ -9,11 +9,10 @@ import timm
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_card import model_card
+from stopgrad.encoder.export_place import HUB_CARD, HUB_CONFIG, HUB_PREPROCESSING, HUB_SPEC, HUB_WEIGHTS
 from stopgrad.encoder.export_timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
-from stopgrad.encoder.load import HUB_SPEC, HUB_WEIGHTS, load_encoder
+from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.written import Written, compare, quoted, spec_of, write_own, write_text
-
-CONFIG, PREPROCESSING, CARD = "config.json", "preprocessing.json", "README.md"
 
 
 def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) -> Written:
@@ -28,14 +27,14 @@ def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) ->
     path.mkdir(parents=True, exist_ok=True)
     named = has_timm_name(spec)
     own = write_own(encoder, path / HUB_WEIGHTS, path / HUB_SPEC)
-    write_text(path / PREPROCESSING, json.dumps(preprocessing(encoder), indent=2) + "\n")
+    write_text(path / HUB_PREPROCESSING, json.dumps(preprocessing(encoder), indent=2) + "\n")
     # Of an earlier export, it would tell timm to build another network.
-    (path / CONFIG).unlink(missing_ok=True)
+    (path / HUB_CONFIG).unlink(missing_ok=True)
     if named:
-        write_text(path / CONFIG, timm_config(encoder))
+        write_text(path / HUB_CONFIG, timm_config(encoder))
     run = None if source is None else RunDir(source)
     card = model_card(encoder, path.resolve().name, run if run is not None and run.is_run else None)
-    write_text(path / CARD, card)
+    write_text(path / HUB_CARD, card)
     load = own.load.replace(quoted(path / HUB_WEIGHTS), quoted(path))
     compared = [compare(encoder, load_encoder(path).backbone, path)]
     notes: tuple[str, ...] = ()
@@ -46,10 +45,10 @@ def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) ->
     else:
         compared.append(compare(encoder, timm_loads(spec, path / HUB_WEIGHTS), path))
         load += timm_lines(spec, str(path / HUB_WEIGHTS))
-        notes = (no_name_words(spec), f"There is no {CONFIG}, therefore: it would promise more than timm can do.")
+        notes = (no_name_words(spec), f"There is no {HUB_CONFIG}, therefore: it would promise more than timm can do.")
     difference, scale = (max(values) for values in zip(*compared, strict=True))
-    files = (CARD, *own.files, PREPROCESSING, *((CONFIG,) if named else ()))
-    return Written(files, load, (*notes, f"Read {CARD} before you publish it: the licence is yours to choose."),
+    files = (HUB_CARD, *own.files, HUB_PREPROCESSING, *((HUB_CONFIG,) if named else ()))
+    return Written(files, load, (*notes, f"Read {HUB_CARD} before you publish it: the licence is yours to choose."),
                    difference, scale)  # fmt: skip
 
 

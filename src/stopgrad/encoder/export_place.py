@@ -1,5 +1,6 @@
 """Where an export may be written; without torch, so that a wrong place is said at once."""
 
+import json
 from pathlib import Path
 
 from stopgrad.errors import ConfigError, did_you_mean
@@ -7,6 +8,10 @@ from stopgrad.errors import ConfigError, did_you_mean
 # What can be exported to, and how such a file's name ends; a folder has no ending.
 TARGETS = {"timm": ".safetensors", "torchvision": ".pth", "onnx": ".onnx", "safetensors": ".safetensors",
            "hub-folder": ""}  # fmt: skip
+# The names in a hub folder.
+HUB_WEIGHTS, HUB_SPEC = "model.safetensors", "stopgrad.json"
+HUB_CARD, HUB_CONFIG, HUB_PREPROCESSING = "README.md", "config.json", "preprocessing.json"
+HUB_FILES = (HUB_CARD, HUB_WEIGHTS, HUB_SPEC, HUB_PREPROCESSING, HUB_CONFIG)
 
 
 def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrite: bool) -> Path:
@@ -28,18 +33,35 @@ def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrit
         raise ConfigError(f"out = {str(out)!r}: {to} is a {suffix} file, such as {path.stem or 'encoder'}{suffix}.")
     if not suffix and path.exists() and not path.is_dir():
         raise ConfigError(f"out = {str(out)!r} is a file: {to} needs a folder.")
-    taken = path.exists() and (bool(suffix) or any(path.iterdir()))
-    if source is not None and taken and _is_source(path, Path(source).expanduser()):
+    if source is not None and path.exists() and _is_source(path, str(source)):
         raise ConfigError(f"out = {str(out)!r} is what is exported, or lies beside it: name another place.")
-    beside = path.with_suffix(".json")
-    if to == "safetensors" and beside.exists() and not overwrite:
-        raise ConfigError(f"{beside} exists: use overwrite, or another out.")
-    if taken and not overwrite:
-        raise ConfigError(f"{path} exists{'' if suffix else ' and is not empty'}: use overwrite, or another out.")
+    if suffix:
+        files = [path, path.with_suffix(".json")] if to == "safetensors" else [path]
+    else:
+        files = [path / name for name in HUB_FILES]
+    taken = [file for file in files if file.exists()]
+    if not overwrite and (taken or (path.is_dir() and any(path.iterdir()))):
+        what = f"{taken[0]} exists" if taken else f"{path} is not empty"
+        raise ConfigError(f"{what}: use overwrite, or another out.")
+    spec = path / HUB_SPEC if not suffix else path.with_suffix(".json")
+    if taken and spec in files and not _is_spec(spec):
+        # Somebody's own README.md, say.
+        raise ConfigError(f"{taken[0]} is not of an earlier export: overwrite would replace it. Name another out.")
     return path
 
 
-def _is_source(path: Path, source: Path) -> bool:
+def _is_source(path: Path, source: str) -> bool:
     """Whether writing to a path would touch what is exported: the file itself, or a run's own encoder."""
-    here, there = path.resolve(), source.resolve()
-    return here == there or (there.is_dir() and here.parent == there and here.name == "encoder.safetensors")
+    here = path.resolve()
+    for there in (Path(text).expanduser().resolve() for text in (source, source.partition("?")[0])):
+        if here == there or (there.is_dir() and here.parent == there and here.name == "encoder.safetensors"):
+            return True
+    return False
+
+
+def _is_spec(file: Path) -> bool:
+    """Whether a file is a spec of ours."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["format"]).startswith("stopgrad-encoder")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

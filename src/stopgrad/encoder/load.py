@@ -28,6 +28,7 @@ from stopgrad.encoder.asked import (
     split_question,
 )
 from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS
 from stopgrad.encoder.foreign import recognise
 from stopgrad.encoder.spec import FORMAT, EncoderSpec
 from stopgrad.encoder.weights import is_torch_file, read_tensors
@@ -37,8 +38,6 @@ from stopgrad.recipes import base_config
 
 TIMM = "timm:"
 OFFLINE = " timm fetches them once and keeps them in the Hugging Face cache; without a network, fetch them elsewhere."
-# The names in a folder of `export --to hub-folder`.
-HUB_WEIGHTS, HUB_SPEC = "model.safetensors", "stopgrad.json"
 
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:

@@ -22,7 +22,9 @@ MAX_NAMED = 3
 def is_torch_file(path: Path) -> bool:
     """Whether a file begins as torch.save's do."""
     with open(path, "rb") as file:
-        return file.read(4).startswith(_TORCH_MAGIC)
+        begin = file.read(9)
+    # A safetensors file begins with eight bytes of a length, which may look like anything, and a brace.
+    return begin.startswith(_TORCH_MAGIC) and begin[8:] != b"{"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -69,11 +71,11 @@ def _carries_code(path: Path, error: Exception) -> str:
         # It reads the newer format only.
         named = []
     what = ", ".join(named[:MAX_NAMED]) + (f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else "")
-    kept = path.with_name(f"{path.stem}-weights.pth").name
+    kept = path.with_name(f"{path.stem}-weights.pth")
     return (
         f"{path} cannot be read without unpickling ({what or _first_line(error)}), which could run any code, so it is "
         'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import torch; '
-        f"torch.save(torch.load('{path.name}', map_location='cpu', weights_only=False)['state_dict'], '{kept}')\" "
+        f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False)['state_dict'], '{kept}')\" "
         "(or another key than state_dict)."
     )
 
