@@ -3,8 +3,8 @@
     pip install "stopgrad[peers]"
     python examples/lightly_loop.py
 
-Targets come from the moving average, so the guide looks at its projections. Lightly's transform makes two views. For the
-authors' form with four, use `MultiViewTransform` with four transforms and pass `partners=random_permutation(n)`.
+Targets come from the moving average, so the guide looks at its projections. Lightly's transform makes two views. For
+the authors' form with four, use `MultiViewTransform` with four transforms and pass `partners=random_permutation(n)`.
 """
 
 import copy

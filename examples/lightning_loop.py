@@ -1,4 +1,4 @@
-"""Guided stop-gradient in a LightningModule: SimSiam with a timm backbone on scikit-learn's digits, in seconds on a CPU.
+"""Guided stop-gradient in a LightningModule: SimSiam with a timm backbone, on scikit-learn's digits, in seconds.
 
     pip install lightning
     python examples/lightning_loop.py
@@ -51,7 +51,8 @@ class GuidedSimSiam(L.LightningModule):
         self.backbone = timm.create_model(backbone, num_classes=0)
         width = self.backbone.num_features
         self.projector = nn.Sequential(
-            nn.Linear(width, DIM), nn.BatchNorm1d(DIM), nn.ReLU(), nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM, affine=False)
+            nn.Linear(width, DIM), nn.BatchNorm1d(DIM), nn.ReLU(),
+            nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM, affine=False),
         )  # fmt: skip
         self.predictor = nn.Sequential(nn.Linear(DIM, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, DIM))
         self.criterion = stopgrad.GuidedStopGradientLoss("nearest_views")

@@ -25,7 +25,8 @@ def train(num_steps: int = 20, num_views: int = 2, batch_size: int = 32) -> tupl
     backbone = resnet18()
     backbone.fc = nn.Identity()
     projector = nn.Sequential(
-        nn.Linear(512, DIM), nn.BatchNorm1d(DIM), nn.ReLU(), nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM, affine=False)
+        nn.Linear(512, DIM), nn.BatchNorm1d(DIM), nn.ReLU(),
+        nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM, affine=False),
     )  # fmt: skip
     predictor = nn.Sequential(nn.Linear(DIM, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, DIM))
     criterion = stopgrad.GuidedStopGradientLoss()

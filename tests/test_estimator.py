@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from stopgrad import PretrainedFeatures
-from stopgrad.data.numbers import to_pixels, value_range_of
+from stopgrad.data.numbers import to_pixels
 from stopgrad.errors import ConfigError, DataError, Interrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(collapsed|batch_size = )")
@@ -155,26 +155,7 @@ class TestWhatAnImageIs:
         assert transformer.value_range_ == (0, 255)
 
 
-class TestNumbersToPixels:
-    @pytest.mark.parametrize("scale", [1 / 16, 1, 255 / 16, 1000])
-    @pytest.mark.parametrize("offset", [0, -3.5])
-    def test_scale_and_offset_are_nothing(self, digits, scale, offset):
-        numbers = digits[0] * scale + offset
-        pixels = to_pixels(numbers, value_range_of(numbers))
-        assert pixels.dtype == np.uint8
-        assert np.array_equal(pixels, np.rint(digits[0] * 255 / 16))
-
-    def test_what_lies_outside_is_clipped(self):
-        assert to_pixels(np.array([-1.0, 0, 0.5, 1, 9]), (0, 1)).tolist() == [0, 0, 128, 255, 255]
-
-    def test_uint8_stays(self, rng):
-        pixels = rng.integers(3, 9, (4, 5), dtype=np.uint8)
-        assert np.array_equal(to_pixels(pixels, value_range_of(pixels)), pixels)
-
-    def test_all_alike(self):
-        numbers = np.full((2, 4), 7.0)
-        assert not to_pixels(numbers, value_range_of(numbers)).any()
-
+class TestValueRange:
     def test_the_range_is_fits_and_not_transforms(self, fitted, digits):
         dim = digits[0][:5] / 2
         assert not np.allclose(fitted.transform(dim), fitted.transform(dim * 2))

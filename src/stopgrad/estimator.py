@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import check_names
-from stopgrad.data.numbers import PIXEL_RANGE, check_value_range, to_pixels, value_range_of
+from stopgrad.data.numbers import PIXEL_RANGE, check_value_range, image_list, row_shape, to_pixels, value_range_of
 from stopgrad.data.sources import ArraySource, ImageSource
 from stopgrad.encoder.embed import as_source
 from stopgrad.encoder.packed import pack, unpack
@@ -145,7 +144,8 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 if settings.get("time_limit_seconds") and "time limit" in str(error):
                     raise
                 # A search goes on with its next candidate after any other error.
-                raise KeyboardInterrupt(f"{error}" if self.run_dir else "stopped before the end; nothing kept.") from error
+                state = str(error) if self.run_dir else "stopped before the end; nothing is kept."
+                raise KeyboardInterrupt(state) from error
             self.encoder_, self.metrics_ = run.encoder, run.metrics
         self.verdict_: str = self.metrics_["verdict_words"]
         assert self.encoder_.spec is not None
@@ -167,7 +167,7 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             DataError: an image that cannot be read; the message names it.
         """
         check_is_fitted(self)
-        images = _listed(X)
+        images = image_list(X)
         if images is not None:
             return self.encoder_.embed(images, device=self.device).numpy()
         values = self._values(X, reset=False)
@@ -203,13 +203,13 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             # Of an earlier fit.
             self.__dict__.pop(name, None)
         wanted = None if self.value_range is None else check_value_range(self.value_range)
-        images = _listed(X)
+        images = image_list(X)
         if images is not None:
             self.value_range_ = wanted or PIXEL_RANGE
             return images if isinstance(images, str) else as_source(images)
         values = self._values(X, reset=True)
         self.value_range_ = wanted or value_range_of(values)
-        shape = self._row_shape(values.shape[1]) if values.ndim == 2 else values.shape[1:]
+        shape = row_shape(values.shape[1], self.image_shape) if values.ndim == 2 else values.shape[1:]
         self.image_shape_ = tuple(map(int, shape))
         self.n_features_in_ = math.prod(self.image_shape_)
         return ArraySource(to_pixels(values, self.value_range_).reshape(len(values), *shape))
@@ -227,24 +227,6 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 f"{'; move the channels to the end' if values.ndim == 4 and values.shape[1] in (1, 3) else ''}."
             )
         return values
-
-    def _row_shape(self, num: int) -> tuple[int, ...]:
-        """The shape of an image of so many numbers."""
-        if self.image_shape is None:
-            side, side_rgb = math.isqrt(num), math.isqrt(num // 3)
-            such_as = f"({side}, {side})" if side * side == num else "(height, width)"
-            such_as = f"({side_rgb}, {side_rgb}, 3)" if 3 * side_rgb**2 == num else such_as
-            raise ValueError(f"rows of {num} numbers do not say what image they make: give image_shape = {such_as}.")
-        try:
-            shape = np.empty(num, dtype=np.bool_).reshape(self.image_shape).shape
-        except (TypeError, ValueError):
-            shape = ()
-        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
-            raise ValueError(
-                f"image_shape = {self.image_shape!r} does not fit rows of {num} numbers: needs (height, width) or "
-                f"(height, width, 3) of as many in all; one of them may be -1."
-            )
-        return shape
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -274,23 +256,6 @@ class _Printing(QuietReporter):
 
     def say(self, text: str) -> None:
         print(text)
-
-
-def _listed(X: Any) -> Any:
-    """The images of a folder, or of a sequence of paths, Pillow images or arrays; None for anything of numbers."""
-    if isinstance(X, (str, Path)):
-        return str(X)
-    if getattr(X, "ndim", 0) == 1 and hasattr(X, "to_numpy"):
-        X = X.to_numpy()  # a column of a table
-    if not (isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.ndim == 1)) or len(X) == 0:
-        return None
-    if isinstance(X[0], (str, Path, bytes, Image.Image)):
-        return list(X)
-    if not isinstance(X[0], np.ndarray) or X[0].ndim < 2 or len({np.shape(image) for image in X}) == 1:
-        return None
-    if any(image.dtype != np.uint8 for image in X):
-        raise ValueError("arrays of several shapes: needs uint8 pixels, or images of one shape.")
-    return list(X)
 
 
 def _free(run_dir: str | Path) -> Path:
