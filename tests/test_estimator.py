@@ -22,7 +22,7 @@ from stopgrad import PretrainedFeatures
 from stopgrad.data.numbers import to_pixels
 from stopgrad.errors import ConfigError, DataError, Interrupted
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(collapsed|batch_size = )")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(collapsed|batch_size = )", "ignore:lbfgs failed")
 MORE = {"steps": 1, "projector_width": 8, "projection_dim": 8, "predictor_width": 4, "precision": "fp32",
         "source_first": False}  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 def test_in_a_pipeline(digits):
     X, y = digits
-    model = make_pipeline(tiny(image_shape=(8, 8)), LogisticRegression(max_iter=200))
+    model = make_pipeline(tiny(image_shape=(8, 8)), LogisticRegression(max_iter=20))
     assert cross_val_score(model, X, y, cv=2, error_score="raise").shape == (2,)
     lrs = np.array([0.1, 0.2])  # numpy's numbers, as searches give them
     grid = {"pretrainedfeatures__lr": lrs, "pretrainedfeatures__epochs": np.array([1])}

@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,9 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 # A search goes on with its next candidate after any other error.
                 state = str(error) if self.run_dir else "stopped before the end; nothing is kept."
                 raise KeyboardInterrupt(state) from error
-            self.encoder_, self.metrics_ = run.encoder, run.metrics
+            # A temporary folder says nothing afterwards.
+            name = str(folder) if self.run_dir else type(self).__name__
+            self.encoder_, self.metrics_ = replace(run.encoder, name=name), run.metrics
         self.verdict_: str = self.metrics_["verdict_words"]
         assert self.encoder_.spec is not None
         self.n_features_out_ = self._n_features_out = self.encoder_.spec.num_features
