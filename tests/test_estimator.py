@@ -155,6 +155,23 @@ class TestWhatAnImageIs:
         assert transformer.value_range_ == (0, 255)
 
 
+    def test_rows_after_pictures(self, digits):
+        pictures = [Image.fromarray(to_pixels(row.reshape(8, 8), (0, 16))) for row in digits[0]]
+        transformer = tiny().fit(pictures)
+        with pytest.raises(ValueError, match=r"give image_shape = \(8, 8\)"):
+            transformer.transform(digits[0])
+        rows = to_pixels(digits[0], (0, 16))
+        features = transformer.set_params(image_shape=(8, 8)).transform(rows)
+        np.testing.assert_allclose(features, transformer.transform(pictures), rtol=1e-5, atol=1e-5)
+
+    def test_a_fit_that_fails_leaves_nothing_fitted(self, digits):
+        transformer = tiny(image_shape=(8, 8)).fit(digits[0]).set_params(backbone="resnet81")
+        with pytest.raises(ConfigError):
+            transformer.fit(digits[0])
+        with pytest.raises(NotFittedError):
+            transformer.transform(digits[0])
+
+
 class TestValueRange:
     def test_the_range_is_fits_and_not_transforms(self, fitted, digits):
         dim = digits[0][:5] / 2

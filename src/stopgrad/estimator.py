@@ -169,7 +169,7 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             ValueError: images that cannot be used as given.
             DataError: an image that cannot be read; the message names it.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "encoder_")
         images = image_list(X)
         if images is not None:
             return self.encoder_.embed(images, device=self.device).numpy()
@@ -181,7 +181,10 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 "value_range, or numbers of the same range.",
                 stacklevel=2,
             )
-        shape = self.image_shape_ if values.ndim == 2 else values.shape[1:]
+        shape = values.shape[1:]
+        if values.ndim == 2:
+            # Files and pictures, where fit saw those, have no shape in common.
+            shape = getattr(self, "image_shape_", None) or row_shape(values.shape[1], self.image_shape)
         source = ArraySource(to_pixels(values, (low, high)).reshape(len(values), *shape))
         return self.encoder_.embed(source, device=self.device).numpy()
 
@@ -202,8 +205,8 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _fit_source(self, X: Any) -> str | ImageSource:
         """The images to train on; what they say of themselves is kept for `transform`."""
-        for name in ("n_features_in_", "feature_names_in_", "image_shape_"):
-            # Of an earlier fit.
+        for name in ("encoder_", "n_features_in_", "feature_names_in_", "image_shape_"):
+            # Of an earlier fit; should this one fail, nothing is left of both.
             self.__dict__.pop(name, None)
         wanted = None if self.value_range is None else check_value_range(self.value_range)
         images = image_list(X)
