@@ -154,7 +154,6 @@ class TestWhatAnImageIs:
         assert not hasattr(transformer, "n_features_in_")
         assert transformer.value_range_ == (0, 255)
 
-
     def test_rows_after_pictures(self, digits):
         pictures = [Image.fromarray(to_pixels(row.reshape(8, 8), (0, 16))) for row in digits[0]]
         transformer = tiny().fit(pictures)
