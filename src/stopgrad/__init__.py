@@ -17,12 +17,14 @@ _HOME = {
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
     "evaluate_knn": "stopgrad.evaluate.knn",
+    "PretrainedFeatures": "stopgrad.estimator",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
 __all__ = [
     "Encoder",
     "GuidedStopGradientLoss",
+    "PretrainedFeatures",
     "Run",
     "__version__",
     "choose_partners",
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
     from stopgrad.encoder.export import export
     from stopgrad.encoder.load import load_encoder
+    from stopgrad.estimator import PretrainedFeatures
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine

@@ -1,15 +1,24 @@
 """stopgrad evaluate: an accuracy with its protocol, by several evaluations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
+from cyclopts.validators import Number
 
 from stopgrad.cli.console import ConsoleReporter, print_json
 from stopgrad.cli.outcome import print_outcome
+from stopgrad.cli.settings import whole_number
 
 evaluate = App(name="evaluate", help="Measure what a backbone is worth, on labelled images.", help_format="plaintext")
+
+
+def _whole_numbers(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    return tuple(whole_number(int, [token]) for token in tokens)
+
+
+NOT_NEGATIVE = Parameter(converter=whole_number, validator=Number(gte=0))
 
 
 @Parameter(name="*")
@@ -23,11 +32,11 @@ class Options:
     "Labelled images to judge by. Without it: the test images that come with --train."
     baselines: bool = True
     "Measure an untrained network and raw pixels too, where the evaluation can."
-    batch_size: int = 0
+    batch_size: Annotated[int, NOT_NEGATIVE] = 0
     "Images a forward pass; 0: what the device is fast at."
     device: str = "auto"
     "cpu, cuda, cuda:1, mps or auto."
-    seed: int = 0
+    seed: Annotated[int, NOT_NEGATIVE] = 0
     "Of everything random."
     json: Annotated[bool, Parameter(negative="")] = False
     "Print one JSON object on stdout and everything else on stderr."
@@ -49,7 +58,9 @@ def measured(function: Callable[..., Any], encoder: str, options: Options, **mor
 
 @evaluate.command
 def knn(
-    encoder: str, /, *, k: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (),
+    encoder: str, /, *, k: Annotated[
+        tuple[int, ...], Parameter(consume_multiple=True, negative="", converter=_whole_numbers)
+    ] = (),
     temperature: float | None = None, options: Options = Options(),
 ) -> None:  # fmt: skip
     """Weighted vote of the nearest neighbours by cosine; leave-one-out where there is one set.

@@ -12,7 +12,7 @@ from stopgrad.config import SECTION_OF, SETTINGS
 _ORDER = ("data", "objective", "network", "training", "optimization", "monitoring", "augmentation")
 
 
-def _whole_number(type_: Any, tokens: Sequence[Token]) -> int:
+def whole_number(type_: Any, tokens: Sequence[Token]) -> int:
     """An int as written; the library's own converter would round 3.5 to 4 in silence."""
     try:
         return int(tokens[0].value)
@@ -28,7 +28,7 @@ def _flag(name: str) -> tuple[str, Any, Any]:
     if choices and not all(str(c) in text for c in choices):
         text += f" ({', '.join(map(str, choices))})"
     group = Group(section.capitalize(), sort_key=_ORDER.index(section) + 1)
-    converter = _whole_number if setting.type is int else None
+    converter = whole_number if setting.type is int else None
     parameter = Parameter(help=text, group=group, converter=converter)
     return name, Annotated[setting.type | None, parameter], None  # type: ignore[operator]
 

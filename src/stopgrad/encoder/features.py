@@ -12,7 +12,7 @@ from stopgrad.data.preprocess import Preprocess, plain_batches
 from stopgrad.data.reading import Progress
 from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.hardware import plain_batch_size
 
 # Enough for BatchNorm's statistics to settle.
@@ -52,6 +52,8 @@ def outputs_in_order(
         device: where the network is.
         batch_size: images a forward pass; 0: what the device is fast at.
     """
+    if batch_size < 0:
+        raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 for what the device is fast at.")
     batch_size = batch_size or plain_batch_size(device, preprocess.size)
     for positions_read, images in plain_batches(store, preprocess, positions, batch_size=batch_size):
         with torch.no_grad():

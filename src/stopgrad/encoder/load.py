@@ -152,13 +152,13 @@ def _from_safetensors(path: Path, spec_file: Path) -> Encoder:
         weights = load_file(path)
     except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
-    return _assemble(spec, weights, str(path))
+    return assemble(spec, weights, str(path))
 
 
 def _from_state(state: dict[str, Any], origin: str) -> Encoder:
     config = base_config(None).replace(**state["config"])
     weights = backbone_weights(state["method"])
-    return _assemble(spec_of(config, 0), weights, origin)
+    return assemble(spec_of(config, 0), weights, origin)
 
 
 def _from_foreign(path: Path, asked: Asked) -> Encoder:
@@ -222,7 +222,8 @@ def backbone_weights(method_state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in method_state.items() if name.startswith(prefix)}
 
 
-def _assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Encoder:
+def assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Encoder:
+    """An encoder of a spec and a backbone's weights; raises `CheckpointError` naming `origin` where they do not fit."""
     try:
         backbone = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
         backbone.load_state_dict(weights)

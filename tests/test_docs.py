@@ -1,0 +1,72 @@
+"""The Python in README.md and docs/python.md runs, each page's blocks in order and in one namespace.
+
+A block that cannot run here stands behind a line `<!-- not run: WHY -->`.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import nn
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^(?P<mark><!-- not run: .+ -->\n\s*)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+SMALL = {**TINY, "epochs": 1, "image_size": 8, "early_size": 0, "stem": "small", "device": "cpu"}
+
+
+def blocks(text):
+    found = [m for m in BLOCK.finditer(text) if m["mark"] is None]
+    return [(text[: m.start("code")].count("\n"), m["code"]) for m in found]
+
+
+@pytest.fixture
+def in_a_folder_of_photos(tmp_path, monkeypatch):
+    """A working folder with photos/, and training made as short as can be."""
+    digits = load_digits()
+    for i in range(80):
+        folder = tmp_path / "photos" / str(digits.target[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i] * 15).astype(np.uint8)).save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+
+    import stopgrad.estimator
+    from stopgrad.train.pretrain import pretrain
+
+    def short(*arguments, **given):
+        return pretrain(*arguments, **{**given, **SMALL})
+
+    monkeypatch.setattr(stopgrad, "pretrain", short)
+    monkeypatch.setattr(stopgrad.estimator, "pretrain", short)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (digits.data[:120], digits.target[:120]))
+
+
+@pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
+    # What a page leaves to its reader.
+    namespace = {
+        "backbone": nn.Flatten(), "projector": nn.Linear(12, 8), "predictor": nn.Linear(8, 8),
+        "view1": torch.rand(6, 3, 2, 2), "view2": torch.rand(6, 3, 2, 2),
+    }  # fmt: skip
+    found = blocks((ROOT / page).read_text())
+    assert found
+    for line, code in found:
+        # Lines are counted as on the page.
+        exec(compile("\n" * line + code, page, "exec"), namespace)
+
+
+def test_what_a_page_links_to_is_there():
+    for page in ("README.md", "docs/python.md"):
+        folder = (ROOT / page).parent
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
+            assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_a_marked_block_is_left_out():
+    text = "<!-- not run: takes a day -->\n```python\n1 / 0\n```\n\n```python\nx = 1\n```\n"
+    assert blocks(text) == [(6, "x = 1\n")]
