@@ -21,8 +21,8 @@ from stopgrad.data.loader import Loader
 from stopgrad.data.sources import open_images
 from stopgrad.distributed import Rank
 from stopgrad.hardware import autocast, choose_precision
-from stopgrad.train.build import build_method, load_stores
 from stopgrad.reporter import SilentReporter
+from stopgrad.train.build import build_method, load_stores
 
 CPU = torch.device("cpu")
 
