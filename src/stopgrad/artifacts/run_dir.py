@@ -90,7 +90,8 @@ class RunDir:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
                 self.path / "environment.json", self.report_file,
-                *sorted(self.evaluations_dir.glob("*.json")), *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
+                *sorted(self.evaluations_dir.glob("*.json")),
+                *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
 
     def _is_ours(self) -> bool:
         """Whether config.toml is a run's, and not another program's."""

@@ -11,6 +11,7 @@ from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
+from stopgrad.cli.search import search
 from stopgrad.errors import StopgradError
 
 app = App(
@@ -26,6 +27,7 @@ app.command(recipes)
 app.command(preview)
 app.command(evaluate)
 app.command(embed)
+app.command(search)
 app.command(bench)
 
 

@@ -19,7 +19,7 @@ from stopgrad.encoder.embeddings import Embeddings, read_embeddings
 from stopgrad.encoder.features import features_of
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.outputs import is_embeddings
-from stopgrad.encoder.parts import Parts, check_split, images_of_run, open_parts
+from stopgrad.encoder.parts import Parts, check_split, images_of_run, in_words, open_parts
 from stopgrad.encoder.write import as_text, belonging, embed_to_file
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.reporter import Reporter
@@ -53,6 +53,10 @@ class Bank:
         """Name of the class of a row, if known."""
         label = int(self.labels[row])
         return self.class_names[label] if label >= 0 else None
+
+    def split(self, row: int) -> str | None:
+        """`train` or `test`, if known."""
+        return self.images.split(self.places[row]) if isinstance(self.images, Parts) else None
 
     def file(self, row: int) -> str:
         """The path of an image, where it is a file."""
@@ -150,12 +154,12 @@ def _bank_kept(encoder: Encoder, parts: Parts, run: RunDir, batch_size: int, dev
     file = run.embeddings_dir / f"{digest}.parquet"
     if file.is_file():
         try:
-            return _bank_of(read_embeddings(file), parts)
+            return replace(_bank_of(read_embeddings(file), parts), encoder=encoder.name)
         except DataError as error:
             reporter.warn(f"{error} It is written anew.")
     embed_to_file(encoder, parts, file, batch_size=batch_size, device=device, overwrite=True, reporter=reporter)
     reporter.say(f"Embeddings kept in {file}")
-    return _bank_of(read_embeddings(file), parts)
+    return replace(_bank_of(read_embeddings(file), parts), encoder=encoder.name)
 
 
 def _bank_of_file(file: Path, data: Any, split: str, reporter: Reporter) -> Bank:
@@ -169,7 +173,7 @@ def _bank_of_file(file: Path, data: Any, split: str, reporter: Reporter) -> Bank
         raise ConfigError(f"split = {split!r}: {file} has no images of it; use all.")
     return replace(
         bank, vectors=bank.vectors[rows], names=[bank.names[row] for row in rows], labels=bank.labels[rows],
-        places=[bank.places[row] for row in rows], data=f"{bank.data}, {split} alone",
+        places=[bank.places[row] for row in rows], data=in_words(embeddings.metadata["data_name"], [split]),
     )  # fmt: skip
 
 
@@ -179,7 +183,7 @@ def _bank_of(embeddings: Embeddings, images: Parts | None) -> Bank:
     places = [i for i in range(len(embeddings) + len(without)) if i not in without]
     return Bank(
         vectors=embeddings.vectors, names=embeddings.names, labels=embeddings.labels,
-        class_names=embeddings.class_names, data=meta["data_name"], encoder=meta["encoder"],
+        class_names=embeddings.class_names, data=in_words(meta["data_name"], meta["splits"]), encoder=meta["encoder"],
         encoder_digest=meta["encoder_digest"], images=images, places=places, skipped=meta["skipped"],
     )  # fmt: skip
 

@@ -37,6 +37,8 @@ class Member:
     row: int
     cosine: float
     """With the group's first image."""
+    split: str | None = None
+    """`train` or `test`, if known."""
     copy_of: str | None = None
     """The first image of the group whose file has the same bytes."""
 
@@ -67,6 +69,11 @@ class Duplicates:
         return sum(member.copy_of is not None for group in self.groups for member in group)
 
     @property
+    def num_across(self) -> int:
+        """Groups with both training and test images: what is learnt of one is known of the other."""
+        return sum({"train", "test"} <= {member.split for member in group} for group in self.groups)
+
+    @property
     def warning(self) -> str | None:
         """What to make of a group that is too large to be one of duplicates; None if there is none."""
         largest = max((len(group) for group in self.groups), default=0)
@@ -76,14 +83,14 @@ class Duplicates:
             f"a higher threshold, such as {(1 + self.threshold) / 2:.4g}" if self.threshold < 1 else "other features"
         )
         return (
-            f"one group holds {largest:,} of {self.num_images:,} images ({largest / self.num_images:.0%}): these features "
-            f"tell few images apart at cosine {self.threshold:g}. Try {higher}; if that does not help, the encoder is "
-            "weak or collapsed."
+            f"one group holds {largest:,} of {self.num_images:,} images ({largest / self.num_images:.0%}): at cosine "
+            f"{self.threshold:g} these features tell few images apart. Try {higher}; if that does not help, the "
+            "encoder is weak or collapsed."
         )
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
-        plain = ("encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "warning", "seconds",
+        plain = ("encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning", "seconds",
                  "search_seconds")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
@@ -143,14 +150,13 @@ def joined(vectors: Float[Tensor, "row dim"], threshold: float, reporter: Report
     normalised = F.normalize(vectors.float(), dim=1)
     component = np.arange(num)
     waiting: list[np.ndarray] = []
-    total, done = (-(-num // TILE)) * (-(-num // TILE) + 1) // 2, 0
-    for first, second, similar in _tiles(normalised, threshold):
-        pairs = component[similar.nonzero().numpy() + (first, second)]
+    total = (-(-num // TILE)) * (-(-num // TILE) + 1) // 2
+    for done, (first, second, similar) in enumerate(_tiles(normalised, threshold), start=1):
+        pairs = component[similar.nonzero().numpy() + np.array((first, second))]
         if len(pairs := pairs[pairs[:, 0] != pairs[:, 1]]):
             waiting.append(pairs)
         if sum(map(len, waiting)) > MOST_WAITING:
             component, waiting = _merged(component, waiting), []
-        done += 1
         if reporter is not None:
             reporter.progress("comparing", done, total)
     return _merged(component, waiting) if waiting else component
@@ -162,7 +168,7 @@ def _merged(component: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
     from scipy.sparse.csgraph import connected_components
 
     a, b = np.concatenate(pairs).T
-    links = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(component),) * 2)
+    links = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(component),) * 2)
     return connected_components(links, directed=False)[1][component]
 
 
@@ -186,7 +192,7 @@ def _group(bank: Bank, rows: np.ndarray) -> list[Member]:
     cosines = (vectors @ vectors[0]).tolist()
     copies = _copies(bank, rows)
     return [
-        Member(bank.names[row], bank.label(row), int(row), min(1.0, cosine), copies.get(row))
+        Member(bank.names[row], bank.label(row), int(row), min(1.0, cosine), bank.split(row), copies.get(row))
         for row, cosine in zip(rows.tolist(), cosines, strict=True)
     ]
 

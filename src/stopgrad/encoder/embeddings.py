@@ -55,7 +55,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
         raise DataError(f"{file} is no file of embeddings that stopgrad embed wrote: {error}.") from error
     if not len(vectors) == names.num_rows == metadata["num_images"]:
         raise DataError(f"{file} is damaged: it has {len(vectors)} rows, not {metadata['num_images']}.")
-    labels = np.array(names["label"].fill_null(-1), dtype=np.int64)
+    labels = np.array(names["label"].fill_null(-1).to_numpy(), dtype=np.int64)
     return Embeddings(
         torch.from_numpy(vectors), names["path"].to_pylist(), torch.from_numpy(labels), metadata["class_names"],
         names["split"].to_pylist(), metadata,

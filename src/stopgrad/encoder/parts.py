@@ -55,10 +55,7 @@ class Parts:
         return self._at(index)[0]
 
     def __str__(self) -> str:
-        splits = [split for split, _ in self.parts if split is not None]
-        words = {"train": "training", "test": "test"}
-        which = f" ({' and '.join(words[split] for split in splits)} images)" if splits else ""
-        return f"{self.name_of_set}{which}"
+        return in_words(self.name_of_set, [split for split, _ in self.parts])
 
     def digest(self, shortest: int) -> str:
         """Another one whenever the images are others: of the files' listing, or of a sample of what is in memory."""
@@ -99,6 +96,13 @@ def open_parts(images: Any, split: str = "all") -> Parts:
         return Parts(splits.name, [(None, splits.train)], path)
     both: list[tuple[str | None, ImageSource]] = [("train", splits.train), ("test", splits.test)]
     return Parts(splits.name, [part for part in both if split in ("all", part[0])], path)
+
+
+def in_words(name: str, splits: Sequence[str | None]) -> str:
+    """A data set and the splits of it that are meant."""
+    words = {"train": "training", "test": "test"}
+    known = [words[split] for split in splits if split is not None]
+    return f"{name} ({' and '.join(known)} images)" if known else name
 
 
 def check_split(split: str) -> None:

@@ -114,7 +114,7 @@ def embed_to_file(
             "encoder": os.path.abspath(subject.name) if subject.spec is not None else subject.name,
             "backbone": None if subject.spec is None else subject.spec.backbone, "dim": partial.dim,
             "preprocess": asdict(subject.preprocess), "normalised": normalise, "data": parts.path,
-            "data_name": str(parts), "splits": [split for split, _ in parts.parts],
+            "data_name": parts.name_of_set, "splits": [split for split, _ in parts.parts],
             "class_names": [as_text(name) for name in parts.class_names], "num_images": partial.done.rows,
             "skipped": [{"index": i, "name": n, "reason": r} for i, n, r in partial.skipped],
         }  # fmt: skip
