@@ -90,8 +90,10 @@ class Duplicates:
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
-        plain = ("encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning", "seconds",
-                 "search_seconds")  # fmt: skip
+        plain = (
+            "encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning", "seconds",
+            "search_seconds",
+        )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
             "groups": [[asdict(member) for member in group] for group in self.groups],
