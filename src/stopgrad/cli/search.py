@@ -69,6 +69,9 @@ def search(
     options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device, "keep": keep}
     with ConsoleReporter(json=json) as reporter:
         if duplicates is not None:
+            for flag, unused in (("--index", index != "exact"), ("--encoder", encoder is not None)):
+                if unused:
+                    reporter.warn(f"{flag} has no effect with --duplicates.")
             from stopgrad.encoder.duplicates import find_duplicates
             from stopgrad.report.search import write_duplicates_page
 

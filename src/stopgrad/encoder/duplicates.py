@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from stopgrad.reporter import QuietReporter, Reporter
 
 # Cosines of equal images differ from 1 by rounding.
 TOLERANCE = 1e-5
-TILE = 2048
+TILE = 1024
 # Pairs; a tile may add TILE x TILE at most.
-MOST_WAITING = 2**20
+MOST_WAITING = 2**18
 LARGE_SHARE = 0.1
 FEW = 10
 
@@ -91,8 +91,8 @@ class Duplicates:
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
         plain = (
-            "encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning", "seconds",
-            "search_seconds",
+            "encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning",
+            "seconds", "search_seconds",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
@@ -150,35 +150,31 @@ def joined(vectors: Float[Tensor, "row dim"], threshold: float, reporter: Report
     """
     num = len(vectors)
     normalised = F.normalize(vectors.float(), dim=1)
-    component = np.arange(num)
-    waiting: list[np.ndarray] = []
-    total = (-(-num // TILE)) * (-(-num // TILE) + 1) // 2
-    for done, (first, second, similar) in enumerate(_tiles(normalised, threshold), start=1):
-        pairs = component[similar.nonzero().numpy() + np.array((first, second))]
-        if len(pairs := pairs[pairs[:, 0] != pairs[:, 1]]):
-            waiting.append(pairs)
+    component = torch.arange(num)
+    waiting: list[Tensor] = []
+    tiles = [(a, b) for a in range(0, num, TILE) for b in range(a, num, TILE)]
+    for done, (first, second) in enumerate(tiles, start=1):
+        rows, columns = slice(first, first + TILE), slice(second, second + TILE)
+        # Those joined already need no pair more: of features that are all alike this leaves next to nothing to do.
+        apart = component[rows, None] != component[columns]
+        if apart.any():
+            near = (normalised[rows] @ normalised[columns].T >= threshold - TOLERANCE) & apart
+            waiting.append(near.nonzero() + torch.tensor((first, second)))
         if sum(map(len, waiting)) > MOST_WAITING:
             component, waiting = _merged(component, waiting), []
         if reporter is not None:
-            reporter.progress("comparing", done, total)
-    return _merged(component, waiting) if waiting else component
+            reporter.progress("comparing", done, len(tiles))
+    return (_merged(component, waiting) if waiting else component).numpy()
 
 
-def _merged(component: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
-    """Components, with those that are linked made one."""
+def _merged(component: Tensor, pairs: list[Tensor]) -> Tensor:
+    """Components, with those that pairs of rows link made one."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    a, b = np.concatenate(pairs).T
+    a, b = component[torch.cat(pairs)].T.numpy()
     links = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(component),) * 2)
-    return connected_components(links, directed=False)[1][component]
-
-
-def _tiles(normalised: Tensor, threshold: float) -> Iterator[tuple[int, int, Tensor]]:
-    for first in range(0, len(normalised), TILE):
-        for second in range(first, len(normalised), TILE):
-            cosines = normalised[first : first + TILE] @ normalised[second : second + TILE].T
-            yield first, second, cosines >= threshold - TOLERANCE
+    return torch.from_numpy(connected_components(links, directed=False)[1]).long()[component]
 
 
 def _members(component: np.ndarray) -> list[np.ndarray]:
