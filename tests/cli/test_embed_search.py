@@ -110,7 +110,7 @@ def test_duplicates(run, data, tmp_path, capsys):
     assert stopgrad(arguments) == 0
     output = capsys.readouterr().out
     assert "byte-for-byte copies" in output
-    assert "1 groups hold training and test images both" in output
+    assert "With training and test images both: 1 of the groups" in output
     assert "d [bold]/test/a/copy.png" in output
     assert stopgrad([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_copies"] == 1

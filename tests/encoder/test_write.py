@@ -256,6 +256,7 @@ def test_nothing_can_be_read(tmp_path, run):
     (tmp_path / "d" / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of 1 images can be read.*empty file"):
         embed_to_file(run, tmp_path / "d", tmp_path / "e.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"a,b\n1,2\n"])

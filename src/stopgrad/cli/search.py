@@ -141,7 +141,7 @@ def _print_duplicates(found: "Duplicates") -> None:
         markup=False,
     )
     if found.num_across:
-        console.print(f"{found.num_across:,} groups hold training and test images both.")
+        console.print(f"With training and test images both: {found.num_across:,} of the groups.")
     if found.warning is not None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"warning: {found.warning}", markup=False, style="yellow"

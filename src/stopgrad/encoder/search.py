@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from stopgrad.data.decode import UnreadableImageError
+from stopgrad.data.reading import read_image
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.bank import Bank, open_bank, query_encoder
 from stopgrad.encoder.embed import Encoder, as_source
@@ -146,6 +148,12 @@ def _open_query(query: Any) -> ImageSource:
     source = as_source(query)
     if len(source) == 0:
         raise DataError("the query holds no images.")
+    if len(source) == 1:
+        # Before the images to search are embedded, which may take long.
+        try:
+            read_image(source, 0, 1)
+        except UnreadableImageError as error:
+            raise DataError(f"the query {source.name(0)} cannot be read: {error}.") from error
     return source
 
 

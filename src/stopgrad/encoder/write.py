@@ -107,6 +107,7 @@ def embed_to_file(
             reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
         rate = _embed_rest(subject, parts, partial, backbone, place, size, strict, stop, reporter)
         if not partial.done.rows:
+            partial.remove()
             name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")
             raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
         metadata = {
