@@ -21,6 +21,16 @@ def test_names():
     [
         ("pretrain", "data, *, out, recipe, config, resume, overwrite, reporter, **overrides"),
         ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained"),
+        (
+            "embed_to_file",
+            "encoder, images, out, *, split, normalise, batch_size, device, strict, overwrite, stop, reporter",
+        ),
+        (
+            "search",
+            "run_or_embeddings, query, *, data, top, index, split, encoder, batch_size, device, keep, reporter",
+        ),
+        ("find_duplicates", "run_or_embeddings, *, threshold, data, split, batch_size, device, keep, reporter"),
+        ("read_embeddings", "path"),
         ("negative_cosine", "prediction, target"),
         ("choose_partners", "num_images, generator, *, mutual"),
         ("knn_predict", "bank, bank_labels, queries, *, k, temperature, num_classes, memory_budget_bytes"),

@@ -18,6 +18,10 @@ _HOME = {
     "negative_cosine": "stopgrad.objective.cosine",
     "evaluate_knn": "stopgrad.evaluate.knn",
     "PretrainedFeatures": "stopgrad.estimator",
+    "embed_to_file": "stopgrad.encoder.write",
+    "read_embeddings": "stopgrad.encoder.embeddings",
+    "search": "stopgrad.encoder.search",
+    "find_duplicates": "stopgrad.encoder.duplicates",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
@@ -28,19 +32,27 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "embed_to_file",
     "evaluate_knn",
     "export",
+    "find_duplicates",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
     "pretrain",
     "random_permutation",
+    "read_embeddings",
+    "search",
 ]
 
 if TYPE_CHECKING:
+    from stopgrad.encoder.duplicates import find_duplicates
     from stopgrad.encoder.embed import Encoder
+    from stopgrad.encoder.embeddings import read_embeddings
     from stopgrad.encoder.export import export
     from stopgrad.encoder.load import load_encoder
+    from stopgrad.encoder.search import search
+    from stopgrad.encoder.write import embed_to_file
     from stopgrad.estimator import PretrainedFeatures
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.metrics.accuracy import knn_predict

@@ -42,6 +42,7 @@ class RunDir:
         self.checkpoint_dir = self.path / "checkpoints"
         self.tensorboard_dir = self.path / "tensorboard"
         self.evaluations_dir = self.path / "evaluations"
+        self.embeddings_dir = self.path / "embeddings"
         self.report_file = self.path / "report.html"
 
     @property
@@ -89,7 +90,8 @@ class RunDir:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
                 self.path / "environment.json", self.report_file,
-                *sorted(self.evaluations_dir.glob("*.json"))]  # fmt: skip
+                *sorted(self.evaluations_dir.glob("*.json")),
+                *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
 
     def _is_ours(self) -> bool:
         """Whether config.toml is a run's, and not another program's."""

@@ -6,11 +6,13 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.embed import embed
 from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.export import export
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
+from stopgrad.cli.search import search
 from stopgrad.errors import StopgradError
 
 app = App(
@@ -26,6 +28,8 @@ app.command(recipes)
 app.command(preview)
 app.command(evaluate)
 app.command(export)
+app.command(embed)
+app.command(search)
 app.command(bench)
 
 

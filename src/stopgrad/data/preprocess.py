@@ -58,9 +58,12 @@ class Preprocess:
 
 def plain_batches(
     store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None = None, *, batch_size: int = 256,
-    workers: int = 0,
+    first_batch: int = 0, workers: int = 0,
 ) -> Iterator[tuple[list[int], Float[Tensor, "image 3 size size"]]]:  # fmt: skip
-    """Preprocessed images in order, on the CPU, with their positions; those that turn out unreadable are left out."""
+    """Preprocessed images in order, on the CPU, with their positions; those that turn out unreadable are left out.
+
+    `first_batch` batches are passed over; those after them are cut as if they had not been.
+    """
     chosen = list(range(len(store))) if positions is None else list(positions)
 
     def prepare(position: int) -> Tensor | None:
@@ -69,7 +72,8 @@ def plain_batches(
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         # Parts of nearly one size: a last one of a single image would be no batch for BatchNorm.
-        for indices in np.array_split(np.arange(len(chosen)), -(-len(chosen) // batch_size)) if chosen else ():
+        batches = np.array_split(np.arange(len(chosen)), -(-len(chosen) // batch_size)) if chosen else []
+        for indices in batches[first_batch:]:
             part = [chosen[i] for i in indices]
             if store.stacked is not None:
                 yield part, preprocess.batch(store.stacked[torch.tensor(part)])

@@ -40,7 +40,7 @@ class Features:
 
 def outputs_in_order(
     network: Network, store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None,
-    device: torch.device, *, batch_size: int = 0,
+    device: torch.device, *, batch_size: int = 0, first_batch: int = 0,
 ) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:  # fmt: skip
     """Outputs of a network on plain images batch by batch, with the positions of the images they belong to.
 
@@ -51,11 +51,14 @@ def outputs_in_order(
         positions: which images, in this order; None: all.
         device: where the network is.
         batch_size: images a forward pass; 0: what the device is fast at.
+        first_batch: where to begin, for work that was stopped: the batches are cut as if from the first.
     """
     if batch_size < 0:
         raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 for what the device is fast at.")
     batch_size = batch_size or plain_batch_size(device, preprocess.size)
-    for positions_read, images in plain_batches(store, preprocess, positions, batch_size=batch_size):
+    for positions_read, images in plain_batches(
+        store, preprocess, positions, batch_size=batch_size, first_batch=first_batch
+    ):
         with torch.no_grad():
             result = network(images.to(device, memory_format=torch.channels_last))
         yield positions_read, tuple(t.float().cpu() for t in (result if isinstance(result, tuple) else (result,)))

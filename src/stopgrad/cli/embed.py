@@ -1,0 +1,63 @@
+"""stopgrad embed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.summary import print_skipped
+from stopgrad.encoder.outputs import check_free
+from stopgrad.train.stop import StopRequest
+
+
+def embed(
+    encoder: str, data: str | None = None, /, *, out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    split: str = "all", normalise: Annotated[bool, Parameter(negative="")] = False, batch_size: int = 0,
+    device: str = "auto", strict: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:  # fmt: skip
+    """Write the features of images into a file: .parquet, .npy or .csv.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint or an encoder.safetensors.
+    data
+        A folder of images, an image or a parquet file. Without it: the images that the run was trained on.
+    out
+        The file. .parquet: columns path, split, label, class_name and embedding. .npy: the vectors, with the other
+        columns in OUT.names.csv. .csv: a column for each number. Stopped, the same command goes on from OUT.partial.
+    split
+        train, test or all of a data set with splits.
+    normalise
+        Divide each vector by its length.
+    batch_size
+        Images a forward pass; 0: what the device is fast at.
+    device
+        cpu, cuda, cuda:1, mps or auto.
+    strict
+        Refuse unreadable images instead of leaving them out.
+    overwrite
+        Replace the file if it exists.
+    json
+        Print one JSON object on stdout and everything else on stderr.
+    """
+    check_free(out, overwrite=overwrite)
+    with ConsoleReporter(json=json) as reporter, StopRequest() as stop:
+        from stopgrad.encoder.write import embed_to_file
+
+        done = embed_to_file(
+            encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device, strict=strict,
+            overwrite=overwrite, stop=stop.asked, reporter=reporter,
+        )  # fmt: skip
+    if json:
+        print_json(done.as_json())
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    length = ", of length 1" if done.normalised else ""
+    console.print(f"{done.num_images:,} images of {done.data}: vectors of {done.dim} numbers{length}", markup=False)
+    print_skipped(console, done.skipped)
+    speed = f" ({done.images_per_second:,.0f} images/s)" if done.images_per_second else ""
+    console.print(f"{', '.join(map(str, done.files))} in {done.seconds:.1f} s{speed}", markup=False)

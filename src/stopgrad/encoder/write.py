@@ -1,0 +1,234 @@
+"""Images to a file of embeddings: in bounded memory, and resumed where it was stopped."""
+
+import bisect
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stopgrad.encoder.formats as formats
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data.store import ImageStore
+from stopgrad.encoder.digest import encoder_digest
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.features import outputs_in_order
+from stopgrad.encoder.load import load_encoder
+from stopgrad.encoder.outputs import check_free, files_of
+from stopgrad.encoder.partial import Done, Partial
+from stopgrad.encoder.parts import Parts, images_of_run, open_parts
+from stopgrad.errors import DataError, Interrupted
+from stopgrad.hardware import plain_batch_size
+from stopgrad.reporter import QuietReporter, Reporter
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What was written."""
+
+    file: Path
+    files: Sequence[Path]
+    """The file, and what lies beside it."""
+    encoder: str
+    data: str
+    num_images: int
+    """Rows."""
+    dim: int
+    normalised: bool
+    skipped: Sequence[dict[str, Any]]
+    """Images that could not be read and have no row: `index` in the data set, `name` and `reason`."""
+    num_resumed: int
+    """Images that an earlier, interrupted call had done."""
+    seconds: float
+    images_per_second: float
+    """Of the images done in this call, reading and writing included."""
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {**asdict(self), "file": str(self.file), "files": [str(file) for file in self.files]}
+
+
+def embed_to_file(
+    encoder: str | Path | Encoder, images: Any = None, out: str | Path = "embeddings.parquet", *, split: str = "all",
+    normalise: bool = False, batch_size: int = 0, device: str = "auto", strict: bool = False, overwrite: bool = False,
+    stop: Callable[[], str | None] | None = None, reporter: Reporter | None = None,
+) -> Embedded:  # fmt: skip
+    """Write pooled backbone features of images into a file, in the order of the images.
+
+    The vectors are those of `Encoder.embed`, float32. Images are decoded and rows written batch by batch; an
+    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call goes on from there to the same file.
+
+    Args:
+        encoder: an encoder, or what `load_encoder` takes.
+        images: a folder, an image file or a parquet file, `Splits` or an `ImageSource`; None: those that the run was
+            trained on.
+        out: the file. `.parquet`: columns path, split, label (index), class_name and embedding (a list of float32).
+            `.npy`: the vectors `[row dim]`, with the other columns in `OUT.names.csv`. `.csv`: one column a number.
+            What the file belongs to (encoder, preprocessing, data, skipped images) is in the parquet's schema under
+            `stopgrad`, else in `OUT.meta.json` (such as `flowers.npy.meta.json`).
+        split: `train`, `test` or `all` of a data set with splits.
+        normalise: whether rows are divided by their Euclidean length.
+        batch_size: images a forward pass; 0: what the device is fast at.
+        device: as the setting `device`.
+        strict: refuse unreadable images instead of leaving them out.
+        overwrite: replace a file that exists.
+        stop: asked between batches; a text, such as "the time limit", stops the work with everything saved.
+        reporter: told of progress.
+
+    Raises:
+        ConfigError: the file exists, its format is not known, or no data set is known.
+        DataError: no image can be read, or one cannot and `strict` is set.
+        CheckpointError: no encoder there.
+        Interrupted: by `stop` or Ctrl-C; the same call goes on.
+    """
+    began = time.perf_counter()
+    reporter, out = reporter or QuietReporter(), Path(out).expanduser()
+    check_free(out, overwrite=overwrite)
+    subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    if images is None:
+        images = images_of_run(RunDir(subject.name), "images")
+    parts = images if isinstance(images, Parts) else open_parts(images, split)
+    backbone, place = subject.placed(device)
+    size = batch_size or plain_batch_size(place, subject.preprocess.size)
+    belongs_to = belonging(subject, parts) | {"batch_size": size, "device": place.type}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Partial(out, _dim_of(subject), belongs_to)
+    try:
+        if partial.differs:
+            reporter.warn(f"{partial.rows_file} is of something else ({', '.join(partial.differs)}): begun anew.")
+        if strict and partial.skipped:
+            raise _unreadable(*partial.skipped[0][1:])
+        resumed = partial.done.images
+        if resumed:
+            reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
+        rate = _embed_rest(subject, parts, partial, backbone, place, size, strict, stop, reporter)
+        if not partial.done.rows:
+            partial.remove()
+            name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")
+            raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
+        metadata = {
+            "format": formats.FORMAT, "version": _version(), **belonging(subject, parts),
+            "encoder": os.path.abspath(subject.name) if subject.spec is not None else subject.name,
+            "backbone": None if subject.spec is None else subject.spec.backbone, "dim": partial.dim,
+            "preprocess": asdict(subject.preprocess), "normalised": normalise, "data": parts.path,
+            "data_name": parts.name_of_set, "splits": [split for split, _ in parts.parts],
+            "class_names": [as_text(name) for name in parts.class_names], "num_images": partial.done.rows,
+            "skipped": [{"index": i, "name": n, "reason": r} for i, n, r in partial.skipped],
+        }  # fmt: skip
+        about = _About(parts, {index for index, _, _ in partial.skipped})
+        formats.write_rows(out, formats.Rows(partial.vectors(), about, normalise, metadata))
+        partial.remove()
+    finally:
+        partial.close()
+    return Embedded(
+        file=out, files=files_of(out), encoder=subject.name, data=str(parts), num_images=partial.done.rows,
+        dim=partial.dim, normalised=normalise, skipped=metadata["skipped"], num_resumed=resumed,
+        seconds=round(time.perf_counter() - began, 2), images_per_second=round(rate, 1),
+    )  # fmt: skip
+
+
+def belonging(encoder: Encoder, parts: Parts) -> dict[str, Any]:
+    """What embeddings depend on: two digests."""
+    return {"encoder_digest": encoder_digest(encoder), "data_digest": parts.digest(encoder.preprocess.shortest)}
+
+
+def _embed_rest(
+    subject: Encoder, parts: Parts, partial: Partial, backbone: Any, place: Any, size: int, strict: bool,
+    stop: Callable[[], str | None] | None, reporter: Reporter,
+) -> float:  # fmt: skip
+    """Embed what the partial file has not yet; images a second."""
+    began, before, batches_before = time.perf_counter(), partial.done.images, 0
+    rate = 0.0
+    try:
+        for start, (_, source) in zip(parts.starts, parts.parts, strict=False):
+            # As the batches are cut: parts of nearly one size.
+            num = -(-len(source) // size)
+            ends = np.cumsum([len(source) // num + (i < len(source) % num) for i in range(num)]).tolist()
+            first, batches_before = partial.done.batches - batches_before, batches_before + num
+            if first >= num:
+                continue
+            store = ImageStore(source, subject.preprocess.shortest, kept=list(range(len(source))), strict=strict)
+            batches = outputs_in_order(
+                backbone, store, subject.preprocess, None, place, batch_size=size, first_batch=max(0, first)
+            )
+            for read, (vectors,) in batches:
+                last = bisect.bisect_right(ends, read[0])
+                _add(partial, store, start, vectors.numpy(), read, ends[last], batches_before - num + last + 1)
+                rate = (partial.done.images - before) / (time.perf_counter() - began)
+                reporter.progress("embedding", partial.done.images, len(parts), f"{rate:,.0f} images/s")
+                if stop is not None and (reason := stop()) and partial.done.images < len(parts):
+                    raise _interrupted(reason, partial, parts)
+                partial.save_now_and_then()
+            # Whole batches at the end may have been unreadable.
+            _add(partial, store, start, np.empty((0, partial.dim)), (), len(source), batches_before)
+        partial.save()
+    except BaseException as error:
+        with suppress(OSError):
+            partial.save()
+        if isinstance(error, KeyboardInterrupt):
+            raise _interrupted("Ctrl-C", partial, parts) from error
+        raise
+    return rate
+
+
+def _add(
+    partial: Partial, store: ImageStore, start: int, vectors: np.ndarray, read: Sequence[int], end: int, batches: int
+) -> None:
+    """Count the images of a part up to `end` as done: those read have rows, the others a reason."""
+    skipped = []
+    for index in sorted(set(range(partial.done.images - start, end)) - set(read)):
+        name = store.source.name(index)
+        skipped.append((start + index, name, store.skipped.get(name, "unreadable")))
+    partial.add(vectors, Done(batches, start + end, partial.done.skipped + len(skipped)), skipped)
+
+
+class _About:
+    """Path, split, label and class name of a row, rows being asked for in order."""
+
+    def __init__(self, parts: Parts, skipped: set[int]) -> None:
+        self.parts, self.kept = parts, [index for index in range(len(parts)) if index not in skipped]
+
+    def __call__(self, row: int) -> tuple[str, str | None, int | None, str | None]:
+        index = self.kept[row]
+        label = self.parts.label(index)
+        class_name = as_text(self.parts.class_names[label]) if label >= 0 else None
+        return as_text(self.parts.name(index)), self.parts.split(index), None if label < 0 else label, class_name
+
+
+def as_text(name: str) -> str:
+    """A file's name that is no text in the system's encoding, with marks for what cannot be written."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _dim_of(subject: Encoder) -> int:
+    if subject.spec is not None:
+        return subject.spec.num_features
+    import torch
+
+    size = subject.preprocess.size
+    with torch.no_grad():
+        weights = next(iter(subject.backbone.parameters()), torch.zeros(0))
+        return int(subject.backbone.eval()(torch.zeros((1, 3, size, size), device=weights.device)).shape[1])
+
+
+def _unreadable(name: str, reason: str) -> DataError:
+    return DataError(f"{name} cannot be read: {reason}.")
+
+
+def _interrupted(reason: str, partial: Partial, parts: Parts) -> Interrupted:
+    return Interrupted(
+        f"by {reason} after {partial.done.images:,} of {len(parts):,} images, kept in {partial.rows_file}; "
+        "the same command goes on from there."
+    )
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("stopgrad")
+    return "unknown"
