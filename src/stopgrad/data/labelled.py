@@ -19,7 +19,7 @@ _AHEAD = 3
 
 
 class LabelledViews:
-    """One view of each image an epoch, every image in every epoch, in batches of nearly one size.
+    """One view of each image an epoch, each image in every epoch, in batches of nearly one size.
 
     Order and views are functions of the seed, as in pretraining.
 
@@ -28,21 +28,25 @@ class LabelledViews:
         config: seed, image size, augmentation, workers; and the batch size, which is a bound: the images of an epoch
             are split evenly, so that there is no small last batch.
         device: where the views are made.
+        positions: which images of the store; None: all.
     """
 
-    def __init__(self, store: ImageStore, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, store: ImageStore, config: Config, device: torch.device, positions: np.ndarray | None = None
+    ) -> None:
         self.loader = Loader(store, config, Rank(), device, views=1)
         self.store, self.device = store, device
+        self.positions = np.arange(len(store)) if positions is None else positions
         self.labels = store.labels
         self._seed, self.workers = config.training.seed, config.data.workers or usable_cores()
-        num, most = len(store), config.training.batch_size
+        num, most = len(self.positions), config.training.batch_size
         # Two images a batch at least: BatchNorm has no statistics of one.
         self.steps_per_epoch = max(1, min(-(-num // most), num // 2))
 
     @property
     def batch_size(self) -> int:
         """Images of the largest batch."""
-        return -(-len(self.store) // self.steps_per_epoch)
+        return -(-len(self.positions) // self.steps_per_epoch)
 
     def load(self, step: int, pool: Executor) -> Batch:
         """The batch of a step, of which `views` makes the rest; images are cut in the threads of `pool`.
@@ -51,7 +55,7 @@ class LabelledViews:
             DataError: fewer than two of its images can be read.
         """
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = order_of_epoch(self._seed, epoch, len(self.store))
+        order = self.positions[order_of_epoch(self._seed, epoch, len(self.positions))]
         return self.loader.load(np.array_split(order, self.steps_per_epoch)[place], epoch, pool)
 
     def views(self, batch: Batch) -> Float[Tensor, "image 3 size size"]:

@@ -49,9 +49,7 @@ class LinearHeads:
         """What every head says of every image."""
         return F.linear(features, torch.cat(self.weights), torch.cat(self.biases)).unflatten(1, (len(self), -1))
 
-    def losses(
-        self, features: Float[Tensor, "image dim"], labels: Int[Tensor, "image"]
-    ) -> Float[Tensor, "image head"]:
+    def losses(self, features: Float[Tensor, "image dim"], labels: Int[Tensor, "image"]) -> Float[Tensor, "image head"]:
         """Cross-entropy of every image by every head."""
         return F.cross_entropy(
             self.logits(features).flatten(0, 1), labels.repeat_interleave(len(self)), reduction="none"

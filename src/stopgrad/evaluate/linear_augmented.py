@@ -31,7 +31,10 @@ from stopgrad.hardware import choose_precision
 from stopgrad.reporter import QuietReporter, Reporter
 from stopgrad.schedules import cosine
 
-LEARNING_RATES = {"sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "lars": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)}
+LEARNING_RATES = {
+    "sgd": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+    "lars": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+}
 """For a batch of 256; chosen among on images held out."""
 EPOCHS, BATCH_SIZE = 90, 256
 HELD_OUT = 0.1
@@ -208,9 +211,7 @@ class _Training:
         assert heads is not None
         return heads, pace.images_per_second()
 
-    def _choose(
-        self, heads: LinearHeads, frozen: FrozenBackbone, reporter: Reporter
-    ) -> tuple[int, dict[str, float]]:
+    def _choose(self, heads: LinearHeads, frozen: FrozenBackbone, reporter: Reporter) -> tuple[int, dict[str, float]]:
         """The head of the rate that did best on the images held out, and how each did; equals by their loss."""
         if self.num_sets == 1:
             return 0, {}
