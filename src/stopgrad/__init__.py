@@ -15,7 +15,9 @@ _HOME = {
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
+    "evaluate_finetune": "stopgrad.evaluate.finetune",
     "evaluate_knn": "stopgrad.evaluate.knn",
+    "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
@@ -25,7 +27,9 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "evaluate_finetune",
     "evaluate_knn",
+    "evaluate_linear_augmented",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
@@ -36,7 +40,9 @@ __all__ = [
 if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
     from stopgrad.encoder.load import load_encoder
+    from stopgrad.evaluate.finetune import evaluate_finetune
     from stopgrad.evaluate.knn import evaluate_knn
+    from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation

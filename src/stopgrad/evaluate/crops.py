@@ -14,7 +14,7 @@ _FROM_THE_RUN = ("geometry", "rotation_degrees", "zoom", "shift", "flip_probabil
 
 def crops_config(
     preprocess: Preprocess, run_config: Config | None, *, crop_scale_min: float | None, flip: bool | None,
-    batch_size: int, workers: int, cache: str, seed: int,
+    batch_size: int, precision: str, workers: int, cache: str, seed: int,
 ) -> Config:  # fmt: skip
     """Settings of the data path, by which training images are cropped, mirrored and put into batches.
 
@@ -24,7 +24,7 @@ def crops_config(
             there was a reason in the images, and it is kept to; None: crops and mirroring.
         crop_scale_min: smallest crop as a share of the area; None: 0.08.
         flip: whether to mirror half of the images; None: as the run did.
-        batch_size, workers, cache, seed: settings of these names.
+        batch_size, precision, workers, cache, seed: settings of these names.
 
     Raises:
         ConfigError: a value out of range.
@@ -36,6 +36,7 @@ def crops_config(
         **given, image_size=preprocess.size, mean=preprocess.mean, std=preprocess.std, batch_size=batch_size,
         crop_scale_min=CROP_SCALE_MIN if crop_scale_min is None else crop_scale_min, crop_scale_max=1.0,
         jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0, workers=workers, cache=cache, seed=seed,
+        precision=precision,
     )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ def evaluate_finetune(
         source = Subset(source, draw_share(classes, labels, seed).nonzero().flatten().tolist())
     config = crops_config(
         subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or _usual_batch(len(source)), workers=workers, cache=cache, seed=seed,
+        batch_size=batch_size or _usual_batch(len(source)), precision=precision, workers=workers, cache=cache,
+        seed=seed,
     )  # fmt: skip
     backbone, place = subject.placed(device)
     kind = choose_precision(precision, place)

@@ -31,23 +31,23 @@ class LinearHeads:
         device: torch.device,
     ) -> None:  # fmt: skip
         initial = torch.randn((num_classes, dim), generator=torch.Generator().manual_seed(seed)) * _INITIAL_STD
-        self.weights = [initial.to(device, copy=True).requires_grad_() for _ in rates]
-        self.biases = [torch.zeros(num_classes, device=device, requires_grad=True) for _ in rates]
-        groups = [
-            {"params": [weight, bias], "lr": rate, "peak": rate}
-            for weight, bias, rate in zip(self.weights, self.biases, rates, strict=True)
-        ]
+        initial = torch.cat([initial, torch.zeros(num_classes, 1)], dim=1)
+        # `[class, dim + 1]`, the biases last: one tensor, because LARS has one rate for a layer, and biases that begin
+        # at 0 have no size of their own to scale it by.
+        self.layers = [initial.to(device, copy=True).requires_grad_() for _ in rates]
+        groups = [{"params": [layer], "lr": rate, "peak": rate} for layer, rate in zip(self.layers, rates, strict=True)]
         self.optimizer: torch.optim.Optimizer = (
             Lars(groups, lr=1.0, momentum=MOMENTUM, weight_decay=weight_decay) if optimizer == "lars"
             else torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM, weight_decay=weight_decay)
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return len(self.layers)
 
     def logits(self, features: Float[Tensor, "image dim"]) -> Float[Tensor, "image head num_classes"]:
         """What every head says of every image."""
-        return F.linear(features, torch.cat(self.weights), torch.cat(self.biases)).unflatten(1, (len(self), -1))
+        layers = torch.cat(self.layers)
+        return F.linear(features, layers[:, :-1], layers[:, -1]).unflatten(1, (len(self), -1))
 
     def losses(self, features: Float[Tensor, "image dim"], labels: Int[Tensor, "image"]) -> Float[Tensor, "image head"]:
         """Cross-entropy of every image by every head."""
@@ -82,5 +82,4 @@ class LinearHeads:
 
     def finite(self) -> list[bool]:
         """Which heads have not diverged."""
-        pairs = zip(self.weights, self.biases, strict=True)
-        return [bool(weight.isfinite().all() and bias.isfinite().all()) for weight, bias in pairs]
+        return [bool(layer.isfinite().all()) for layer in self.layers]

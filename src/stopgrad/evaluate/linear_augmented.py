@@ -103,7 +103,8 @@ def evaluate_linear_augmented(
     subject, run = opened(encoder)
     config = crops_config(
         subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or BATCH_SIZE, workers=workers, cache=cache, seed=seed,
+        batch_size=batch_size or BATCH_SIZE, precision=precision, workers=workers, cache=cache,
+        seed=seed,
     ).replace(epochs=epochs)  # fmt: skip
     sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
     assert sides.test is not None
@@ -206,7 +207,7 @@ class _Training:
             if (step + 1) % per_epoch == 0 and not any(heads.finite()):
                 raise NonFiniteLossError(
                     f"no head's weights are finite after epoch {step // per_epoch + 1}, with "
-                    f"lr = {', '.join(f'{rate:g}' for rate in self.rates)}: give smaller ones."
+                    f"lr = {', '.join(f'{rate:g}' for rate in self.rates)}: give smaller ones, or precision = 'fp32'."
                 )
         assert heads is not None
         return heads, pace.images_per_second()
