@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import stopgrad
+from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import Subset, open_images
 from stopgrad.encoder.embed import Encoder
@@ -39,11 +40,11 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 1.0), ("adamw", 0.02)])
-def test_it_learns_beyond_chance_and_leaves_the_encoder_alone(encoder, digits, optimizer, lr):
+@pytest.mark.parametrize(("optimizer", "lr", "epochs"), [("sgd", 1.0, 5), ("adamw", 0.02, 10)])
+def test_it_learns_beyond_chance_and_leaves_the_encoder_alone(encoder, digits, optimizer, lr, epochs):
     before = weights_of(encoder.backbone)
     outcome = evaluate_finetune(
-        encoder, *digits, optimizer=optimizer, lr=[lr], crop_scale_min=0.6, **{**QUICK, "epochs": 5}
+        encoder, *digits, optimizer=optimizer, lr=[lr], crop_scale_min=0.6, **{**QUICK, "epochs": epochs}
     )
     # Ten classes.
     assert outcome.accuracy > 0.4
@@ -53,6 +54,21 @@ def test_it_learns_beyond_chance_and_leaves_the_encoder_alone(encoder, digits, o
 def test_the_same_network_is_trained_from_scratch_beside_it(encoder, digits):
     outcome = evaluate_finetune(encoder, *digits, **{**QUICK, "epochs": 1, "baselines": True})
     assert list(outcome.scores) == ["trained", "from_scratch"]
+
+
+def test_only_the_network_computes_in_bf16(encoder, digits, monkeypatch):
+    """Under autocast, crops would be resampled in bf16, or not at all."""
+    made = []
+    whole = LabelledViews.views
+
+    def watched(self, batch):
+        made.append(torch.is_autocast_enabled("cpu"))
+        return whole(self, batch)
+
+    monkeypatch.setattr(LabelledViews, "views", watched)
+    evaluate_finetune(encoder, *digits, **{**QUICK, "epochs": 1, "precision": "bf16"})
+    assert made
+    assert not any(made)
 
 
 def test_it_is_a_function_of_the_seed(encoder, digits, tmp_path):

@@ -92,8 +92,9 @@ def tune(
                 factor = warmup_cosine(step, total, tuning.warmup_epochs * per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
+                images = views.views(batch)
                 with autocast(device, tuning.precision):
-                    logits = network(views.views(batch))
+                    logits = network(images)
                 loss = F.cross_entropy(
                     logits, views.labels_of(batch).to(device), label_smoothing=tuning.label_smoothing
                 )
