@@ -16,12 +16,14 @@ _HOME = {
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
+    "evaluate_finetune": "stopgrad.evaluate.finetune",
     "evaluate_knn": "stopgrad.evaluate.knn",
     "PretrainedFeatures": "stopgrad.estimator",
     "embed_to_file": "stopgrad.encoder.write",
     "read_embeddings": "stopgrad.encoder.embeddings",
     "search": "stopgrad.encoder.search",
     "find_duplicates": "stopgrad.encoder.duplicates",
+    "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
@@ -33,7 +35,9 @@ __all__ = [
     "__version__",
     "choose_partners",
     "embed_to_file",
+    "evaluate_finetune",
     "evaluate_knn",
+    "evaluate_linear_augmented",
     "export",
     "find_duplicates",
     "knn_predict",
@@ -54,7 +58,9 @@ if TYPE_CHECKING:
     from stopgrad.encoder.search import search
     from stopgrad.encoder.write import embed_to_file
     from stopgrad.estimator import PretrainedFeatures
+    from stopgrad.evaluate.finetune import evaluate_finetune
     from stopgrad.evaluate.knn import evaluate_knn
+    from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation

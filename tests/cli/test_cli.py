@@ -21,9 +21,16 @@ PRETRAIN_FLAGS = """
 """
 
 
-def flags_of(command):
+TRAINING_FLAGS = """
+--baselines --batch-size --cache --crop-scale-min --device --epochs --flip --json --lr --no-baselines --no-flip
+--optimizer --precision --seed --test --train --weight-decay --workers
+"""
+FINETUNE_FLAGS = "--head-lr --label-smoothing --labels --out --overwrite --warmup-epochs"
+
+
+def flags_of(*command):
     done = subprocess.run(
-        [sys.executable, "-m", "stopgrad", command, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "stopgrad", *command, "--help"], capture_output=True, text=True, check=True
     )
     return set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
 
@@ -31,6 +38,11 @@ def flags_of(command):
 def test_the_flags_of_pretrain_are_pinned():
     """Names that users rely on: adding is free, renaming is not."""
     assert flags_of("pretrain") >= set(PRETRAIN_FLAGS.split())
+
+
+def test_the_flags_of_evaluations_that_train_are_pinned():
+    assert flags_of("evaluate", "linear-augmented") >= set(TRAINING_FLAGS.split())
+    assert flags_of("evaluate", "finetune") >= {*TRAINING_FLAGS.split(), *FINETUNE_FLAGS.split()}
 
 
 @pytest.mark.parametrize(

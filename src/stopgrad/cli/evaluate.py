@@ -77,3 +77,14 @@ def knn(
     from stopgrad.evaluate.knn import evaluate_knn
 
     measured(evaluate_knn, encoder, options, k=k, temperature=temperature)
+
+
+# By name: that module needs what stands here. Without their words here, the list of commands would have none.
+evaluate.command(
+    "stopgrad.cli.evaluate_trained:linear_augmented", name="linear-augmented",
+    help="One linear layer on the frozen backbone, trained on cropped and mirrored images: the papers' protocol.",
+)  # fmt: skip
+evaluate.command(
+    "stopgrad.cli.evaluate_trained:finetune", name="finetune",
+    help="Backbone and linear layer trained end to end, beside the same network trained from scratch.",
+)  # fmt: skip

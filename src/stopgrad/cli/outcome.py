@@ -42,7 +42,7 @@ def _score_table(outcome: "Outcome") -> Table:
         table.add_column(f"k = {k}", justify="right")
     for name, score in outcome.scores.items():
         figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
-        cells = [NAMES.get(name, name), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
+        cells = [NAMES.get(name, name.replace("_", " ")), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
         table.add_row(*cells, *(f"{100 * by_k[name][k]:.1f}" for k in others))
     return table
 

@@ -6,11 +6,8 @@ go or was interrupted, and whatever was prefetched is forgotten without loss.
 
 import math
 import os
-import queue
-import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.data import augment
+from stopgrad.data.ahead import prepared_ahead
 from stopgrad.data.draws import ViewDraws, draw_view
 from stopgrad.data.store import ImageStore
 from stopgrad.distributed import Rank
@@ -47,6 +45,8 @@ class Batch:
     """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
     crops: Tensor | None
     """uint8 `[view * image, 3, size, size]`, mirrored where that was drawn."""
+    positions: np.ndarray
+    """Of the images in the store."""
 
     def __len__(self) -> int:
         return self.num_images
@@ -61,6 +61,7 @@ class Loader:
         rank: which share of each batch is this process's.
         device: where the views will be made. A CUDA device holds the images itself if they take no more than a quarter
             of its free memory; else batches wait for it in pinned memory, so that copying overlaps computing.
+        views: of each image; 0: as many as the method takes.
     """
 
     def __init__(
@@ -69,8 +70,11 @@ class Loader:
         config: Config,
         rank: Rank,
         device: torch.device = torch.device("cpu"),  # noqa: B008
+        *,
+        views: int = 0,
     ) -> None:
         self.store, self.config, self.rank = store, config, rank
+        self.num_views = views or config.objective.views
         self._on_cpu = device.type == "cpu"
         self._images, self._pins = store.stacked, device.type == "cuda"
         if self._pins and self._images is not None:
@@ -90,43 +94,18 @@ class Loader:
     def indices(self, step: int) -> np.ndarray:
         """Positions in the store of this process's images of one step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = _order(self.config.training.seed, epoch, len(self.store))
+        order = order_of_epoch(self.config.training.seed, epoch, len(self.store))
         whole = order[place * self.batch_size : (place + 1) * self.batch_size]
         return whole[self.rank.index :: self.rank.world]
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
-        ended = threading.Event()
+        return prepared_ahead(self._load_all(range(start, stop)), _AHEAD)
 
-        def put(item: Batch | BaseException | None) -> None:
-            while not ended.is_set():
-                with suppress(queue.Full):
-                    ready.put(item, timeout=0.1)
-                    break
-
-        def prepare() -> None:
-            try:
-                with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
-                    for step in range(start, stop):
-                        epoch = step // self.steps_per_epoch
-                        put(self.load(self.indices(step), epoch, pool, self.size_at(step)))
-                        if ended.is_set():
-                            return
-                put(None)
-            except BaseException as error:
-                put(error)
-
-        thread = threading.Thread(target=prepare, name="stopgrad-loader", daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            ended.set()
-            thread.join()
+    def _load_all(self, steps: range) -> Generator[Batch, None, None]:
+        with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
+            for step in steps:
+                yield self.load(self.indices(step), step // self.steps_per_epoch, pool, self.size_at(step))
 
     def load(self, positions: np.ndarray, epoch: int, pool: Executor, size: int | None = None) -> Batch:
         """Read images and draw the parameters of their views.
@@ -144,7 +123,7 @@ class Loader:
         if self._images is not None and self._is_cut_whole(self._images.shape[2:]):
             whole = self._images[torch.from_numpy(positions).to(self._images.device)]
             sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
-            return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None)
+            return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None, positions)
         read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
         images: list[np.ndarray] = [image for image in read if image is not None]
@@ -157,13 +136,12 @@ class Loader:
         if len({image.shape for image in images}) == 1 and self._is_cut_whole(images[0].shape[:2]):
             # As a stacked store's: where images are kept makes no difference to what is computed of them.
             whole = torch.stack([_tensor(image) for image in images])
-            return Batch(draws, len(images), size, self._pin(whole), None)
+            return Batch(draws, len(images), size, self._pin(whole), None, positions)
         if self.config.augmentation.geometry == "affine":
             fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
-            return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None)
-        views = self.config.objective.views
-        crops = list(pool.map(partial(_crop, size), images * views, draws.box, draws.flip))
-        return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)))
+            return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None, positions)
+        crops = list(pool.map(partial(_crop, size), images * self.num_views, draws.box, draws.flip))
+        return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)), positions)
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
@@ -192,7 +170,7 @@ class Loader:
 
     def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> ViewDraws:
         images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
-        a, seed, views = self.config.augmentation, self.config.training.seed, range(self.config.objective.views)
+        a, seed, views = self.config.augmentation, self.config.training.seed, range(self.num_views)
         return ViewDraws.join(
             [draw_view(a, seed=seed, epoch=epoch, images=images, view=view, sizes=sizes) for view in views]
         )
@@ -214,5 +192,6 @@ def _tensor(image: np.ndarray) -> Tensor:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+def order_of_epoch(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order in which an epoch sees the images: a function of the arguments alone."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)

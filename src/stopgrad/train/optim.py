@@ -7,6 +7,7 @@ import torch
 
 from stopgrad.config import Config
 from stopgrad.methods.protocol import Method
+from stopgrad.schedules import cosine
 
 
 def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
@@ -49,7 +50,7 @@ def lr_factor(config: Config, step: int, total_steps: int, steps_per_epoch: int)
     if o.lr_schedule == "cosine_per_epoch":
         step = step // steps_per_epoch * steps_per_epoch
         total_steps = math.ceil(total_steps / steps_per_epoch) * steps_per_epoch
-    return (1 + math.cos(math.pi * (step - warmup) / max(1.0, total_steps - warmup))) / 2
+    return cosine(step - warmup, total_steps - warmup)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, peak: float, factor: float) -> float:

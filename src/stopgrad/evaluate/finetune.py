@@ -1,0 +1,263 @@
+"""Fine-tuning: the backbone trained end to end with labels, beside the same network trained from scratch."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.data.labelled import LabelledViews
+from stopgrad.data.preprocess import Preprocess
+from stopgrad.data.sources import ImageSource, Subset
+from stopgrad.data.store import ImageStore
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.features import extract, features_of
+from stopgrad.errors import ConfigError, NonFiniteLossError, did_you_mean
+from stopgrad.evaluate.classifier import check_free, save_classifier
+from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
+from stopgrad.evaluate.holdout import draw_share, hold_out
+from stopgrad.evaluate.outcome import Outcome, Score, by_class, score
+from stopgrad.evaluate.sides import Images, open_sides
+from stopgrad.evaluate.subject import opened, pixel_words
+from stopgrad.evaluate.tuning import Classifier, Tuning, tune
+from stopgrad.hardware import autocast, choose_precision
+from stopgrad.nets.backbones import build_backbone
+from stopgrad.reporter import QuietReporter, Reporter
+
+LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3}
+"""For a batch of 256."""
+WEIGHT_DECAYS = {"sgd": 1e-4, "adamw": 0.05}
+EPOCHS, LARGEST_BATCH, SMALLEST_BATCH = 30, 128, 16
+HELD_OUT, TEST_SHARE = 0.1, 0.2
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """A network after training, and what it says of the test images."""
+
+    network: Classifier
+    lr: float
+    held_out: dict[str, float]
+    predicted: Tensor
+    labels: Tensor
+    skipped: dict[str, str]
+
+
+def evaluate_finetune(
+    encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *, epochs: int = EPOCHS,
+    lr: Sequence[float] = (), head_lr: float | None = None, optimizer: str = "sgd", weight_decay: float | None = None,
+    warmup_epochs: float | None = None, label_smoothing: float = 0.0, labels: float = 1.0, batch_size: int = 0,
+    crop_scale_min: float | None = None, flip: bool | None = None, baselines: bool = True,
+    out: str | Path | None = None, overwrite: bool = False, precision: str = "auto", workers: int = 0,
+    cache: str = "auto", device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+) -> Outcome:  # fmt: skip
+    """Train the backbone and a linear layer on it with labels; test the network once, after the last epoch.
+
+    The encoder itself is not changed. Images are cropped and mirrored at random, their colours left as they are;
+    BatchNorm is in train mode; the learning rate rises for a tenth of the epochs and falls by a cosine.
+
+    Args:
+        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
+        test: labelled images; None: the test images of `train`, or a fifth of each class where it has none.
+        epochs: passes over the training images.
+        lr: learning rate for a batch of 256, scaled by batch size / 256; none: `LEARNING_RATES`. Of several, the best
+            on a tenth of each class held out is chosen, for each network by itself, and then all images are used.
+        head_lr: the linear layer's; None: the backbone's.
+        optimizer: "sgd" with momentum 0.9, or "adamw".
+        weight_decay: on weights, not on biases and normalisation; None: 1e-4 for sgd, 0.05 for adamw.
+        warmup_epochs: of the learning rate; None: a tenth of the epochs.
+        label_smoothing: share of the target spread over all classes, from 0 and below 1.
+        labels: share of each class's training images that is used, at least one image.
+        batch_size: images a step; 0: 128, fewer where that is less than 8 steps an epoch.
+        crop_scale_min: smallest crop as a share of the image's area; None: 0.08.
+        flip: whether to mirror half of the images; None: as the run did, else yes.
+        baselines: whether to train the same network from scratch as well, in the same way and for as long.
+        out: a folder for the fine-tuned network (see `save_classifier`).
+        overwrite: replace what is there.
+        precision, workers, cache, device: as the settings of these names.
+        seed: of order, crops, initial weights and choices of images.
+        reporter: told of progress.
+
+    Raises:
+        ConfigError: a value out of range, or `out` taken.
+        DataError: labels missing, one class only, or classes that differ between the sides.
+        NonFiniteLossError: the loss is no number any more.
+        CheckpointError: no encoder there.
+    """
+    began = time.perf_counter()
+    reporter = reporter or QuietReporter()
+    if optimizer not in LEARNING_RATES:
+        raise ConfigError(f"optimizer = {optimizer!r} is unknown: {did_you_mean(optimizer, LEARNING_RATES)}")
+    rates = tuple(dict.fromkeys(lr)) or (LEARNING_RATES[optimizer],)
+    weight_decay = WEIGHT_DECAYS[optimizer] if weight_decay is None else weight_decay
+    warmup_epochs = epochs / 10 if warmup_epochs is None else warmup_epochs
+    _check(epochs, rates, head_lr, weight_decay, warmup_epochs, label_smoothing, labels)
+    subject, run = opened(encoder)
+    if out is not None:
+        check_free(subject, out, overwrite=overwrite)
+    sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
+    assert sides.test is not None
+    source = sides.train
+    if labels < 1:
+        classes = torch.tensor([source.label(i) for i in range(len(source))])
+        source = Subset(source, draw_share(classes, labels, seed).nonzero().flatten().tolist())
+    config = crops_config(
+        subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
+        batch_size=batch_size or _usual_batch(len(source)), precision=precision, workers=workers, cache=cache,
+        seed=seed,
+    )  # fmt: skip
+    backbone, place = subject.placed(device)
+    kind = choose_precision(precision, place)
+    tuning = Tuning(epochs, rates[0], head_lr or rates[0], optimizer, weight_decay, warmup_epochs, label_smoothing,
+                    kind, seed)  # fmt: skip
+    store = load_crops(source, config, subject.preprocess, reporter)
+    tuner = _Tuner(config, store, sides.test, subject.preprocess, tuning, rates, head_lr, place, reporter)
+    tuned = {"trained": tuner.tuned(backbone, "fine-tuning")}
+    if baselines and (scratch := _from_scratch(subject, seed)) is not None:
+        tuned["from_scratch"] = tuner.tuned(scratch, "from scratch")
+    trained = tuned["trained"]
+    if out is not None:
+        save_classifier(out, subject, trained.network, sides.class_names, overwrite=overwrite)
+    per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
+    scores: dict[str, Score] = {name: score(t.predicted, t.labels) for name, t in tuned.items()}
+    actual = LabelledViews(store, config, place).batch_size
+    chosen = (
+        f"lr {trained.lr:g}, of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class "
+        "held out, then all images" if len(rates) > 1 else f"lr {trained.lr:g}"
+    )  # fmt: skip
+    share = "" if labels == 1 else f", {labels:.3g} of each class's"
+    settings: dict[str, Any] = {
+        **asdict(tuning), "lr": trained.lr, "lrs": list(rates), "head_lr": head_lr or trained.lr, "labels": labels,
+        "batch_size": actual, "schedule": "cosine", "augmentation": crops_words(config),
+        "crop_scale_min": config.augmentation.crop_scale_min, "held_out": HELD_OUT if len(rates) > 1 else 0.0,
+        "flip_probability": config.augmentation.flip_probability, "preprocess": asdict(subject.preprocess),
+    }  # fmt: skip
+    outcome = Outcome(
+        evaluation="finetune", encoder=subject.name, settings=settings, scores=scores,
+        protocol=f"fine-tuned end to end ({kind}), {crops_words(config)}; {optimizer}, weight decay {weight_decay:g}, "
+        f"batch {actual}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; {chosen}"
+        f"{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; last epoch; "
+        f"{len(store):,} images{share} of {sides.train_name}; tested on {len(trained.labels):,} of {sides.test_name}; "
+        f"{pixel_words(subject, baselines=False)}; seed {seed}"
+        + ("; from scratch: random weights, trained in the same way" if "from_scratch" in tuned else ""),
+        num_train=len(store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
+        details={
+            "lr": {name: t.lr for name, t in tuned.items()},
+            "held_out_accuracy_by_lr": {name: t.held_out for name, t in tuned.items()},
+        },
+        seconds=round(time.perf_counter() - began, 1),
+        skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
+    )  # fmt: skip
+    if run is not None:
+        outcome.keep_in(run)
+    return outcome
+
+
+class _Tuner:
+    """The training of a network, the same whatever weights it begins with."""
+
+    def __init__(
+        self, config: Config, store: ImageStore, test: ImageSource, preprocess: Preprocess, tuning: Tuning,
+        rates: Sequence[float], head_lr: float | None, device: torch.device, reporter: Reporter,
+    ) -> None:  # fmt: skip
+        self.config, self.store, self.test, self.preprocess, self.tuning = config, store, test, preprocess, tuning
+        self.rates, self.head_lr, self.device, self.reporter = rates, head_lr, device, reporter
+        self.labels = store.labels
+
+    def tuned(self, backbone: nn.Module, what: str) -> _Tuned:
+        """A copy of the network, trained at the best of the rates and tested."""
+        accuracies: dict[str, float] = {}
+        chosen = self.rates[0]
+        if len(self.rates) > 1:
+            held = hold_out(self.labels, HELD_OUT, self.tuning.seed)
+            found = {rate: self._accuracy(backbone, rate, held, what) for rate in self.rates}
+            sound = {rate: accuracy for rate, accuracy in found.items() if accuracy is not None}
+            if not sound:
+                rates = ", ".join(f"{rate:g}" for rate in self.rates)
+                raise NonFiniteLossError(f"{what}: the loss is not finite at any lr of {rates}: give smaller ones.")
+            chosen = max(sound, key=lambda rate: sound[rate])
+            accuracies = {f"{rate:g}": round(accuracy, 4) for rate, accuracy in sound.items()}
+        network = self._trained(backbone, chosen, None, what)
+        test = features_of(
+            self._plain(network), self.preprocess, self.test, self.device,
+            progress=lambda done, total: self.reporter.progress("testing", done, total),
+        )  # fmt: skip
+        predicted = test.vectors.argmax(dim=1)
+        return _Tuned(network, chosen, accuracies, predicted, test.labels, dict(test.skipped))
+
+    def _trained(self, backbone: nn.Module, rate: float, positions: np.ndarray | None, what: str) -> Classifier:
+        dim = self._dimension(backbone)
+        network = Classifier(
+            copy.deepcopy(backbone).requires_grad_(True), dim, len(self.store.source.class_names), self.tuning.seed
+        ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        tuning = replace(self.tuning, lr=rate, head_lr=self.head_lr or rate)
+        views = LabelledViews(self.store, self.config, self.device, positions)
+        tune(network, views, tuning, self.device, what, self.reporter)
+        return network
+
+    def _accuracy(self, backbone: nn.Module, rate: float, held: Tensor, what: str) -> float | None:
+        """Accuracy on the images held out after training on the others; None where that diverges."""
+        try:
+            network = self._trained(backbone, rate, (~held).nonzero().flatten().numpy(), f"{what}, trying lr {rate:g}")
+        except NonFiniteLossError as error:
+            self.reporter.warn(str(error))
+            return None
+        positions = held.nonzero().flatten().tolist()
+        kept, (logits,) = extract(self._plain(network), self.store, self.preprocess, positions, self.device)
+        return score(logits.argmax(dim=1), self.labels[kept]).accuracy
+
+    def _dimension(self, backbone: nn.Module) -> int:
+        """Of the features, also of a caller's own network."""
+        side = self.preprocess.size
+        with torch.no_grad():
+            return int(backbone.to(self.device).eval()(torch.zeros((2, 3, side, side), device=self.device)).shape[1])
+
+    def _plain(self, network: Classifier):  # type: ignore[no-untyped-def]
+        def logits(images: Tensor) -> Tensor:
+            with autocast(self.device, self.tuning.precision):
+                return network(images)
+
+        return logits
+
+
+def _from_scratch(encoder: Encoder, seed: int) -> nn.Module | None:
+    """The encoder's network with random weights; None for a network of the caller's own."""
+    spec = encoder.spec
+    if spec is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+
+
+def _usual_batch(num_images: int) -> int:
+    """A power of two, so that an epoch has 8 steps and more where the images allow."""
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2 ** int(math.log2(max(1, num_images / 8)))))
+
+
+def _check(
+    epochs: int, rates: Sequence[float], head_lr: float | None, weight_decay: float, warmup_epochs: float,
+    label_smoothing: float, labels: float,
+) -> None:  # fmt: skip
+    """Raise `ConfigError` for a value out of range; written so that NaN fails too."""
+    if epochs < 1:
+        raise ConfigError(f"epochs = {epochs}: must be at least 1.")
+    for name, rate in (*(("lr", rate) for rate in rates), *([] if head_lr is None else [("head_lr", head_lr)])):
+        if not (rate > 0 and math.isfinite(rate)):
+            raise ConfigError(f"{name} = {rate}: must be above 0.")
+    if not weight_decay >= 0:
+        raise ConfigError(f"weight_decay = {weight_decay}: must be at least 0.")
+    if not 0 <= warmup_epochs < epochs:
+        raise ConfigError(f"warmup_epochs = {warmup_epochs}: must be at least 0 and below epochs = {epochs}.")
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(f"label_smoothing = {label_smoothing}: must be at least 0 and below 1.")
+    if not 0 < labels <= 1:
+        raise ConfigError(f"labels = {labels}: a share of each class, above 0 and at most 1.")

@@ -1,0 +1,37 @@
+"""Training images held out to choose a setting on, so that no test image is asked."""
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor, from_numpy
+
+
+def hold_out(labels: Int[Tensor, "image"], share: float, seed: int) -> Bool[Tensor, "image"]:
+    """Which images to hold out: the same share of each class and at least one, but never a class's only one.
+
+    Args:
+        labels: class of each image.
+        share: between 0 and 1.
+        seed: of the choice.
+    """
+    return _marked(labels, lambda num: min(max(1, round(share * num)), num - 1), np.random.PCG64([seed, 2**34]))
+
+
+def draw_share(labels: Int[Tensor, "image"], share: float, seed: int) -> Bool[Tensor, "image"]:
+    """Which images to keep for learning with few labels: the same share of each class and at least one.
+
+    Args:
+        labels: class of each image.
+        share: above 0, at most 1.
+        seed: of the choice.
+    """
+    return _marked(labels, lambda num: max(1, round(share * num)), np.random.PCG64([seed, 2**35]))
+
+
+def _marked(labels: Tensor, count, bits: np.random.PCG64) -> Tensor:  # type: ignore[no-untyped-def]
+    rng = np.random.Generator(bits)
+    classes = labels.numpy()
+    marked = np.zeros(len(classes), dtype=bool)
+    for label in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == label))
+        marked[members[: count(len(members))]] = True
+    return from_numpy(marked)
