@@ -1,0 +1,98 @@
+"""Nearest neighbours of some images, by trained features and by raw pixels."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stopgrad.metrics.neighbours import nearest_neighbours
+from stopgrad.report.images import RunImages, Sample
+from stopgrad.report.page import picture
+
+NUM_QUERIES, NUM_NEIGHBOURS = 10, 8
+SHOWN_SIDE = 112
+
+
+def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: int) -> dict[str, Any] | None:
+    """Some images, drawn by a seed, each with the nearest of the bank; None for a bank of too few.
+
+    Args:
+        images: for the classes' names.
+        queries: those that ask; the bank itself where there are no others, and then none finds itself.
+        bank: the training images.
+        seed: of the draw.
+    """
+    alone = queries is bank
+    k = min(NUM_NEIGHBOURS, len(bank) - alone)
+    if k < 1:
+        return None
+    generator = np.random.Generator(np.random.PCG64([seed, 2**35]))
+    drawn = torch.from_numpy(np.sort(generator.permutation(len(queries))[:NUM_QUERIES]))
+    own = drawn if alone else None
+    mean = bank.pixels.mean(dim=0)
+    found = []
+    for name, ours, theirs in (
+        ("Trained features", queries.features, bank.features),
+        ("Raw pixels", queries.pixels - mean, bank.pixels - mean),
+    ):
+        cosines, places = nearest_neighbours(theirs, ours[drawn], k, own=own)
+        found.append((name, cosines, places))
+    shown = _Shown(bank)
+    asking = shown if alone else _Shown(queries)
+    rows = []
+    for row, query in enumerate(drawn.tolist()):
+        label = int(queries.labels[query])
+        rows.append({
+            "picture": asking.picture(query), "name": queries.names[query], "label": _class(images, label),
+            "sides": [
+                [
+                    {
+                        "picture": shown.picture(place), "cosine": cosine, "label": _class(images, int(bank.labels[place])),
+                        "same": None if min(label, int(bank.labels[place])) < 0 else label == int(bank.labels[place]),
+                    }
+                    for cosine, place in zip(cosines[row].tolist(), places[row].tolist(), strict=True)
+                ]
+                for _, cosines, places in found
+            ],
+        })  # fmt: skip
+    shares = [_share(places, drawn, queries, bank) for _, _, places in found]
+    return {
+        "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
+        "pixelated": SHOWN_SIDE > 2 * bank.thumbnails.shape[-1], "num_bank": len(bank), "of": len(bank.store),
+        "asking": "training" if alone else images.test_name, "pixel_side": min(32, bank.thumbnails.shape[-1]),
+    }  # fmt: skip
+
+
+def _share(places: Tensor, drawn: Tensor, queries: Sample, bank: Sample) -> float | None:
+    """Share in % of the neighbours shown that are of the query's class; None without labels."""
+    asked, said = queries.labels[drawn][:, None].expand_as(places), bank.labels[places]
+    known = (asked >= 0) & (said >= 0)
+    return float((asked == said)[known].float().mean() * 100) if known.any() else None
+
+
+def _class(images: RunImages, label: int) -> str:
+    return str(images.class_names[label]) if 0 <= label < len(images.class_names) else ""
+
+
+class _Shown:
+    """Pictures of a sample's images, each made once."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self._made: dict[int, str] = {}
+
+    def picture(self, place: int) -> str:
+        """A data URI, in the image's own proportions."""
+        if place not in self._made:
+            pixels = self.sample.store.pixels(self.sample.positions[place])
+            if pixels is None:
+                pixels = as_pixels(self.sample.thumbnails[place])
+            self._made[place] = picture(np.ascontiguousarray(pixels), SHOWN_SIDE)
+        return self._made[place]
+
+
+def as_pixels(thumbnail: Float[Tensor, "3 _ _"] | Tensor) -> np.ndarray:
+    """uint8 `[height, width, 3]`."""
+    return np.ascontiguousarray(thumbnail.permute(1, 2, 0).numpy())
