@@ -17,6 +17,8 @@ _HOME = {
     "negative_cosine": "stopgrad.objective.cosine",
     "evaluate_knn": "stopgrad.evaluate.knn",
     "knn_predict": "stopgrad.metrics.accuracy",
+    "write_report": "stopgrad.report.run",
+    "compare": "stopgrad.report.compare",
 }
 
 __all__ = [
@@ -25,12 +27,14 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "compare",
     "evaluate_knn",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
     "pretrain",
     "random_permutation",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
+    from stopgrad.report.compare import compare
+    from stopgrad.report.run import write_report
     from stopgrad.train.pretrain import Run, pretrain
 
 

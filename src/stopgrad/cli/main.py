@@ -6,10 +6,12 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.compare import compare
 from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
+from stopgrad.cli.report import report
 from stopgrad.errors import StopgradError
 
 app = App(
@@ -24,6 +26,8 @@ app.command(pretrain)
 app.command(recipes)
 app.command(preview)
 app.command(evaluate)
+app.command(report)
+app.command(compare)
 app.command(bench)
 
 

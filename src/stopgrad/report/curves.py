@@ -51,8 +51,8 @@ CHARTS = (
           "How evenly the features fill the sphere: 0 for a constant, toward -4 for an even spread."),
     Chart("guide_balance", "How the guide chose: balance", "share of the weight on first views",
           {"guide_balance": "balance"},
-          "How often an image's first view is the source. Views are drawn alike, so it should scatter about 0.5; a lasting "
-          "lean to one side would be a fault."),
+          "How often an image's first view is the source. Views are drawn alike, so it should scatter about 0.5; a "
+          "lasting lean to one side would be a fault."),
     Chart("guide_margin", "How the guide chose: margin", "share of the mean distance", {"guide_margin": "margin"},
           "How much nearer the nearest of two images' four cross-image pairs is than the next. Near 0 the choice is a "
           "toss-up; the larger, the more decided the guide."),

@@ -39,7 +39,8 @@ def layout_2d(features: Float[Tensor, "image dim"]) -> tuple[Float[np.ndarray, "
         return reduced[:, :2], "their first two principal components"
     perplexity = min(PERPLEXITY, len(features) / 4)
     tsne = TSNE(init="pca", perplexity=perplexity, random_state=0)
-    # Its threads wait for each other by spinning: two are hardly faster than one, and many times slower on a busy machine.
+    # Its threads wait for each other by spinning: two are hardly faster than one, and many times slower on a busy
+    # machine.
     with threadpool_limits(1):
         places = tsne.fit_transform(reduced.astype(np.float32)).astype(np.float64)
     if not np.isfinite(places).all():
@@ -48,9 +49,9 @@ def layout_2d(features: Float[Tensor, "image dim"]) -> tuple[Float[np.ndarray, "
 
 
 def clusters(features: Float[Tensor, "image dim"]) -> tuple[Int[Tensor, "image"], list[list[int]]]:
-    """k-means of L2-normalised features: the cluster of each image, largest first, and its images nearest to the centre.
+    """k-means of L2-normalised features: the cluster of each image, and of each the images nearest to its centre.
 
-    At most ten clusters, fewer for fewer than 200 images.
+    Largest first. At most ten clusters, fewer for fewer than 200 images.
     """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits

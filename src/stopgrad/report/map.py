@@ -80,7 +80,7 @@ def colourings(
     class_names: Sequence[str], labels: Int[Tensor, "image"], predicted: Int[Tensor, "image"],
     found: Int[Tensor, "image"],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The ways to colour the points, the first shown first: groups with name, colour and shape, and each point's group."""
+    """The ways to colour the points, the usual one first: groups by name, colour and shape, and each point's group."""
     ways = []
     if class_names and bool((labels >= 0).any()):
         ways.append(_colouring("class", class_names, labels))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from stopgrad.metrics.neighbours import nearest_neighbours
@@ -30,15 +30,16 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
         return None
     generator = np.random.Generator(np.random.PCG64([seed, 2**35]))
     drawn = torch.from_numpy(np.sort(generator.permutation(len(queries))[:NUM_QUERIES]))
-    own = drawn if alone else None
+    own = torch.arange(len(bank)) if alone else None
     mean = bank.pixels.mean(dim=0)
-    found = []
+    found, shares = [], []
     for name, ours, theirs in (
         ("Trained features", queries.features, bank.features),
         ("Raw pixels", queries.pixels - mean, bank.pixels - mean),
     ):
-        cosines, places = nearest_neighbours(theirs, ours[drawn], k, own=own)
-        found.append((name, cosines, places))
+        cosines, places = nearest_neighbours(theirs, ours, k, own=own)
+        found.append((name, cosines[drawn], places[drawn]))
+        shares.append(_share(places, queries, bank))
     shown = _Shown(bank)
     asking = shown if alone else _Shown(queries)
     rows = []
@@ -48,26 +49,23 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
             "picture": asking.picture(query), "name": queries.names[query], "label": _class(images, label),
             "sides": [
                 [
-                    {
-                        "picture": shown.picture(place), "cosine": cosine, "label": _class(images, int(bank.labels[place])),
-                        "same": None if min(label, int(bank.labels[place])) < 0 else label == int(bank.labels[place]),
-                    }
+                    shown.neighbour(place, cosine, label, images)
                     for cosine, place in zip(cosines[row].tolist(), places[row].tolist(), strict=True)
                 ]
                 for _, cosines, places in found
             ],
         })  # fmt: skip
-    shares = [_share(places, drawn, queries, bank) for _, _, places in found]
     return {
         "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
-        "pixelated": SHOWN_SIDE > 2 * bank.thumbnails.shape[-1], "num_bank": len(bank), "of": len(bank.store),
+        "pixelated": 2 * bank.thumbnails.shape[-1] < SHOWN_SIDE,
+        "num_queries": len(queries), "num_bank": len(bank), "of": len(bank.store),
         "asking": "training" if alone else images.test_name, "pixel_side": min(32, bank.thumbnails.shape[-1]),
     }  # fmt: skip
 
 
-def _share(places: Tensor, drawn: Tensor, queries: Sample, bank: Sample) -> float | None:
-    """Share in % of the neighbours shown that are of the query's class; None without labels."""
-    asked, said = queries.labels[drawn][:, None].expand_as(places), bank.labels[places]
+def _share(places: Int[Tensor, "query k"], queries: Sample, bank: Sample) -> float | None:
+    """Share in % of the neighbours of all queries that are of the query's class; None without labels."""
+    asked, said = queries.labels[:, None].expand_as(places), bank.labels[places]
     known = (asked >= 0) & (said >= 0)
     return float((asked == said)[known].float().mean() * 100) if known.any() else None
 
@@ -83,6 +81,12 @@ class _Shown:
         self.sample = sample
         self._made: dict[int, str] = {}
 
+    def neighbour(self, place: int, cosine: float, asked: int, images: RunImages) -> dict[str, Any]:
+        """What the page says of a neighbour; `same` is None where a label is missing."""
+        label = int(self.sample.labels[place])
+        same = None if min(asked, label) < 0 else asked == label
+        return {"picture": self.picture(place), "cosine": cosine, "label": _class(images, label), "same": same}
+
     def picture(self, place: int) -> str:
         """A data URI, in the image's own proportions."""
         if place not in self._made:
@@ -93,6 +97,6 @@ class _Shown:
         return self._made[place]
 
 
-def as_pixels(thumbnail: Float[Tensor, "3 _ _"] | Tensor) -> np.ndarray:
+def as_pixels(thumbnail: UInt8[Tensor, "3 _ _"]) -> np.ndarray:
     """uint8 `[height, width, 3]`."""
     return np.ascontiguousarray(thumbnail.permute(1, 2, 0).numpy())

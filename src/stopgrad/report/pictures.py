@@ -13,7 +13,7 @@ from stopgrad.data.sources import Subset
 from stopgrad.data.store import load_images
 from stopgrad.encoder.embed import Encoder
 from stopgrad.evaluate.outcome import by_class
-from stopgrad.metrics.accuracy import knn_predict
+from stopgrad.metrics.accuracy import knn_predict_each
 from stopgrad.report.images import RunImages, Sample, draw_sample
 from stopgrad.report.map import feature_map
 from stopgrad.report.neighbours import neighbour_rows
@@ -72,8 +72,6 @@ def _predicted(images: RunImages, queries: Sample, bank: Sample, config: Config)
     alone = queries is bank
     if not images.class_names or int(known.sum()) <= alone or not judged.any():
         return None
-    from stopgrad.metrics.accuracy import knn_predict_each
-
     k = min(config.monitoring.knn_k, int(known.sum()) - alone)
     own = torch.cumsum(known, 0)[judged] - 1 if alone else None
     said = torch.full((len(queries),), -1)

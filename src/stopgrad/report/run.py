@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, to_toml
 from stopgrad.data.sources import ImageSource
@@ -215,5 +214,3 @@ def _changed(run: RunDir, images: RunImages) -> list[str]:
     if then and now != then:
         return [f"The pictures are of {now:,} images; the run was trained on {then:,}, so they are not the same ones."]
     return []
-
-

@@ -13,6 +13,8 @@
   const font = { family: 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif', size: 12, color: "#1c2330" };
   const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+  const ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+
   function traces(chart, axis) {
     const made = [], named = new Set();
     for (const s of chart.series) {
@@ -46,7 +48,7 @@
         tickcolor: "#cfd4dc", zeroline: false, rangemode: "tozero" },
       yaxis: { title: { text: escaped(chart.unit), standoff: 6 }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
         linecolor: "#cfd4dc", zeroline: false, automargin: true, exponentformat: "power",
-        ...(chart.log ? { dtick: "D2" } : {}) },
+        ...(chart.log ? { tickvals: ticks, ticktext: ticks.map(String) } : {}) },
     };
   }
 
