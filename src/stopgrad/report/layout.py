@@ -9,6 +9,8 @@ PERPLEXITY = 30
 # Below this many, t-SNE has too few neighbours to arrange.
 FEWEST_FOR_TSNE = 60
 PCA_DIMENSIONS = 50
+# Half and more of the usual 1,000: begun at PCA's places, little moves after that.
+ITERATIONS, ITERATIONS_OF_MANY, MANY = 750, 500, 3000
 MAX_CLUSTERS = 10
 
 
@@ -38,7 +40,8 @@ def layout_2d(features: Float[Tensor, "image dim"]) -> tuple[Float[np.ndarray, "
     if len(features) < FEWEST_FOR_TSNE:
         return reduced[:, :2], "their first two principal components"
     perplexity = min(PERPLEXITY, len(features) / 4)
-    tsne = TSNE(init="pca", perplexity=perplexity, random_state=0)
+    iterations = ITERATIONS if len(features) <= MANY else ITERATIONS_OF_MANY
+    tsne = TSNE(init="pca", perplexity=perplexity, max_iter=iterations, random_state=0)
     # Its threads wait for each other by spinning: two are hardly faster than one, and many times slower on a busy
     # machine.
     with threadpool_limits(1):
