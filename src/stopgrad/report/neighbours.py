@@ -12,6 +12,8 @@ from stopgrad.report.images import RunImages, Sample
 from stopgrad.report.page import picture
 
 NUM_QUERIES, NUM_NEIGHBOURS = 10, 8
+MAX_QUERIES = 1000
+"""Images whose neighbours are counted; the few shown are drawn from them."""
 SHOWN_SIDE = 112
 
 
@@ -29,21 +31,21 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
     if k < 1:
         return None
     generator = np.random.Generator(np.random.PCG64([seed, 2**35]))
-    drawn = torch.from_numpy(np.sort(generator.permutation(len(queries))[:NUM_QUERIES]))
-    own = torch.arange(len(bank)) if alone else None
+    asked = torch.from_numpy(np.sort(generator.permutation(len(queries))[:MAX_QUERIES]))
+    chosen = torch.from_numpy(np.sort(generator.permutation(len(asked))[:NUM_QUERIES]))
     mean = bank.pixels.mean(dim=0)
     found, shares = [], []
     for name, ours, theirs in (
         ("Trained features", queries.features, bank.features),
         ("Raw pixels", queries.pixels - mean, bank.pixels - mean),
     ):
-        cosines, places = nearest_neighbours(theirs, ours, k, own=own)
-        found.append((name, cosines[drawn], places[drawn]))
-        shares.append(_share(places, queries, bank))
+        cosines, places = nearest_neighbours(theirs, ours[asked], k, own=asked if alone else None)
+        found.append((name, cosines[chosen], places[chosen]))
+        shares.append(_share(places, queries.labels[asked], bank.labels))
     shown = _Shown(bank)
     asking = shown if alone else _Shown(queries)
     rows = []
-    for row, query in enumerate(drawn.tolist()):
+    for row, query in enumerate(asked[chosen].tolist()):
         label = int(queries.labels[query])
         rows.append({
             "picture": asking.picture(query), "name": queries.names[query], "label": _class(images, label),
@@ -58,14 +60,14 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
     return {
         "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
         "pixelated": 2 * bank.thumbnails.shape[-1] < SHOWN_SIDE,
-        "num_queries": len(queries), "num_bank": len(bank), "of": len(bank.store),
+        "num_queries": len(asked), "num_bank": len(bank), "of": len(bank.store),
         "asking": "training" if alone else images.test_name, "pixel_side": min(32, bank.thumbnails.shape[-1]),
     }  # fmt: skip
 
 
-def _share(places: Int[Tensor, "query k"], queries: Sample, bank: Sample) -> float | None:
-    """Share in % of the neighbours of all queries that are of the query's class; None without labels."""
-    asked, said = queries.labels[:, None].expand_as(places), bank.labels[places]
+def _share(places: Int[Tensor, "query k"], labels: Int[Tensor, "query"], bank: Int[Tensor, "bank"]) -> float | None:
+    """Share in % of the neighbours that are of the query's class; None without labels."""
+    asked, said = labels[:, None].expand_as(places), bank[places]
     known = (asked >= 0) & (said >= 0)
     return float((asked == said)[known].float().mean() * 100) if known.any() else None
 

@@ -81,9 +81,13 @@
           thumbnail(context, i, x - thumbs / 2, y - thumbs / 2, thumbs);
           continue;
         }
-        const made = glyph(way.groups[group], radius, faint), size = made.width / ratio;
-        context.drawImage(made, x - size / 2, y - size / 2, size, size);
+        // At whole pixels of the screen and without smoothing, copying is several times faster.
+        const made = glyph(way.groups[group], radius, faint), half = made.width / 2;
+        context.imageSmoothingEnabled = false;
+        context.setTransform(1, 0, 0, 1, 0, 0);
+        context.drawImage(made, Math.round(x * ratio - half), Math.round(y * ratio - half));
       }
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
     }
     if (hovered >= 0) {
       context.strokeStyle = "#1c2330";
