@@ -23,7 +23,9 @@ from stopgrad.report.tables import classes_as_rows
 from stopgrad.reporter import Reporter
 
 POINTS = 2000
-BANK = 5000
+"""Points on the map: a few seconds of t-SNE."""
+BANK = 4000
+"""Training images among which neighbours are looked for."""
 _SHEET_IMAGES, _SHEET_VIEWS = 6, 8
 
 

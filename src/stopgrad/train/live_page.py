@@ -28,7 +28,8 @@ class LivePage:
         self.run, self.config, self.reporter, self.is_on = run, config, reporter, is_on
         self.seconds = 0.0
         """Spent on pages so far."""
-        self._due = time.monotonic() + SECONDS_BETWEEN
+        # The first one takes longest: the plots' script has to be packed.
+        self._due = time.monotonic() + 2 * SECONDS_BETWEEN
 
     def renew(self, untrained: Mapping[str, Any]) -> None:
         """Write the page if the last one is old enough."""
