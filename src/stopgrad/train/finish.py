@@ -61,13 +61,13 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
 
 def _draw_page(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:
     """Write report.html; a failure to draw is told of and does not fail the run."""
-    from stopgrad.report.images import RunImages, test_name_of
-    from stopgrad.report.run import draw_page
-
     config, run = training.config, training.run_dir
     reporter.say("Drawing the page of the run ...")
-    images = RunImages(training.loader.store, queries, test_name_of(config))
     try:
+        from stopgrad.report.images import RunImages, test_name_of
+        from stopgrad.report.run import draw_page
+
+        images = RunImages(training.loader.store, queries, test_name_of(config))
         draw_page(run, config, lambda: images, path=run.report_file, device=str(training.device), reporter=reporter)
     except Interrupted:
         raise
