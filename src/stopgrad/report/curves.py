@@ -36,7 +36,7 @@ CHARTS = (
     Chart("knn", "k-NN accuracy while training", "top-1, %", {"knn_top1": "k-NN"},
           "Training images ask other training images, so that watching tunes nothing on test images. It is not the "
           "figure at the top.", percent=True),
-    Chart("spread", "Spread", "deviation × √dimensions",
+    Chart("spread", "Spread", "share of an even spread",
           {"feature_std": "features", "projection_std": "projections"},
           "How far the L2-normalised features of different images lie apart: 0 if all images get the same, about 1 for "
           "directions drawn at random."),
