@@ -47,7 +47,8 @@ def compare(
 
 
 def _print(found: "Comparison") -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    # Wide enough for the tables: figures cut short would be worse than lines that wrap.
+    console = Console(highlight=False, soft_wrap=True, width=50 + 40 * len(found.groups))
     names = [group.name for group in found.groups]
     for letter, group in zip(_letters(len(names)), found.groups, strict=True):
         console.print(
