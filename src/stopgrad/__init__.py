@@ -25,6 +25,8 @@ _HOME = {
     "find_duplicates": "stopgrad.encoder.duplicates",
     "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
     "knn_predict": "stopgrad.metrics.accuracy",
+    "write_report": "stopgrad.report.run",
+    "compare": "stopgrad.report.compare",
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "compare",
     "embed_to_file",
     "evaluate_finetune",
     "evaluate_knn",
@@ -47,6 +50,7 @@ __all__ = [
     "random_permutation",
     "read_embeddings",
     "search",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
+    from stopgrad.report.compare import compare
+    from stopgrad.report.run import write_report
     from stopgrad.train.pretrain import Run, pretrain
 
 

@@ -14,9 +14,11 @@ PRETRAIN_FLAGS = """
 --devices --ema-momentum --ema-schedule --epochs --flip-probability --geometry --gray-probability --guide
 --holdout --hue --image-size --init --jitter-form --jitter-probability --json --knn-k --knn-temperature
 --log-every-steps --lr --lr-schedule --mean --memory-gb --method --momentum --monitor-every-epochs
---monitor-images --no-predictor --no-predictor-lr-fixed --no-strict --optimizer --out --overwrite --partners
+--monitor-images --no-predictor --no-predictor-lr-fixed --no-report --no-strict --optimizer --out --overwrite
+--partners
 --precision --predictor --predictor-lr-fixed --predictor-width --projection-dim --projector-layers
---projector-width --recipe --resume --rotation-degrees --saturation --seed --shift --std --stem --steps --strict
+--projector-width --recipe --report --resume --rotation-degrees --saturation --seed --shift --std --stem --steps
+--strict
 --time-limit-seconds --views --warmup-epochs --weight-decay --workers --zoom
 """
 
@@ -92,7 +94,9 @@ def test_importing_the_package_needs_no_torch():
 
 
 def tiny_flags(tiny):
-    return [part for name, value in tiny.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    given = {name.replace("_", "-"): value for name, value in tiny.items()}
+    off = [f"--no-{name}" for name, value in given.items() if value is False]
+    return off + [part for name, value in given.items() if value is not False for part in (f"--{name}", str(value))]
 
 
 def test_pretrain_prints_the_table_and_the_verdict(tmp_path, tiny, capsys):

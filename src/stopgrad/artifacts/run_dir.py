@@ -37,6 +37,7 @@ class RunDir:
         self.config_file = self.path / "config.toml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.summary_file = self.path / "summary.json"
+        self.environment_file = self.path / "environment.json"
         self.encoder_file = self.path / "encoder.safetensors"
         self.encoder_spec_file = self.path / "encoder.json"
         self.checkpoint_dir = self.path / "checkpoints"
@@ -89,7 +90,7 @@ class RunDir:
     def _own_files(self) -> list[Path]:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
-                self.path / "environment.json", self.report_file,
+                self.environment_file, self.report_file,
                 *sorted(self.evaluations_dir.glob("*.json")),
                 *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
 
@@ -124,6 +125,14 @@ class RunDir:
         """What summary.json says."""
         summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
         return summary
+
+    def read_environment(self) -> dict[str, Any]:
+        """What environment.json says; nothing where it is missing or damaged."""
+        try:
+            found: dict[str, Any] = json.loads(self.environment_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
 
     def write_evaluation(self, name: str, content: dict[str, Any]) -> None:
         """Write evaluations/NAME.json."""

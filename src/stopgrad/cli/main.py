@@ -6,12 +6,14 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.compare import compare
 from stopgrad.cli.embed import embed
 from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.export import export
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
+from stopgrad.cli.report import report
 from stopgrad.cli.search import search
 from stopgrad.errors import StopgradError
 
@@ -30,6 +32,8 @@ app.command(evaluate)
 app.command(export)
 app.command(embed)
 app.command(search)
+app.command(report)
+app.command(compare)
 app.command(bench)
 
 

@@ -30,6 +30,8 @@ def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
         f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}.", markup=False
     )
     console.print(f"Run folder {path}", markup=False)
+    if (path / "report.html").is_file():
+        console.print(f"Page {path / 'report.html'}", markup=False)
 
 
 def print_skipped(console: Console, skipped: Sequence[Mapping[str, str]]) -> None:

@@ -23,6 +23,8 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 UNLABELLED = -1
 DIGITS = "scikit-learn's digits"
+IN_MEMORY = "images in memory"
+"""What a data set is called that came as an `ImageSource`."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.data.sources import UNLABELLED, ImageSource, Splits, Subset, open_images
+from stopgrad.data.sources import IN_MEMORY, UNLABELLED, ImageSource, Splits, Subset, open_images
 from stopgrad.errors import ConfigError, DataError
 
 Images = str | Path | ImageSource
@@ -111,7 +111,7 @@ def _images_of(run: RunDir | None) -> str:
 def _open(images: Images) -> Splits:
     if isinstance(images, (str, Path)):
         return open_images(images)
-    return Splits("images in memory", images)
+    return Splits(IN_MEMORY, images)
 
 
 def _labelled(source: ImageSource, name: str) -> tuple[int, ImageSource]:

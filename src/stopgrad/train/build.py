@@ -1,12 +1,12 @@
 """From a config to a method with its weights, and to the images it trains on."""
 
-import numpy as np
 import torch
 
 from stopgrad.config import Config
 from stopgrad.data.cache import ImageCache
+from stopgrad.data.holdout import hold_out
 from stopgrad.data.preprocess import preprocess_of, shortest_of
-from stopgrad.data.sources import ImageSource, Splits, Subset
+from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.encoder.load import load_encoder
@@ -61,12 +61,7 @@ def load_stores(
     train: ImageSource = splits.train
     queries = splits.test
     if d.holdout:
-        if d.holdout >= len(train):
-            raise ConfigError(f"holdout = {d.holdout}: there are only {len(train)} training images.")
-        # A seed of its own, so that runs of different seeds hold out the same images.
-        order = np.random.Generator(np.random.PCG64(0)).permutation(len(train))
-        queries = Subset(train, np.sort(order[: d.holdout]).tolist())
-        train = Subset(train, np.sort(order[d.holdout :]).tolist())
+        train, queries = hold_out(train, d.holdout)
 
     cache = ImageCache(d.cache, d.cache_gb, say=reporter.say, warn=reporter.warn)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.load import save_encoder, spec_of
+from stopgrad.errors import Interrupted
 from stopgrad.metrics.verdict import judge
 from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
@@ -13,7 +14,7 @@ from stopgrad.train.loop import Training
 
 
 def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:
-    """Write encoder.safetensors, encoder.json and summary.json.
+    """Write encoder.safetensors, encoder.json, summary.json and, if the config says so, report.html.
 
     Args:
         training: at its end.
@@ -54,6 +55,25 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped.items()],
     }
     run.write_json(run.summary_file.name, summary)
+    if config.monitoring.report:
+        _draw_page(training, queries, reporter)
+
+
+def _draw_page(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:
+    """Write report.html; a failure to draw is told of and does not fail the run."""
+    config, run = training.config, training.run_dir
+    reporter.say("Drawing the page of the run ...")
+    try:
+        from stopgrad.report.images import RunImages, test_name_of
+        from stopgrad.report.run import draw_page
+
+        images = RunImages(training.loader.store, queries, test_name_of(config))
+        draw_page(run, config, lambda: images, path=run.report_file, device=str(training.device), reporter=reporter)
+    except Interrupted:
+        raise
+    except Exception as error:
+        reporter.warn(f"{run.report_file} could not be drawn: {type(error).__name__}: {error}. The run itself is "
+                      "complete; `stopgrad report` tries again.")  # fmt: skip
 
 
 def _table_entries(table: Table | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import find_collapse
 from stopgrad.reporter import Reporter
 from stopgrad.train.events import EventWriter
+from stopgrad.train.live_page import LivePage
 from stopgrad.train.monitor import Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.stop import StopRequest
@@ -87,6 +88,7 @@ class Training:
         epochs = self.total_steps / per_epoch
         self.monitor_every = per_epoch * (config.monitoring.monitor_every_epochs or max(1, round(epochs / 10)))
         self.progress = Progress()
+        self.page = LivePage(run, config, reporter, is_on=rank.leads and config.monitoring.report)
         self.generator = torch.Generator()
         self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
         # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
@@ -210,8 +212,12 @@ class Training:
         if measures:
             wait_for_all(self.rank)
         asked = self._asked_to_stop()
-        if self._is_due(p.step, self.checkpoint_every) or asked:
+        saves = self._is_due(p.step, self.checkpoint_every) or asked is not None
+        if saves:
             self._save()
+        if (saves or measures) and not asked and p.step < self.total_steps:
+            with self._phase("monitoring"):
+                self.page.renew(p.untrained)
         if asked:
             raise Interrupted(
                 f"by {asked} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "

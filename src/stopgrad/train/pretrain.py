@@ -11,7 +11,7 @@ import torch
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.probe import recipe_for
-from stopgrad.data.sources import ImageSource, Splits, open_images
+from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
 from stopgrad.distributed import Rank, current_rank, joined
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
@@ -132,7 +132,7 @@ def _with_processes(
 
 
 def _open(source: ImageSource | None, path: str) -> Splits:
-    return open_images(path) if source is None else Splits("images in memory", source)
+    return open_images(path) if source is None else Splits(IN_MEMORY, source)
 
 
 def _check_folder(run: RunDir, *, resume: bool, overwrite: bool, leads: bool) -> None:

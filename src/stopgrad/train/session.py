@@ -7,7 +7,7 @@ from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
 from stopgrad.distributed import current_rank, wait_for_all
-from stopgrad.errors import CheckpointError, DataError
+from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.batchnorm import synchronise
@@ -23,7 +23,7 @@ from stopgrad.train.stop import StopRequest
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
-     "knn_temperature"}
+     "knn_temperature", "report"}
 )  # fmt: skip
 
 
@@ -73,17 +73,27 @@ def run_session(
             # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
             # collapse for the first thirty steps. The weights are the same.
             training.method.load_state_dict(untrained.state_dict())
-        run.write_json("environment.json", environment(device, precision))
+        run.write_json(run.environment_file.name, {**environment(device, precision), "data": splits.name})
         _introduce(training, splits.name, reporter)
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
-    training.run()
+    _train(training)
     with stop.at_once("after training, before the figures were complete; resume measures them."):
         if rank.leads:
             if device.type == "cpu" and rank.world > 1:
                 share_cores(1)  # the other processes have done their part
             finish(training, queries, reporter)
         wait_for_all(rank)
+
+
+def _train(training: Training) -> None:
+    """Train to the end; where it ends before, the run's page says so."""
+    try:
+        training.run()
+    except (Interrupted, NonFiniteLossError) as error:
+        state = "stopped" if isinstance(error, Interrupted) else "failed"
+        training.page.write_end(state, str(error), training.progress.untrained)
+        raise
 
 
 def check_same_config(before: Config, after: Config, where: str) -> None:

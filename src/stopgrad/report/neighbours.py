@@ -1,0 +1,104 @@
+"""Nearest neighbours of some images, by trained features and by raw pixels."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from stopgrad.metrics.neighbours import nearest_neighbours
+from stopgrad.report.images import RunImages, Sample
+from stopgrad.report.page import picture
+
+NUM_QUERIES, NUM_NEIGHBOURS = 10, 8
+MAX_QUERIES = 1000
+"""Images whose neighbours are counted; the few shown are drawn from them."""
+SHOWN_SIDE = 112
+
+
+def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: int) -> dict[str, Any] | None:
+    """Some images, drawn by a seed, each with the nearest of the bank; None for a bank of too few.
+
+    Args:
+        images: for the classes' names.
+        queries: those that ask; the bank itself where there are no others, and then none finds itself.
+        bank: the training images.
+        seed: of the draw.
+    """
+    alone = queries is bank
+    k = min(NUM_NEIGHBOURS, len(bank) - alone)
+    if k < 1:
+        return None
+    generator = np.random.Generator(np.random.PCG64([seed, 2**35]))
+    asked = torch.from_numpy(np.sort(generator.permutation(len(queries))[:MAX_QUERIES]))
+    chosen = torch.from_numpy(np.sort(generator.permutation(len(asked))[:NUM_QUERIES]))
+    mean = bank.pixels.mean(dim=0)
+    found, shares = [], []
+    for name, ours, theirs in (
+        ("Trained features", queries.features, bank.features),
+        ("Raw pixels", queries.pixels - mean, bank.pixels - mean),
+    ):
+        cosines, places = nearest_neighbours(theirs, ours[asked], k, own=asked if alone else None)
+        found.append((name, cosines[chosen], places[chosen]))
+        shares.append(_share(places, queries.labels[asked], bank.labels))
+    shown = _Shown(bank)
+    asking = shown if alone else _Shown(queries)
+    rows = []
+    for row, query in enumerate(asked[chosen].tolist()):
+        label = int(queries.labels[query])
+        rows.append({
+            "picture": asking.picture(query), "name": queries.names[query], "label": _class(images, label),
+            "sides": [
+                [
+                    shown.neighbour(place, cosine, label, images)
+                    for cosine, place in zip(cosines[row].tolist(), places[row].tolist(), strict=True)
+                ]
+                for _, cosines, places in found
+            ],
+        })  # fmt: skip
+    return {
+        "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
+        "pixelated": 2 * bank.thumbnails.shape[-1] < SHOWN_SIDE,
+        "num_queries": len(asked), "num_bank": len(bank), "of": len(bank.store),
+        "asking": "training" if alone else images.test_name, "pixel_side": min(32, bank.thumbnails.shape[-1]),
+    }  # fmt: skip
+
+
+def _share(places: Int[Tensor, "query k"], labels: Int[Tensor, "query"], bank: Int[Tensor, "bank"]) -> float | None:
+    """Share in % of the neighbours that are of the query's class; None without labels."""
+    asked, said = labels[:, None].expand_as(places), bank[places]
+    known = (asked >= 0) & (said >= 0)
+    return float((asked == said)[known].float().mean() * 100) if known.any() else None
+
+
+def _class(images: RunImages, label: int) -> str:
+    return str(images.class_names[label]) if 0 <= label < len(images.class_names) else ""
+
+
+class _Shown:
+    """Pictures of a sample's images, each made once."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self._made: dict[int, str] = {}
+
+    def neighbour(self, place: int, cosine: float, asked: int, images: RunImages) -> dict[str, Any]:
+        """What the page says of a neighbour; `same` is None where a label is missing."""
+        label = int(self.sample.labels[place])
+        same = None if min(asked, label) < 0 else asked == label
+        return {"picture": self.picture(place), "cosine": cosine, "label": _class(images, label), "same": same}
+
+    def picture(self, place: int) -> str:
+        """A data URI, in the image's own proportions."""
+        if place not in self._made:
+            pixels = self.sample.store.pixels(self.sample.positions[place])
+            if pixels is None:
+                pixels = as_pixels(self.sample.thumbnails[place])
+            self._made[place] = picture(np.ascontiguousarray(pixels), SHOWN_SIDE)
+        return self._made[place]
+
+
+def as_pixels(thumbnail: UInt8[Tensor, "3 _ _"]) -> np.ndarray:
+    """uint8 `[height, width, 3]`."""
+    return np.ascontiguousarray(thumbnail.permute(1, 2, 0).numpy())
