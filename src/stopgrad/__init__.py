@@ -16,6 +16,8 @@ _HOME = {
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
     "evaluate_knn": "stopgrad.evaluate.knn",
+    "evaluate_linear": "stopgrad.evaluate.linear",
+    "evaluate_few_label": "stopgrad.evaluate.few_label",
     "knn_predict": "stopgrad.metrics.accuracy",
 }
 
@@ -25,7 +27,9 @@ __all__ = [
     "Run",
     "__version__",
     "choose_partners",
+    "evaluate_few_label",
     "evaluate_knn",
+    "evaluate_linear",
     "knn_predict",
     "load_encoder",
     "negative_cosine",
@@ -36,7 +40,9 @@ __all__ = [
 if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
     from stopgrad.encoder.load import load_encoder
+    from stopgrad.evaluate.few_label import evaluate_few_label
     from stopgrad.evaluate.knn import evaluate_knn
+    from stopgrad.evaluate.linear import evaluate_linear
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
