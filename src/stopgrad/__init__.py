@@ -15,6 +15,7 @@ _HOME = {
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
     "negative_cosine": "stopgrad.objective.cosine",
+    "check": "stopgrad.evaluate.health",
     "evaluate_knn": "stopgrad.evaluate.knn",
     "evaluate_linear": "stopgrad.evaluate.linear",
     "evaluate_few_label": "stopgrad.evaluate.few_label",
@@ -26,6 +27,7 @@ __all__ = [
     "GuidedStopGradientLoss",
     "Run",
     "__version__",
+    "check",
     "choose_partners",
     "evaluate_few_label",
     "evaluate_knn",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from stopgrad.encoder.embed import Encoder
     from stopgrad.encoder.load import load_encoder
     from stopgrad.evaluate.few_label import evaluate_few_label
+    from stopgrad.evaluate.health import check
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.evaluate.linear import evaluate_linear
     from stopgrad.metrics.accuracy import knn_predict

@@ -6,6 +6,7 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.check import check
 from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
@@ -24,6 +25,7 @@ app.command(pretrain)
 app.command(recipes)
 app.command(preview)
 app.command(evaluate)
+app.command(check)
 app.command(bench)
 
 

@@ -48,10 +48,10 @@ def _score_table(outcome: "Outcome") -> Table:
 
 
 def _few_label_table(outcome: "Outcome") -> Table:
-    table = Table(title="top-1 accuracy, %: mean ± deviation over draws, and the mean's 95% interval",
+    table = Table(title="top-1 accuracy, %: mean ± deviation over draws",
                   title_justify="left", box=None, padding=(0, 2, 0, 0))  # fmt: skip
-    for name, justify in (("labels", "left"), ("features", "left"), ("linear", "right"), ("95%", "right"),
-                          ("k-NN", "right"), ("95%", "right")):  # fmt: skip
+    for name, justify in (("labels", "left"), ("features", "left"), ("linear", "right"),
+                          ("95% interval", "right"), ("k-NN", "right")):  # fmt: skip
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     by_labels = outcome.details["by_labels"]
     for amount in by_labels["trained"]:
@@ -60,6 +60,7 @@ def _few_label_table(outcome: "Outcome") -> Table:
             for kind in ("linear", "knn"):
                 one = {name: 100 * value for name, value in found[amount][kind].items()}
                 cells += [f"{one['accuracy']:.1f} ± {one['std']:.1f}", f"{one['low']:.1f} to {one['high']:.1f}"]
+            cells.pop()
             table.add_row("" if i else amount, NAMES.get(variant, variant), *cells)
     return table
 

@@ -14,11 +14,11 @@ from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.classify import Judged, classify, subject_of
 from stopgrad.evaluate.outcome import Outcome, score_over_draws
-from stopgrad.evaluate.probe import FEW_LABEL_GRID, choice_words, fit_probe
+from stopgrad.evaluate.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
 from stopgrad.evaluate.sides import Images
 from stopgrad.evaluate.subject import solver_device
 from stopgrad.metrics.accuracy import knn_predict
-from stopgrad.metrics.logistic import standard_of
+from stopgrad.metrics.logistic import Standard, standard_of
 from stopgrad.reporter import QuietReporter, Reporter
 
 PERCENT = (1.0, 10.0)
@@ -43,19 +43,21 @@ class Amount:
     """In all: fewer than per_class of each class where one has not so many."""
     num_short: int
     """Classes that have fewer images, which are all taken."""
+    scarcest: int
+    """Labels of the class that has fewest: they decide how the penalty is chosen."""
 
 
 def evaluate_few_label(
     encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *,
-    percent: Sequence[float] = (), labels_per_class: Sequence[int] = (), draws: int = DRAWS, baselines: bool = True,
-    batch_size: int = 0, device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+    percent: float | Sequence[float] = (), labels_per_class: int | Sequence[int] = (), draws: int = DRAWS,
+    baselines: bool = True, batch_size: int = 0, device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Linear evaluation and k-NN with the labels of a few training images, as many of each class.
 
     The features are standardised by all training images, which takes no label. The L2 penalty is chosen by log-loss
-    within the labels drawn: by five folds, or as many as there are labels a class; from 50 labels a class on by a fifth held out;
-    with one label a class it is 1. k-NN asks as many neighbours as the run does, but no more than there are labels a
-    class.
+    within the labels drawn: by five folds, or as many as there are labels a class; from 50 labels a class on by a fifth
+    held out; with one label a class it is 1. k-NN asks as many neighbours as the run does, but no more than there are
+    labels a class.
 
     Args:
         encoder, train, test, baselines, batch_size, device, reporter: as for `evaluate_linear`.
@@ -73,11 +75,13 @@ def evaluate_few_label(
         ConfigError: a number out of range.
         DataError: a class with fewer images than `labels_per_class`, or as `evaluate_linear`.
     """
-    for share in percent:
+    shares = (percent,) if isinstance(percent, (int, float)) else percent
+    numbers = (labels_per_class,) if isinstance(labels_per_class, int) else labels_per_class
+    for share in shares:
         if not 0 < share <= 100:
             raise ConfigError(f"percent = {share:g}: must be above 0 and at most 100.")
-    if any(number < 1 for number in labels_per_class):
-        raise ConfigError(f"labels_per_class = {min(labels_per_class)}: must be at least 1.")
+    if any(number < 1 for number in numbers):
+        raise ConfigError(f"labels_per_class = {min(numbers)}: must be at least 1.")
     if draws < 2:
         raise ConfigError(f"draws = {draws}: a deviation needs at least 2.")
     reporter = reporter or QuietReporter()
@@ -90,11 +94,12 @@ def evaluate_few_label(
     num_classes = len(subject.sides.class_names)
     amounts: list[Amount] = []
     unsettled: list[str] = []
+    of_pixels: dict[tuple[str, int], tuple[Tensor, float]] = {}
 
     def judge(variant: str, bank: Features, queries: Features | None) -> Judged:
         assert queries is not None
         if not amounts:
-            amounts.extend(_amounts(bank.labels, bank.class_names, percent, labels_per_class))
+            amounts.extend(_amounts(bank.labels, bank.class_names, shares, numbers))
         place = solver_device(device, bank.vectors)
         vectors, asked = bank.vectors.to(place), queries.vectors.to(place)
         standard = standard_of(vectors)
@@ -106,18 +111,19 @@ def evaluate_few_label(
                 reporter.progress(f"{amount.name} of the labels, {variant}", draw, draws)
                 index = draw_labels(bank.labels, amount.per_class, seed + draw)
                 some, labels = vectors[index.to(place)], bank.labels[index].to(place)
-                scarcest = int(labels.bincount().clamp(min=1).min()) if amount.num_short else amount.per_class
-                probe, choice = fit_probe(
-                    some, labels, standard, l2=None if scarcest > 1 else FIXED_L2, holdout=HOLDOUT,
-                    num_folds=0 if scarcest >= MANY else min(FOLDS, scarcest), grid=FEW_LABEL_GRID,
- by_accuracy=False, seed=seed + draw,
-                )  # fmt: skip
-                penalties.append(FIXED_L2 if choice is None else choice.l2)
-                if not probe.fit.converged:
-                    unsettled.append(f"{amount.name}, {variant}")
-                linear.append(probe.predict(asked).cpu())
+                # Standardised, a common shift makes no difference.
+                said = of_pixels.get((amount.name, draw)) if variant == "pixels_centred" else None
+                if said is None:
+                    probe, l2 = _fit(some, labels, standard, seed + draw)
+                    said = probe.predict(asked).cpu(), l2
+                    if not probe.fit.converged:
+                        unsettled.append(f"{amount.name}, {variant}")
+                if variant == "pixels":
+                    of_pixels[amount.name, draw] = said
+                linear.append(said[0])
+                penalties.append(said[1])
                 knn.append(knn_predict(
-                    some, labels, asked, k=min(most_k, amount.per_class, len(index)), temperature=temperature,
+                    some, labels, asked, k=min(most_k, amount.per_class), temperature=temperature,
                     num_classes=num_classes,
                 ).cpu())  # fmt: skip
             reporter.progress(f"{amount.name} of the labels, {variant}", draws, draws)
@@ -138,8 +144,8 @@ def evaluate_few_label(
             )
         words = (
             f"few labels: {', '.join(map(_amount_words, amounts))}; {draws} draws, seeds {seed} to {seed + draws - 1}; "
-            f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen by "
-            f"log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
+            f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen "
+            f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
             f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); intervals over draws"
         )
@@ -150,6 +156,16 @@ def evaluate_few_label(
         }  # fmt: skip
 
     return classify(subject, "few-label", judge, describe)
+
+
+def _fit(some: Tensor, labels: Tensor, standard: Standard, seed: int) -> tuple[Probe, float]:
+    """The classifier of one draw, and its penalty."""
+    scarcest = int(labels.unique(return_counts=True)[1].min())
+    probe, choice = fit_probe(
+        some, labels, standard, l2=None if scarcest > 1 else FIXED_L2, holdout=HOLDOUT,
+        num_folds=0 if scarcest >= MANY else min(FOLDS, scarcest), grid=FEW_LABEL_GRID, by_accuracy=False, seed=seed,
+    )  # fmt: skip
+    return probe, FIXED_L2 if choice is None else choice.l2
 
 
 def draw_labels(labels: Tensor, per_class: int, seed: int) -> Tensor:
@@ -177,7 +193,13 @@ def _amounts(
             )
         wanted[f"{number} a class"] = number
     return [
-        Amount(name, number, int(counts.clamp(max=number).sum()), int((counts < number).sum()))
+        Amount(
+            name,
+            number,
+            int(counts.clamp(max=number).sum()),
+            int((counts < number).sum()),
+            min(number, int(counts.min())),
+        )
         for name, number in wanted.items()
     ]
 
@@ -194,10 +216,10 @@ def _amount_words(amount: Amount) -> str:
 def _rules(amounts: Sequence[Amount]) -> str:
     rules = []
     for amount in amounts:
-        if amount.per_class == 1:
+        if amount.scarcest == 1:
             rules.append(f"{amount.name}: fixed at {FIXED_L2:g}")
-        elif amount.per_class >= MANY:
+        elif amount.scarcest >= MANY:
             rules.append(f"{amount.name}: a fifth held out")
         else:
-            rules.append(f"{amount.name}: {min(FOLDS, amount.per_class)} folds")
+            rules.append(f"{amount.name}: {min(FOLDS, amount.scarcest)} folds")
     return ", ".join(rules)

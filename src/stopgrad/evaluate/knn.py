@@ -20,9 +20,9 @@ K, TEMPERATURE = 20, 0.1
 
 
 def evaluate_knn(
-    encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *, k: Sequence[int] = (),
-    temperature: float | None = None, baselines: bool = True, batch_size: int = 0, device: str = "auto", seed: int = 0,
-    reporter: Reporter | None = None,
+    encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *,
+    k: int | Sequence[int] = (), temperature: float | None = None, baselines: bool = True, batch_size: int = 0,
+    device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Classify test images by a weighted vote of their nearest training images.
 
@@ -48,6 +48,7 @@ def evaluate_knn(
     """
     if temperature is not None and not temperature > 0:
         raise ConfigError(f"temperature = {temperature}: must be above 0.")
+    k = (k,) if isinstance(k, int) else k
     if any(number < 1 for number in k):
         raise ConfigError(f"k = {min(k)}: must be at least 1.")
     subject = subject_of(
@@ -56,12 +57,12 @@ def evaluate_knn(
     )  # fmt: skip
     sides, own = subject.sides, subject.run.read_config().monitoring if subject.run is not None else None
     sharpness = temperature or (own.knn_temperature if own else TEMPERATURE)
-    ks: list[int] = []
+    given, ks = k, list[int]()
 
     def judge(_: str, bank: Features, queries: Features | None) -> Judged:
         asked = bank if queries is None else queries
         if not ks:
-            ks.extend(_numbers(k, own.knn_k if own else K, len(bank) - (queries is None)))
+            ks.extend(_numbers(given, own.knn_k if own else K, len(bank) - (queries is None)))
         predicted = knn_predict_each(
             bank.vectors, bank.labels, asked.vectors, ks=ks, temperature=sharpness, num_classes=len(sides.class_names),
             own=torch.arange(len(bank)) if queries is None else None,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stopgrad.errors import DataError
 from stopgrad.metrics.logistic import (
     Design,
     LogisticFit,
@@ -22,7 +23,7 @@ from stopgrad.metrics.logistic import (
 L2_GRID = tuple(10 ** (exponent / 2) for exponent in range(10, -9, -1))
 # With few labels a finer grid, or a weaker penalty where all classes come apart, changes little but the time.
 FEW_LABEL_GRID = tuple(10.0**exponent for exponent in range(4, -4, -1))
-# Values in a row that are neither more often right nor clearly more probable, after which weaker penalties are not tried.
+# Values in a row that are neither more often right nor clearly more probable, after which no weaker one is tried.
 PATIENCE = 3
 # By which share of it the log-loss must fall to count: where classes come apart it falls a little for ever.
 GAIN = 0.01
@@ -145,6 +146,9 @@ def fit_probe(
         num_folds: instead of `holdout`, so many folds, each of which is held out once.
         grid, by_accuracy, progress: as for `choose_l2`.
         seed: of what is held out.
+
+    Raises:
+        DataError: the penalty is to be chosen, and no class has two images.
     """
     classes, numbers = labels.unique(return_inverse=True)
     order, num_held = held_out_first(numbers, holdout, seed)
@@ -152,6 +156,10 @@ def fit_probe(
     rows, numbers = design.rows, numbers[order]
     choice = None
     if l2 is None:
+        if not num_held:
+            raise DataError(
+                "every class has one training image only, so that no image can judge the L2 penalty: give it (--l2)."
+            )
         if num_folds:
             parts = [
                 (rows[~held], numbers[~held], rows[held], numbers[held]) for held in folds(numbers, num_folds, seed)

@@ -11,6 +11,8 @@ DOUBLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 32 * 2**20
 # A dimension whose deviation is below this share of its size is constant but for the rounding of float32.
 ROUNDING = 1e-6
+# A line search cannot go nearer: what is left to gain goes as the square, and is lost in the rounding of float64.
+NEAREST = 5e-8
 # How much is spent on knowing how curved the problem is, on which the number of steps depends and no result.
 CURVATURE_ROWS = 8192
 WEIGHED_DIMS = 1024
@@ -105,8 +107,8 @@ def fit_logistic(
         l2: the penalty, above 0.
         moment: of the design; it decides how fast the optimum is reached, and not which.
         start: a fit to start from, such as that for a stronger penalty.
-        tolerance: the largest derivative at which it has converged, times ten losses where these are below 1; None: 1e-5,
-            and 1e-4 for rows in float32, whose rounding hides what is left to gain after that (about 1e-8).
+        tolerance: the largest derivative at which it has converged, times ten losses where these are below 1; None:
+            1e-5, and 1e-4 for rows in float32, whose rounding hides what is left to gain after that (about 1e-8).
         max_iterations: after which it is given up; `converged` tells.
 
     Raises:
@@ -158,7 +160,7 @@ def fit_logistic(
         assert free.grad is not None
         gradient = float(free.grad.abs().max())
         # Where classes come apart the loss itself is small, and so must be what is left to gain.
-        target = tolerance * (1.0 if rows.dtype is torch.float32 else min(1.0, 10 * loss))
+        target = tolerance if rows.dtype is torch.float32 else max(tolerance * min(1.0, 10 * loss), NEAREST)
         if gradient <= target or int(solver.state[free]["n_iter"]) >= max_iterations:
             break
     weight, bias = placed()
