@@ -1,4 +1,5 @@
 import pytest
+import torch
 from labelled import WHOLE
 from torch import nn
 
@@ -6,7 +7,8 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import Subset, open_images
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.load import save_encoder, spec_of
+from stopgrad.encoder.load import load_encoder, save_encoder, spec_of
+from stopgrad.evaluate.baselines import untrained_like
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.recipes import RECIPES
 
@@ -30,7 +32,11 @@ def run_folder(tmp_path):
     run.create()
     config: Config = RECIPES["digits"]().replace(backbone="resnet10_16", image_size=8, knn_k=7, knn_temperature=0.3)
     run.write_config(config)
-    save_encoder(run, build_backbone("resnet10_16", stem=config.network.stem), spec_of(config, 128))
+    backbone = build_backbone("resnet10_16", stem=config.network.stem)
+    save_encoder(run, backbone, spec_of(config, 128))
+    # With the statistics of the images in its BatchNorm: as built, its features are nearly constant.
+    settled = untrained_like(load_encoder(run.path), Subset(open_images("").train, range(200)), 1, torch.device("cpu"))
+    save_encoder(run, settled, spec_of(config, 128))
     return run.path
 
 

@@ -209,7 +209,8 @@ def _amount_words(amount: Amount) -> str:
     if amount.name.endswith("a class"):
         words = f"{amount.name} ({amount.num:,} in all"
     if amount.num_short:
-        words += f"; {amount.num_short} classes have fewer and give all"
+        have = "class has fewer and gives" if amount.num_short == 1 else "classes have fewer and give"
+        words += f"; {amount.num_short} {have} all"
     return f"{words})"
 
 

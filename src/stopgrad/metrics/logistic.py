@@ -12,7 +12,7 @@ BLOCK_BYTES = 32 * 2**20
 # A dimension whose deviation is below this share of its size is constant but for the rounding of float32.
 ROUNDING = 1e-6
 # A line search cannot go nearer: what is left to gain goes as the square, and is lost in the rounding of float64.
-NEAREST = 5e-8
+NEAREST = 2e-7
 # How much is spent on knowing how curved the problem is, on which the number of steps depends and no result.
 CURVATURE_ROWS = 8192
 WEIGHED_DIMS = 1024
