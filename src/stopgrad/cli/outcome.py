@@ -18,6 +18,8 @@ def print_outcome(outcome: "Outcome") -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(_few_label_table(outcome) if "by_labels" in outcome.details else _score_table(outcome))
     console.print(outcome.protocol, markup=False)
+    if "by_labels" in outcome.details:
+        console.print(f"\nLinear, {next(iter(outcome.details['by_labels']['trained']))}, mean of the draws:", end="")
     console.print(_class_table(outcome))
     if len(outcome.per_class) > MAX_CLASSES_SHOWN:
         console.print(f"The {MAX_CLASSES_SHOWN} worst of {len(outcome.per_class)} classes; all of them with --json.")

@@ -67,7 +67,7 @@ def evaluate_linear(
         used.setdefault("l2", chosen)
         if not probe.fit.converged:
             reporter.warn(
-                f"the linear classifier ({variant}, L2 {chosen:.2g}) has not converged in {probe.fit.num_iterations} "
+                f"the linear classifier ({variant}, L2 {chosen:.3g}) has not converged in {probe.fit.num_iterations} "
                 f"iterations: its largest derivative is {probe.fit.gradient:.1g}."
             )
         used["converged"] = min(used.get("converged", 1.0), probe.fit.converged)
@@ -76,10 +76,10 @@ def evaluate_linear(
 
     def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
         how = (
-            f"L2 {used['l2']:.2g} (1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training "
+            f"L2 {used['l2']:.3g} (1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training "
             "images, then fitted to all)"
             if l2 is None
-            else f"L2 {l2:.2g} (1 / C)"
+            else f"L2 {l2:.3g} (1 / C)"
         )
         words = (
             f"linear classifier on frozen features, standardised by the training images; {how}; L-BFGS, "
