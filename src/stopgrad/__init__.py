@@ -24,6 +24,9 @@ _HOME = {
     "search": "stopgrad.encoder.search",
     "find_duplicates": "stopgrad.encoder.duplicates",
     "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
+    "check": "stopgrad.evaluate.health",
+    "evaluate_linear": "stopgrad.evaluate.linear",
+    "evaluate_few_label": "stopgrad.evaluate.few_label",
     "knn_predict": "stopgrad.metrics.accuracy",
     "write_report": "stopgrad.report.run",
     "compare": "stopgrad.report.compare",
@@ -35,11 +38,14 @@ __all__ = [
     "PretrainedFeatures",
     "Run",
     "__version__",
+    "check",
     "choose_partners",
     "compare",
     "embed_to_file",
+    "evaluate_few_label",
     "evaluate_finetune",
     "evaluate_knn",
+    "evaluate_linear",
     "evaluate_linear_augmented",
     "export",
     "find_duplicates",
@@ -62,8 +68,11 @@ if TYPE_CHECKING:
     from stopgrad.encoder.search import search
     from stopgrad.encoder.write import embed_to_file
     from stopgrad.estimator import PretrainedFeatures
+    from stopgrad.evaluate.few_label import evaluate_few_label
     from stopgrad.evaluate.finetune import evaluate_finetune
+    from stopgrad.evaluate.health import check
     from stopgrad.evaluate.knn import evaluate_knn
+    from stopgrad.evaluate.linear import evaluate_linear
     from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine

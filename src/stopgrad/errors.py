@@ -28,6 +28,10 @@ class NonFiniteLossError(StopgradError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+class CollapsedError(StopgradError):
+    """The features have collapsed, and the caller asked to be told by an exit code."""
+
+
 class Interrupted(StopgradError):
     """Training stopped on request (Ctrl-C, SIGTERM, time limit) with everything saved (exit code 3)."""
 

@@ -64,6 +64,10 @@ def test_the_flags_of_evaluations_that_train_are_pinned():
         (["recipes", "cifar"], 2, "did you mean 'cifar10'"),
         (["preview", "--images", "1"], 2, "at least 2 images"),
         (["bench", "--only", "decod"], 2, "did you mean 'decode'?"),
+        (["evaluate", "linear", "--help"], 0, "--l2"),
+        (["evaluate", "few-label", "--help"], 0, "--labels-per-class"),
+        (["evaluate", "knn"], 2, "ENCODER"),
+        (["check", "--help"], 0, "--fail-on-collapse"),
     ],
 )
 def test_usage_needs_no_torch(arguments, code, message):

@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from stopgrad.metrics.collapse import alignment, effective_rank, feature_std, mean_squared_distance, uniformity
+from stopgrad.metrics.collapse import (
+    alignment,
+    dead_dimensions,
+    effective_rank,
+    feature_std,
+    first_component_share,
+    mean_squared_distance,
+    uniformity,
+)
 
 
 def isotropic(generator, num=4000, dim=16):
@@ -79,7 +87,38 @@ def test_uniformity_and_mean_distance_against_all_pairs(generator):
     assert mean_squared_distance(features) == pytest.approx(squared[pairs].mean().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("measure", [feature_std, effective_rank, uniformity, mean_squared_distance])
+def test_dead_dimensions(generator):
+    features = isotropic(generator, num=300)
+    assert not dead_dimensions(features).any()
+    features[:, 3] = 0
+    features[:, 5] = 7
+    features[:, 8] *= 1e-3
+    assert dead_dimensions(features).nonzero().flatten().tolist() == [3, 5, 8]
+    assert torch.equal(dead_dimensions(1e-6 * features), dead_dimensions(features))
+
+
+def test_one_loud_dimension_does_not_kill_the_others(generator):
+    features = isotropic(generator, num=300)
+    features[:, 0] *= 10
+    assert not dead_dimensions(features).any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_all_dimensions_of_a_constant_are_dead(generator, noise):
+    assert dead_dimensions(constant(generator, noise)).all()
+    assert dead_dimensions(torch.zeros(5, 3)).all()
+
+
+def test_first_component(generator):
+    assert first_component_share(isotropic(generator)) == pytest.approx(1 / 16, abs=0.01)
+    assert first_component_share(two_opposite_points(generator)) == pytest.approx(1)
+    assert first_component_share(constant(generator)) == 1
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [feature_std, effective_rank, uniformity, mean_squared_distance, dead_dimensions, first_component_share],
+)
 def test_one_image_is_refused(measure):
     with pytest.raises(ValueError, match="at least 2 images"):
         measure(torch.randn(1, 4))

@@ -79,6 +79,49 @@ def knn(
     measured(evaluate_knn, encoder, options, k=k, temperature=temperature)
 
 
+@evaluate.command
+def linear(encoder: str, /, *, l2: float | None = None, options: Options = Options()) -> None:
+    """Linear classifier on frozen features, fitted to its optimum; a fifth of each class judges where there is one set.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+    l2
+        The L2 penalty, 1 / C of scikit-learn. Without it: chosen on a fifth of the training images.
+    """
+    from stopgrad.evaluate.linear import evaluate_linear
+
+    measured(evaluate_linear, encoder, options, l2=l2)
+
+
+@evaluate.command(name="few-label")
+def few_label(
+    encoder: str, /, *, percent: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative="")] = (),
+    labels_per_class: Annotated[
+        tuple[int, ...], Parameter(consume_multiple=True, negative="", converter=_whole_numbers)
+    ] = (),
+    draws: Annotated[int, NOT_NEGATIVE] = 5,
+    options: Options = Options(),
+) -> None:  # fmt: skip
+    """Linear classifier and k-NN with few labels, as many of each class: mean and deviation over several draws.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+    percent
+        How many labels, as percentages of the training images, one or several. Without either: 1 and 10.
+    labels_per_class
+        How many labels of each class, one or several.
+    draws
+        How many draws, by the seeds from --seed on.
+    """
+    from stopgrad.evaluate.few_label import evaluate_few_label
+
+    measured(evaluate_few_label, encoder, options, percent=percent, labels_per_class=labels_per_class, draws=draws)
+
+
 # By name: that module needs what stands here. Without their words here, the list of commands would have none.
 evaluate.command(
     "stopgrad.cli.evaluate_trained:linear_augmented", name="linear-augmented",

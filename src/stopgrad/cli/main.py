@@ -6,6 +6,7 @@ from cyclopts import App, CycloptsError
 
 import stopgrad
 from stopgrad.cli.bench import bench
+from stopgrad.cli.check import check
 from stopgrad.cli.compare import compare
 from stopgrad.cli.embed import embed
 from stopgrad.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ app.command(embed)
 app.command(search)
 app.command(report)
 app.command(compare)
+app.command(check)
 app.command(bench)
 
 

@@ -16,8 +16,10 @@ MAX_CLASSES_SHOWN = 20
 def print_outcome(outcome: "Outcome") -> None:
     """Print the accuracies, the protocol, the classes and the mistakes."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(_score_table(outcome))
+    console.print(_few_label_table(outcome) if "by_labels" in outcome.details else _score_table(outcome))
     console.print(outcome.protocol, markup=False)
+    if "by_labels" in outcome.details:
+        console.print(f"\nLinear, {next(iter(outcome.details['by_labels']['trained']))}, mean of the draws:", end="")
     console.print(_class_table(outcome))
     if len(outcome.per_class) > MAX_CLASSES_SHOWN:
         console.print(f"The {MAX_CLASSES_SHOWN} worst of {len(outcome.per_class)} classes; all of them with --json.")
@@ -44,6 +46,24 @@ def _score_table(outcome: "Outcome") -> Table:
         figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
         cells = [NAMES.get(name, name.replace("_", " ")), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
         table.add_row(*cells, *(f"{100 * by_k[name][k]:.1f}" for k in others))
+    return table
+
+
+def _few_label_table(outcome: "Outcome") -> Table:
+    table = Table(title="top-1 accuracy, %: mean ± deviation over draws",
+                  title_justify="left", box=None, padding=(0, 2, 0, 0))  # fmt: skip
+    for name, justify in (("labels", "left"), ("features", "left"), ("linear", "right"),
+                          ("95% interval", "right"), ("k-NN", "right")):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    by_labels = outcome.details["by_labels"]
+    for amount in by_labels["trained"]:
+        for i, (variant, found) in enumerate(by_labels.items()):
+            cells = []
+            for kind in ("linear", "knn"):
+                one = {name: 100 * value for name, value in found[amount][kind].items()}
+                cells += [f"{one['accuracy']:.1f} ± {one['std']:.1f}", f"{one['low']:.1f} to {one['high']:.1f}"]
+            cells.pop()
+            table.add_row("" if i else amount, NAMES.get(variant, variant), *cells)
     return table
 
 

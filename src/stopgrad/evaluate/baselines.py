@@ -38,9 +38,17 @@ def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: tor
 
 def feature_variants(
     encoder: Encoder, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True, seed: int = 0,
-    reporter: Reporter,
+    centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
     """Features of both sides, one variant after another so that only one is held in memory.
+
+    Args:
+        encoder, sides, device: what is embedded, and where.
+        batch_size: images a forward pass; 0: what the device is fast at.
+        baselines: whether there are others than `trained`.
+        seed: of the untrained network's weights.
+        centred: whether `pixels_centred` is a variant, for classifiers to which a common shift makes a difference.
+        reporter: told of progress.
 
     Yields:
         name (`trained`, then with `baselines`: `untrained`, `pixels`, `pixels_centred`), training features, test
@@ -60,6 +68,8 @@ def feature_variants(
     pixels = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     train, test = _both(("pixels", "reading raw pixels", nn.Flatten(), pixels), sides, place, batch_size, reporter)
     yield "pixels", train, test
+    if not centred:
+        return
     mean = train.vectors.mean(dim=0)
     yield (
         "pixels_centred",

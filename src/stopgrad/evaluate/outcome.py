@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from scipy.special import stdtrit
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
@@ -81,15 +82,26 @@ def score(predicted: Int[Tensor, "image"], labels: Int[Tensor, "image"]) -> Scor
     return score_of(int((predicted == labels).sum()), len(labels))
 
 
+def score_over_draws(predicted: Int[Tensor, "draw image"], labels: Int[Tensor, "image"]) -> Score:
+    """Mean accuracy over draws of what was learnt from, its deviation, and the mean's 95% interval by Student's t.
+
+    The interval tells of the draws and not of the test images, which are the same for all; there are 2 draws at least.
+    """
+    accuracies = (predicted == labels).double().mean(dim=1)
+    mean, std = float(accuracies.mean()), float(accuracies.std())
+    half = float(stdtrit(len(accuracies) - 1, 0.975)) * std / math.sqrt(len(accuracies))
+    return Score(mean, max(0.0, mean - half), min(1.0, mean + half), std)
+
+
 def by_class(
-    predicted: Int[Tensor, "image"], labels: Int[Tensor, "image"], class_names: Sequence[str]
+    predicted: Int[Tensor, "*draw image"], labels: Int[Tensor, "image"], class_names: Sequence[str]
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """Accuracy of each class that has images, and the most confused pairs, most first."""
-    num = len(class_names)
-    counts = torch.bincount(labels * num + predicted, minlength=num * num).view(num, num)
+    """Accuracy of each class that has images, and the most confused pairs, most first; of several draws, the mean."""
+    num, num_draws = len(class_names), predicted.numel() // len(labels)
+    counts = torch.bincount((labels * num + predicted).flatten(), minlength=num * num).view(num, num)
     totals = counts.sum(dim=1)
     per_class = {
-        name: {"accuracy": float(counts[i, i] / totals[i]), "num": int(totals[i])}
+        name: {"accuracy": float(counts[i, i] / totals[i]), "num": int(totals[i]) // num_draws}
         for i, name in enumerate(class_names)
         if totals[i]
     }
@@ -101,7 +113,7 @@ def by_class(
         true, said = divmod(place, num)
         confusions.append(
             {
-                "true": class_names[true], "predicted": class_names[said], "num": int(wrong[place]),
+                "true": class_names[true], "predicted": class_names[said], "num": round(int(wrong[place]) / num_draws),
                 "share": float(wrong[place] / totals[true]),
             }
         )  # fmt: skip

@@ -49,11 +49,11 @@ def open_sides(
         DataError: labels missing, one class only, or test images of a class that the training images lack.
     """
     if train is None:
-        train = _images_of(run)
-    splits = _open(train)
+        train = images_of(run, "--train")
+    splits = splits_of(train)
     test_source, test_name = splits.test, f"{splits.name}, test images"
     if test is not None:
-        given = _open(test)
+        given = splits_of(test)
         test_source, test_name = given.test or given.train, given.name
     left, train_source = _labelled(splits.train, splits.name)
     class_names = train_source.class_names
@@ -99,16 +99,22 @@ class Renumbered:
         return self.source.name(index)
 
 
-def _images_of(run: RunDir | None) -> str:
+def images_of(run: RunDir | None, flag: str) -> str:
+    """Where the images of a run are; `flag` is how a caller gives others.
+
+    Raises:
+        ConfigError: no run, or its images are gone.
+    """
     if run is None or not run.is_run:
-        raise ConfigError("no images: give --train, a folder with a subfolder for each class or a parquet file.")
+        raise ConfigError(f"no images: give {flag}, a folder of images or a parquet file.")
     path = run.read_config().data.path
     if path and not Path(path).expanduser().exists():
-        raise ConfigError(f"the run's own images, {path!r}, are not there any more: give --train.")
+        raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")
     return path
 
 
-def _open(images: Images) -> Splits:
+def splits_of(images: Images) -> Splits:
+    """A data set as `open_images` takes it, or an `ImageSource`, as splits."""
     if isinstance(images, (str, Path)):
         return open_images(images)
     return Splits(IN_MEMORY, images)

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.evaluate.baselines import PIXEL_SIZE
+from stopgrad.hardware import choose_device
 
 
 def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
@@ -22,3 +26,11 @@ def pixel_words(encoder: Encoder, baselines: bool) -> str:
     words = f"shorter side {p.resize}, centre {p.size} x {p.size}"
     side = min(p.size, PIXEL_SIZE)
     return f"{words}; raw pixels at {side} x {side}" if baselines else words
+
+
+def solver_device(device: str, vectors: Tensor) -> torch.device:
+    """Where a classifier is fitted to features: on a CUDA device with room for them and their copy, else the CPU."""
+    place = choose_device(device)
+    if place.type == "cuda" and 4 * vectors.nbytes <= torch.cuda.mem_get_info(place)[0]:
+        return place
+    return torch.device("cpu")

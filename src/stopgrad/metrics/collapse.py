@@ -8,7 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -36,16 +36,39 @@ def effective_rank(features: Float[Tensor, "image dim"]) -> float:
 
     Source: Roy and Vetterli, "The effective rank" (EUSIPCO 2007); used for collapse in RankMe (arXiv 2210.02885).
     """
-    _check(features)
-    normalised = F.normalize(features.double(), dim=1)
-    centred = normalised - normalised.mean(dim=0)
-    if centred.norm() <= 1e-4 * normalised.norm() or not centred.any():
+    variances = _component_variances(features)
+    if variances is None:
         return 1.0
-    # The eigenvalues of the smaller Gram matrix are the squared singular values.
-    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    singular = variances.sqrt()
     share = singular / singular.sum()
     return float(torch.special.entr(share).sum().exp())
+
+
+def first_component_share(features: Float[Tensor, "image dim"]) -> float:
+    """Share of the variance of L2-normalised features that lies along their first principal component.
+
+    Returns:
+        Up to 1 (a line, or a constant, as for `effective_rank`); at least 2 images, or ValueError.
+    """
+    variances = _component_variances(features)
+    return 1.0 if variances is None else float(variances.max() / variances.sum())
+
+
+def dead_dimensions(features: Float[Tensor, "image dim"]) -> Bool[Tensor, "dim"]:
+    """Dimensions that hardly vary: a deviation below 1% of the root mean square of all dimensions' deviations.
+
+    Measured on features as they are, not L2-normalised, because a common length would make every dimension vary. Where
+    the features as a whole vary by less than 1e-4 of their length, all are dead.
+
+    Returns:
+        bool `[dim]`; at least 2 images, or ValueError.
+    """
+    _check(features)
+    double = features.double()
+    variance = double.var(dim=0, unbiased=False)
+    if variance.sum() <= 1e-8 * double.square().sum(dim=1).mean():
+        return torch.ones_like(variance, dtype=torch.bool)
+    return variance < 1e-4 * variance.mean()
 
 
 def alignment(first: Float[Tensor, "image dim"], second: Float[Tensor, "image dim"]) -> float:
@@ -89,6 +112,18 @@ def uniformity(features: Float[Tensor, "image dim"]) -> float:
         total += float((-2 * squared).exp().double().sum())
     # The potential of an image with itself is 1.
     return math.log(max(total - num_images, 1e-300) / (num_images * (num_images - 1)))
+
+
+def _component_variances(features: Tensor) -> Tensor | None:
+    """Variances along the principal components of L2-normalised features, times images; None for a constant."""
+    _check(features)
+    normalised = F.normalize(features.double(), dim=1)
+    centred = normalised - normalised.mean(dim=0)
+    if centred.norm() <= 1e-4 * normalised.norm() or not centred.any():
+        return None
+    # The eigenvalues of the smaller Gram matrix are the squared singular values.
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    return torch.linalg.eigvalsh(gram).clamp(min=0)
 
 
 def _check(features: Tensor) -> None:

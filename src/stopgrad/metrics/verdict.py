@@ -1,7 +1,7 @@
 """What the measurements mean, in plain words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,6 +17,10 @@ FLAT = 0.1
 FEW = 4.0
 """Effective rank of the projections below which a collapse is under way. No share of the untrained network's: the
 projections of good backbones lose most of their rank."""
+DEAD = 0.25
+"""Share of dead dimensions from which on a collapse is under way, if it is also above the untrained network's."""
+ALONE = 0.02
+"""Spread below which all images count as getting the same features where there is no untrained network to compare."""
 WHAT_TO_TRY = (
     "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower learning "
     "rate (--lr)."
@@ -40,28 +44,67 @@ def find_collapse(now: Mapping[str, float], untrained: Mapping[str, float]) -> V
     Args:
         now, untrained: measurements of the monitor, the latter before training.
     """
-    signs: list[tuple[str, str]] = []
-    for what, std_name, rank_name, low_rank in (
-        ("features", "feature_std", "effective_rank", FLAT * untrained["effective_rank"]),
-        ("projections", "projection_std", "projection_effective_rank", FEW),
-    ):
-        std, std_before, rank, rank_before = now[std_name], untrained[std_name], now[rank_name], untrained[rank_name]
-        spread = f"the spread of the {what} is {std:.2g}, untrained {std_before:.2g}"
-        rank_of = f"the effective rank of the {what} is {rank:.1f}, untrained {rank_before:.1f}"
-        if std < CONSTANT * std_before:
-            signs.append(("collapsed", f"all images get nearly the same {what} ({spread})"))
-        elif rank_before < 2 * LINE:
-            continue  # a few images, or dimensions, which lie on a line whatever the network does
-        elif rank < LINE:
-            signs.append(("collapsed", f"all {what} lie on one line ({rank_of})"))
-        elif std < SHRUNK * std_before:
-            signs.append(("partly_collapsed", spread))
-        elif rank < low_rank:
-            signs.append(("partly_collapsed", rank_of))
+    features = now["feature_std"], untrained["feature_std"], now["effective_rank"], untrained["effective_rank"]
+    projections = (now["projection_std"], untrained["projection_std"], now["projection_effective_rank"],
+                   untrained["projection_effective_rank"])  # fmt: skip
+    signs = [
+        _sign("features", *features, low_rank=FLAT * untrained["effective_rank"]),
+        _sign("projections", *projections, low_rank=FEW),
+    ]
+    return _verdict_of([sign for sign in signs if sign is not None], WHAT_TO_TRY)
+
+
+def find_feature_collapse(
+    now: Mapping[str, float], untrained: Mapping[str, float] | None, what_to_try: str = WHAT_TO_TRY
+) -> Verdict | None:
+    """Judge the eval-mode features of an encoder alone; None if nothing speaks for collapse.
+
+    Args:
+        now: feature_std, effective_rank, rank_ceiling and dead_share of the features.
+        untrained: the same of the network before training; None where nobody knows how it began: then only what needs
+            no comparison is judged, a constant, a line and dead dimensions.
+        what_to_try: the end of the words.
+    """
+    signs: list[tuple[str, str] | None] = []
+    std, rank = now["feature_std"], now["effective_rank"]
+    if untrained is not None:
+        std_before, rank_before = untrained["feature_std"], untrained["effective_rank"]
+        signs.append(_sign("features", std, std_before, rank, rank_before, low_rank=FLAT * rank_before))
+    elif std < ALONE:
+        signs.append(("collapsed", f"all images get nearly the same features (their spread is {std:.2g})"))
+    elif rank < LINE and now["rank_ceiling"] >= 2 * LINE:
+        signs.append(("collapsed", f"all features lie on one line (their effective rank is {rank:.1f})"))
+    dead, dead_before = now["dead_share"], untrained["dead_share"] if untrained is not None else 0.0
+    if dead >= DEAD and dead > dead_before:
+        compared = f", untrained {dead_before:.0%}" if untrained is not None else ""
+        signs.append(("partly_collapsed", f"{dead:.0%} of the dimensions are dead{compared}"))
+    return _verdict_of([sign for sign in signs if sign is not None], what_to_try)
+
+
+def _sign(
+    what: str, std: float, std_before: float, rank: float, rank_before: float, *, low_rank: float
+) -> tuple[str, str] | None:
+    """The state that spread and rank speak for, and the words."""
+    spread = f"the spread of the {what} is {std:.2g}, untrained {std_before:.2g}"
+    rank_of = f"the effective rank of the {what} is {rank:.1f}, untrained {rank_before:.1f}"
+    if std < CONSTANT * std_before:
+        return "collapsed", f"all images get nearly the same {what} ({spread})"
+    if rank_before < 2 * LINE:
+        return None  # a few images, or dimensions, which lie on a line whatever the network does
+    if rank < LINE:
+        return "collapsed", f"all {what} lie on one line ({rank_of})"
+    if std < SHRUNK * std_before:
+        return "partly_collapsed", spread
+    if rank < low_rank:
+        return "partly_collapsed", rank_of
+    return None
+
+
+def _verdict_of(signs: Sequence[tuple[str, str]], what_to_try: str) -> Verdict | None:
     for state, begins in (("collapsed", "Collapsed"), ("partly_collapsed", "Partly collapsed")):
         found = [words for kind, words in signs if kind == state]
         if found:
-            return Verdict(state, f"{begins}: {' and '.join(found)}. {WHAT_TO_TRY}")
+            return Verdict(state, f"{begins}: {' and '.join(found)}. {what_to_try}")
     return None
 
 

@@ -1,0 +1,97 @@
+"""stopgrad check."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.summary import print_skipped
+from stopgrad.errors import CollapsedError
+
+if TYPE_CHECKING:
+    from stopgrad.evaluate.health import Health
+
+NAMES = {
+    "feature_std": "spread",
+    "effective_rank": "effective rank",
+    "rank_ceiling": "  at most",
+    "first_component_share": "first component",
+    "dead_dimensions": "dead dimensions",
+    "dead_share": "  share",
+    "alignment": "alignment",
+    "relative_alignment": "  relative",
+    "uniformity": "uniformity",
+}
+SHARES = ("first_component_share", "dead_share", "relative_alignment")
+COUNTS = ("dead_dimensions", "rank_ceiling")
+
+
+def check(
+    encoder: str, data: str | None = None, /, *, images: int = 2000,
+    fail_on_collapse: Annotated[bool, Parameter(negative="")] = False, batch_size: int = 0, device: str = "auto",
+    seed: int = 0, json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:  # fmt: skip
+    """Say whether a backbone has collapsed, without labels, beside the untrained network.
+
+    Parameters
+    ----------
+    encoder
+        A run folder, a checkpoint or an encoder.safetensors.
+    data
+        A folder of images, with classes or without, or parquet. Without it: the run's own training images.
+    images
+        How many of them, drawn at random by --seed.
+    fail_on_collapse
+        Exit with 1 if it has collapsed, also partly: for scripts.
+    batch_size
+        Images a forward pass; 0: what the device is fast at.
+    device
+        cpu, cuda, cuda:1, mps or auto.
+    seed
+        Of the images drawn, of the views and of the untrained network.
+    json
+        Print one JSON object on stdout and everything else on stderr.
+    """
+    from stopgrad.evaluate.health import check as check_health
+
+    with ConsoleReporter(json=json) as reporter:
+        health = check_health(
+            encoder, data, num_images=images, batch_size=batch_size, device=device, seed=seed, reporter=reporter
+        )
+    if json:
+        print_json(health.as_json())
+    else:
+        print_health(health)
+    if fail_on_collapse and health.state != "healthy":
+        raise CollapsedError(f"{health.encoder} is {health.state.replace('_', ' ')} (--fail-on-collapse).")
+
+
+def print_health(health: "Health") -> None:
+    """Print the measures, the protocol and the verdict."""
+    from stopgrad.evaluate.health import MEANINGS
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    table.add_column("this", justify="right")
+    if health.untrained is not None:
+        table.add_column("untrained", justify="right")
+    table.add_column("")
+    for name, shown in NAMES.items():
+        cells = [_figure(name, side[name]) for side in (health.measures, health.untrained) if side is not None]
+        table.add_row(shown, *cells, MEANINGS[name])
+    console.print(table)
+    console.print(health.protocol, markup=False)
+    print_skipped(console, health.skipped)
+    console.print(f"\n{health.words}", markup=False, style="bold")
+    console.print(f"{health.seconds:.0f} s; {health.encoder}", markup=False)
+
+
+def _figure(name: str, value: float) -> str:
+    if name in SHARES:
+        return f"{value:.1%}"
+    if name in COUNTS:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if name == "effective_rank" else f"{value:.3f}"

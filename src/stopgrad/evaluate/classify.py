@@ -1,0 +1,108 @@
+"""What evaluations that classify by features share: they differ in the classifier alone."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.features import Features
+from stopgrad.evaluate.baselines import feature_variants
+from stopgrad.evaluate.outcome import Outcome, Score, by_class
+from stopgrad.evaluate.sides import Images, Sides, open_sides
+from stopgrad.evaluate.subject import opened, pixel_words
+from stopgrad.reporter import QuietReporter, Reporter
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on which images and how."""
+
+    encoder: Encoder
+    run: RunDir | None
+    sides: Sides
+    device: str
+    batch_size: int
+    baselines: bool
+    seed: int
+    reporter: Reporter
+    began: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a classifier made of one variant of the features."""
+
+    score: Score
+    predicted: Tensor
+    """The class of each image that was judged, `[image]`, or for several draws `[draw image]`."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Kept in the outcome's details, by name and then by variant."""
+
+
+def subject_of(
+    encoder: str | Path | Encoder, train: Images | None, test: Images | None, *, holdout: float, baselines: bool,
+    batch_size: int, device: str, seed: int, reporter: Reporter | None,
+) -> Subject:  # fmt: skip
+    """Open the encoder and the images; arguments as for the evaluations, `holdout` as for `open_sides`."""
+    began = time.perf_counter()
+    loaded, run = opened(encoder)
+    sides = open_sides(train, test, run, holdout=holdout, seed=seed)
+    return Subject(loaded, run, sides, device, batch_size, baselines, seed, reporter or QuietReporter(), began)
+
+
+def classify(
+    subject: Subject, evaluation: str, judge: Callable[[str, Features, Features | None], Judged],
+    describe: Callable[[Features, Features], tuple[str, Mapping[str, Any]]], *, centred: bool = True,
+) -> Outcome:  # fmt: skip
+    """Judge the trained features and the baselines, one after another, and keep the outcome in the run.
+
+    Args:
+        subject: what is evaluated.
+        evaluation: its name.
+        judge: variant, training features and test features (None: there is one set) to what came of them.
+        describe: training features and those judged, of the trained network, to the protocol's beginning and settings.
+        centred: whether mean-centred pixels are a variant of their own.
+    """
+    sides = subject.sides
+    scores: dict[str, Score] = {}
+    details: dict[str, dict[str, Any]] = {}
+    first: tuple[Features, Features, Judged] | None = None
+    for variant, bank, queries in feature_variants(
+        subject.encoder, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
+        seed=subject.seed, reporter=subject.reporter, centred=centred,
+    ):  # fmt: skip
+        judged = judge(variant, bank, queries)
+        scores[variant] = judged.score
+        for name, value in judged.details.items():
+            details.setdefault(name, {})[variant] = value
+        if first is None:
+            first = (bank, bank if queries is None else queries, judged)
+    assert first is not None
+    bank, asked, judged = first
+    words, settings = describe(bank, asked)
+    per_class, confusions = by_class(judged.predicted, asked.labels, sides.class_names)
+    outcome = Outcome(
+        evaluation=evaluation, encoder=subject.encoder.name,
+        protocol="; ".join(filter(None, [
+            words, unlabelled_words(sides), pixel_words(subject.encoder, subject.baselines),
+        ])),
+        settings={**settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
+                  "num_unlabelled": sides.num_unlabelled},
+        scores=scores, num_train=len(bank), num_test=len(asked), per_class=per_class, confusions=confusions,
+        details=details, seconds=round(time.perf_counter() - subject.began, 1),
+        skipped=[{"name": n, "reason": reason} for n, reason in {**bank.skipped, **asked.skipped}.items()],
+    )  # fmt: skip
+    if subject.run is not None:
+        outcome.keep_in(subject.run)
+    return outcome
+
+
+def unlabelled_words(sides: Sides) -> str:
+    """How many images have no label, for a protocol; empty where all have one."""
+    num = sides.num_unlabelled
+    return f"{num:,} image{'s' if num > 1 else ''} without a label left out" if num else ""

@@ -1,0 +1,226 @@
+"""Evaluation with few labels: several class-balanced draws, each judged by all test images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.features import Features
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.evaluate.classify import Judged, classify, subject_of
+from stopgrad.evaluate.outcome import Outcome, score_over_draws
+from stopgrad.evaluate.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
+from stopgrad.evaluate.sides import Images
+from stopgrad.evaluate.subject import solver_device
+from stopgrad.metrics.accuracy import knn_predict
+from stopgrad.metrics.logistic import Standard, standard_of
+from stopgrad.reporter import QuietReporter, Reporter
+
+PERCENT = (1.0, 10.0)
+DRAWS = 5
+HOLDOUT = 0.2
+# The penalty where every class has one label, so that none can be held out: scikit-learn's default.
+FIXED_L2 = 1.0
+FOLDS = 5
+# From so many labels a class on, a fifth of them held out once says as much as folds.
+MANY = 50
+K, TEMPERATURE = 20, 0.1
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many labels are drawn."""
+
+    name: str
+    """Such as `1%`, or `5 a class`."""
+    per_class: int
+    num: int
+    """In all: fewer than per_class of each class where one has not so many."""
+    num_short: int
+    """Classes that have fewer images, which are all taken."""
+    scarcest: int
+    """Labels of the class that has fewest: they decide how the penalty is chosen."""
+
+
+def evaluate_few_label(
+    encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *,
+    percent: float | Sequence[float] = (), labels_per_class: int | Sequence[int] = (), draws: int = DRAWS,
+    baselines: bool = True, batch_size: int = 0, device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+) -> Outcome:  # fmt: skip
+    """Linear evaluation and k-NN with the labels of a few training images, as many of each class.
+
+    The features are standardised by all training images, which takes no label. The L2 penalty is chosen by log-loss
+    within the labels drawn: by five folds, or as many as there are labels a class; from 50 labels a class on by a fifth
+    held out; with one label a class it is 1. k-NN asks as many neighbours as the run does, but no more than there are
+    labels a class.
+
+    Args:
+        encoder, train, test, baselines, batch_size, device, reporter: as for `evaluate_linear`.
+        percent: how many labels, as percentages of the labelled training images; each class gives the same number, at
+            least one, or all that it has. Neither this nor `labels_per_class`: 1 and 10.
+        labels_per_class: how many labels of each class.
+        draws: how many draws for each number, 2 or more.
+        seed: of the first draw, `seed + 1` of the second and so on; of what is held out, and of the untrained network.
+
+    Returns:
+        An outcome whose scores are the mean over draws of the linear classifier with the first number of labels, their
+        deviation, and the 95% interval of the mean by Student's t; `details["by_labels"]` has all of them.
+
+    Raises:
+        ConfigError: a number out of range.
+        DataError: a class with fewer images than `labels_per_class`, or as `evaluate_linear`.
+    """
+    shares = (percent,) if isinstance(percent, (int, float)) else percent
+    numbers = (labels_per_class,) if isinstance(labels_per_class, int) else labels_per_class
+    for share in shares:
+        if not 0 < share <= 100:
+            raise ConfigError(f"percent = {share:g}: must be above 0 and at most 100.")
+    if any(number < 1 for number in numbers):
+        raise ConfigError(f"labels_per_class = {min(numbers)}: must be at least 1.")
+    if draws < 2:
+        raise ConfigError(f"draws = {draws}: a deviation needs at least 2.")
+    reporter = reporter or QuietReporter()
+    subject = subject_of(
+        encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device, seed=seed,
+        reporter=reporter,
+    )  # fmt: skip
+    own = subject.run.read_config().monitoring if subject.run is not None else None
+    most_k, temperature = (own.knn_k, own.knn_temperature) if own is not None else (K, TEMPERATURE)
+    num_classes = len(subject.sides.class_names)
+    amounts: list[Amount] = []
+    unsettled: list[str] = []
+    of_pixels: dict[tuple[str, int], tuple[Tensor, float]] = {}
+
+    def judge(variant: str, bank: Features, queries: Features | None) -> Judged:
+        assert queries is not None
+        if not amounts:
+            amounts.extend(_amounts(bank.labels, bank.class_names, shares, numbers))
+        place = solver_device(device, bank.vectors)
+        vectors, asked = bank.vectors.to(place), queries.vectors.to(place)
+        standard = standard_of(vectors)
+        found: dict[str, Any] = {}
+        headline: Tensor | None = None
+        for amount in amounts:
+            linear, knn, penalties = [], [], []
+            for draw in range(draws):
+                reporter.progress(f"{amount.name} of the labels, {variant}", draw, draws)
+                index = draw_labels(bank.labels, amount.per_class, seed + draw)
+                some, labels = vectors[index.to(place)], bank.labels[index].to(place)
+                # Standardised, a common shift makes no difference.
+                said = of_pixels.get((amount.name, draw)) if variant == "pixels_centred" else None
+                if said is None:
+                    probe, l2 = _fit(some, labels, standard, seed + draw)
+                    said = probe.predict(asked).cpu(), l2
+                    if not probe.fit.converged:
+                        unsettled.append(f"{amount.name}, {variant}")
+                if variant == "pixels":
+                    of_pixels[amount.name, draw] = said
+                linear.append(said[0])
+                penalties.append(said[1])
+                knn.append(knn_predict(
+                    some, labels, asked, k=min(most_k, amount.per_class), temperature=temperature,
+                    num_classes=num_classes,
+                ).cpu())  # fmt: skip
+            reporter.progress(f"{amount.name} of the labels, {variant}", draws, draws)
+            found[amount.name] = {
+                "linear": asdict(score_over_draws(torch.stack(linear), queries.labels)),
+                "knn": asdict(score_over_draws(torch.stack(knn), queries.labels)),
+                "l2": penalties,
+            }
+            if headline is None:
+                headline = torch.stack(linear)
+        assert headline is not None
+        return Judged(score_over_draws(headline, queries.labels), headline, {"by_labels": found})
+
+    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+        if unsettled:
+            reporter.warn(
+                f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
+            )
+        words = (
+            f"few labels: {', '.join(map(_amount_words, amounts))}; {draws} draws, seeds {seed} to {seed + draws - 1}; "
+            f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen "
+            f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
+            f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
+            f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); intervals over draws"
+        )
+        return words, {
+            "amounts": [asdict(amount) for amount in amounts], "draws": draws,
+            "draw_seeds": list(range(seed, seed + draws)), "knn_k": most_k, "knn_temperature": temperature,
+            "converged": not unsettled,
+        }  # fmt: skip
+
+    return classify(subject, "few-label", judge, describe)
+
+
+def _fit(some: Tensor, labels: Tensor, standard: Standard, seed: int) -> tuple[Probe, float]:
+    """The classifier of one draw, and its penalty."""
+    scarcest = int(labels.unique(return_counts=True)[1].min())
+    probe, choice = fit_probe(
+        some, labels, standard, l2=None if scarcest > 1 else FIXED_L2, holdout=HOLDOUT,
+        num_folds=0 if scarcest >= MANY else min(FOLDS, scarcest), grid=FEW_LABEL_GRID, by_accuracy=False, seed=seed,
+    )  # fmt: skip
+    return probe, FIXED_L2 if choice is None else choice.l2
+
+
+def draw_labels(labels: Tensor, per_class: int, seed: int) -> Tensor:
+    """Places of `per_class` images of each class, or all it has, in ascending order."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    array = labels.numpy()
+    drawn = [rng.permutation(np.flatnonzero(array == label))[:per_class] for label in np.unique(array)]
+    return torch.from_numpy(np.sort(np.concatenate(drawn)))
+
+
+def _amounts(
+    labels: Tensor, class_names: Sequence[str], percent: Sequence[float], labels_per_class: Sequence[int]
+) -> list[Amount]:
+    present, counts = labels.unique(return_counts=True)
+    wanted: dict[str, int] = {}
+    for share in percent or (() if labels_per_class else PERCENT):
+        wanted[f"{share:g}%"] = max(1, round(share / 100 * len(labels) / len(present)))
+    for number in labels_per_class:
+        least = int(counts.argmin())
+        if number > counts[least]:
+            raise DataError(
+                f"labels_per_class = {number}: class {class_names[int(present[least])]!r} has only "
+                f"{int(counts[least])} training images; ask for fewer, or give a percentage, to which such classes "
+                "give all they have."
+            )
+        wanted[f"{number} a class"] = number
+    return [
+        Amount(
+            name,
+            number,
+            int(counts.clamp(max=number).sum()),
+            int((counts < number).sum()),
+            min(number, int(counts.min())),
+        )
+        for name, number in wanted.items()
+    ]
+
+
+def _amount_words(amount: Amount) -> str:
+    words = f"{amount.name} ({amount.per_class} a class, {amount.num:,} in all"
+    if amount.name.endswith("a class"):
+        words = f"{amount.name} ({amount.num:,} in all"
+    if amount.num_short:
+        have = "class has fewer and gives" if amount.num_short == 1 else "classes have fewer and give"
+        words += f"; {amount.num_short} {have} all"
+    return f"{words})"
+
+
+def _rules(amounts: Sequence[Amount]) -> str:
+    rules = []
+    for amount in amounts:
+        if amount.scarcest == 1:
+            rules.append(f"{amount.name}: fixed at {FIXED_L2:g}")
+        elif amount.scarcest >= MANY:
+            rules.append(f"{amount.name}: a fifth held out")
+        else:
+            rules.append(f"{amount.name}: {min(FOLDS, amount.scarcest)} folds")
+    return ", ".join(rules)
