@@ -19,6 +19,7 @@ from stopgrad.artifacts.checkpoint import (
     write_atomically,
 )
 from stopgrad.config import Config, from_toml, to_toml
+from stopgrad.data.sources import IN_MEMORY
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.recipes import base_config
 
@@ -115,6 +116,26 @@ class RunDir:
         """The config the run was begun with."""
         recipe, settings = from_toml(self.config_file)
         return base_config(recipe).replace(**settings)
+
+    def images_path(self, flag: str) -> str:
+        """Where the images are that the run was trained on; empty for scikit-learn's digits.
+
+        Args:
+            flag: how a caller gives others, for the message.
+
+        Raises:
+            ConfigError: no run, or its images are gone.
+        """
+        if not self.is_run:
+            raise ConfigError(
+                f"{self.path} is no run that knows its images: give {flag}, a folder of images or a parquet file."
+            )
+        path = self.read_config().data.path
+        if not path and self.read_environment().get("data") == IN_MEMORY:
+            raise ConfigError(f"the run was trained on images in memory, which nobody kept: give {flag}.")
+        if path and not Path(path).expanduser().exists():
+            raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")
+        return path
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file into the folder."""

@@ -19,7 +19,7 @@ from stopgrad.encoder.embeddings import Embeddings, read_embeddings
 from stopgrad.encoder.features import features_of
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.outputs import is_embeddings
-from stopgrad.encoder.parts import Parts, check_split, images_of_run, in_words, open_parts
+from stopgrad.encoder.parts import Parts, check_split, in_words, open_parts
 from stopgrad.encoder.write import as_text, belonging, embed_to_file
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.reporter import Reporter
@@ -98,7 +98,7 @@ def open_bank(
         return _bank_of_file(Path(run_or_embeddings).expanduser(), data, split or "all", reporter), None
     loaded = run_or_embeddings if isinstance(run_or_embeddings, Encoder) else load_encoder(run_or_embeddings)
     run = RunDir(loaded.name)
-    parts = open_parts(images_of_run(run, "data") if data is None else data, split or "train")
+    parts = open_parts(run.images_path("data") if data is None else data, split or "train")
     if keep and run.is_run and os.access(run.path, os.W_OK):
         return _bank_kept(loaded, parts, run, batch_size, device, reporter), loaded
     backbone, place = loaded.placed(device)

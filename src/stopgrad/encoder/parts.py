@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.decode import UnreadableImageError
 from stopgrad.data.reading import read_image, spread
 from stopgrad.data.sources import FileSource, ImageSource, Splits, open_images
@@ -109,20 +108,6 @@ def check_split(split: str) -> None:
     """Raise `ConfigError` for what is no split."""
     if split not in SPLITS:
         raise ConfigError(f"split = {split!r} is unknown: {did_you_mean(split, SPLITS)}")
-
-
-def images_of_run(run: RunDir, flag: str) -> str:
-    """The path of the images that a run was trained on.
-
-    Raises:
-        ConfigError: no run, or its images are gone; the message says which argument to give.
-    """
-    if not run.is_run:
-        raise ConfigError(f"{run.path} is no run that knows its images: give {flag}, a folder of images or a parquet.")
-    path = run.read_config().data.path
-    if path and not Path(path).expanduser().exists():
-        raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")
-    return path
 
 
 def _sample_digest(source: ImageSource, shortest: int) -> str:

@@ -20,7 +20,7 @@ from stopgrad.encoder.features import outputs_in_order
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.outputs import check_free, files_of
 from stopgrad.encoder.partial import Done, Partial
-from stopgrad.encoder.parts import Parts, images_of_run, open_parts
+from stopgrad.encoder.parts import Parts, open_parts
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import plain_batch_size
 from stopgrad.reporter import QuietReporter, Reporter
@@ -90,7 +90,7 @@ def embed_to_file(
     check_free(out, overwrite=overwrite)
     subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if images is None:
-        images = images_of_run(RunDir(subject.name), "images")
+        images = RunDir(subject.name).images_path("images")
     parts = images if isinstance(images, Parts) else open_parts(images, split)
     backbone, place = subject.placed(device)
     size = batch_size or plain_batch_size(place, subject.preprocess.size)

@@ -1,5 +1,6 @@
 """k-NN: exact, weighted by similarity, and leave-one-out where there is one set."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def evaluate_knn(
 
     Source of the protocol: Wu et al. (arXiv 1805.01978), section 3.4.
     """
-    if temperature is not None and not temperature > 0:
-        raise ConfigError(f"temperature = {temperature}: must be above 0.")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ConfigError(f"temperature = {temperature}: must be a number above 0.")
     k = (k,) if isinstance(k, int) else k
     if any(number < 1 for number in k):
         raise ConfigError(f"k = {min(k)}: must be at least 1.")

@@ -50,10 +50,17 @@ def open_sides(
     """
     if train is None:
         train = images_of(run, "--train")
+    if "" in (train, test) and run is None:
+        raise ConfigError("an empty path: give a folder with a subfolder for each class, or a parquet file.")
     splits = splits_of(train)
     test_source, test_name = splits.test, f"{splits.name}, test images"
     if test is not None:
         given = splits_of(test)
+        if given.test is None and _same(train, test):
+            raise ConfigError(
+                f"{str(test)!r} is both what to learn from and what to judge by: every image would find itself. Leave "
+                "--test out."
+            )
         test_source, test_name = given.test or given.train, given.name
     left, train_source = _labelled(splits.train, splits.name)
     class_names = train_source.class_names
@@ -105,12 +112,15 @@ def images_of(run: RunDir | None, flag: str) -> str:
     Raises:
         ConfigError: no run, or its images are gone.
     """
-    if run is None or not run.is_run:
+    if run is None:
         raise ConfigError(f"no images: give {flag}, a folder of images or a parquet file.")
-    path = run.read_config().data.path
-    if path and not Path(path).expanduser().exists():
-        raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")
-    return path
+    return run.images_path(flag)
+
+
+def _same(first: Images, second: Images) -> bool:
+    if isinstance(first, (str, Path)) and isinstance(second, (str, Path)):
+        return Path(first).expanduser().resolve() == Path(second).expanduser().resolve()
+    return first is second
 
 
 def splits_of(images: Images) -> Splits:
@@ -136,7 +146,7 @@ def _numbered_alike(source: ImageSource, class_names: Sequence[str], present: se
     here = {source.class_names[source.label(i)] for i in range(len(source))}
     if foreign := sorted(here - known):
         raise DataError(
-            f"{name} has {len(foreign)} classes that the training images lack: {_some(foreign)}; they have "
+            f"{name} has classes that the training images lack ({len(foreign)}): {_some(foreign)}; they have "
             f"{_some(sorted(known))}."
         )
     return source if list(source.class_names) == list(class_names) else Renumbered(source, class_names)

@@ -47,12 +47,11 @@ def open_run_images(run: RunDir, config: Config, data: str | Path | ImageSource 
         data: where they are now; None: where the config says.
 
     Raises:
-        DataError: not there.
+        ConfigError: gone from where the run had them.
+        DataError: no images there.
     """
     if data is None:
-        if not config.data.path and run.read_environment().get("data") == IN_MEMORY:
-            raise DataError("the run was trained on images in memory, which nobody kept.")
-        data = config.data.path
+        data = run.images_path("--data")
     splits = open_images(data) if isinstance(data, (str, Path)) else Splits(IN_MEMORY, data)
     train: ImageSource = splits.train
     test: ImageSource | None = splits.test

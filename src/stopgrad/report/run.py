@@ -91,7 +91,7 @@ def draw_page(
 
     Args:
         run, config: the run.
-        open_images: gives its images, or raises `DataError`.
+        open_images: gives its images, or raises `ConfigError` or `DataError`.
         path: the file.
         points, device, reporter: as in `write_report`.
     """
@@ -101,7 +101,7 @@ def draw_page(
     try:
         images = open_images()
     except (DataError, ConfigError) as error:
-        missing.append(f"No pictures: {error} With --data FOLDER, `stopgrad report` draws them.")
+        missing.append(f"No pictures: {error}")
     else:
         missing += _changed(run, images)
         try:

@@ -24,7 +24,8 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
     config, run, progress, store = training.config, training.run_dir, training.progress, training.loader.store
     backbone = training.method.backbone.eval()
     save_encoder(run, backbone, spec_of(config, num_features(backbone)))
-    reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
+    if len(store.source.class_names) > 1:
+        reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
     untrained = build_untrained(config, store, training.device).backbone
     table = measure_table(config, store, queries, backbone, untrained, training.device)
     final = training.monitor.measure(training.method)
