@@ -28,6 +28,7 @@ PATIENCE = 3
 # By which share of it the log-loss must fall to count: where classes come apart it falls a little for ever.
 GAIN = 0.01
 CHOICE_TOLERANCE = 1e-4
+HELD_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ def choose_l2(
                 rows, labels, num_classes=num_classes, l2=l2, moment=moment, start=fits[i], tolerance=CHOICE_TOLERANCE
             )
             fits[i] = fit
-            log_p = log_probabilities(held, fit)
-            right += int((log_p.argmax(dim=1) == held_labels).sum())
-            log_loss -= float(log_p.gather(1, held_labels[:, None]).sum(dtype=torch.float64))
+            for some, own in zip(held.split(HELD_ROWS), held_labels.split(HELD_ROWS), strict=True):
+                log_p = log_probabilities(some, fit)
+                right += int((log_p.argmax(dim=1) == own).sum())
+                log_loss -= float(log_p.gather(1, own[:, None]).sum(dtype=torch.float64))
         accuracy, log_loss = right / num, log_loss / num
         curve.append({"l2": l2, "accuracy": accuracy, "log_loss": log_loss})
         if progress is not None:
