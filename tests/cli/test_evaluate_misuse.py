@@ -28,6 +28,7 @@ def place(tmp_path_factory):
 
     for i in range(30):
         put(i, "photos", str(digits.target[i]), f"{i}.png")
+        put(i, "others", str(digits.target[i]), f"{i}.png")
     for i in range(3):
         put(i, "flat", f"{i}.png")
         put(i, "one class", "0", f"{i}.png")
@@ -78,7 +79,7 @@ def refused(capsys, arguments, code, message):
         (["run", "--k", "1,5"], "'1,5' is not a whole number"),
         # Of 30 images that ask each other, an image has 29 neighbours.
         (["run", "--k", "30"], "k = 30: there are only 29 images"),
-        (["run", "--test", "photos", "--k", "31"], "k = 31: there are only 30 images"),
+        (["run", "--test", "others", "--k", "31"], "k = 31: there are only 30 images"),
         (["run", "--temperature", "0"], "temperature = 0.0: must be above 0"),
         (["run", "--temperature", "-0.1"], "must be above 0"),
         (["run", "--temperature", "nan"], "must be above 0"),
@@ -101,7 +102,7 @@ def test_wrong_usage_exits_2(capsys, arguments, message):
         (["nowhere"], "nowhere is not there: give a run folder"),
         (["empty"], "no encoder.safetensors and no checkpoint"),
         (["photos"], "no encoder.safetensors and no checkpoint"),
-        (["notes.txt"], "notes.txt cannot be loaded"),
+        (["notes.txt"], "notes.txt is no checkpoint"),
         (["damaged.ckpt"], "not a readable checkpoint"),
         (["foreign"], "is not of format"),
         (["unread"], "cannot be loaded"),

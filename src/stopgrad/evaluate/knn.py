@@ -48,7 +48,7 @@ def evaluate_knn(
     Source of the protocol: Wu et al. (arXiv 1805.01978), section 3.4.
     """
     if temperature is not None and not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature = {temperature}: must be a number above 0.")
+        raise ConfigError(f"temperature = {temperature}: must be above 0 and finite.")
     k = (k,) if isinstance(k, int) else k
     if any(number < 1 for number in k):
         raise ConfigError(f"k = {min(k)}: must be at least 1.")

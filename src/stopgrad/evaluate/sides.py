@@ -112,7 +112,7 @@ def images_of(run: RunDir | None, flag: str) -> str:
     Raises:
         ConfigError: no run, or its images are gone.
     """
-    if run is None:
+    if run is None or not run.is_run:
         raise ConfigError(f"no images: give {flag}, a folder of images or a parquet file.")
     return run.images_path(flag)
 
