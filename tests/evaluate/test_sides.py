@@ -34,7 +34,7 @@ def test_foreign_test_classes_are_refused(tmp_path):
 
 
 def test_a_class_without_training_images_is_foreign():
-    with pytest.raises(DataError, match="lack: 'cat'"):
+    with pytest.raises(DataError, match=r"lack \(1\): 'cat'"):
         open_sides(images_of([0, 1, 0, 1]), images_of([0, 2]))
 
 
