@@ -36,8 +36,8 @@ def search(
     top
         How many to find.
     duplicates
-        Instead of a query: list groups of images joined by a cosine of at least this. Small encoders take 0.995,
-        or images that are merely alike are joined.
+        Instead of a query: list groups of images joined by a cosine of at least this, such as 0.995. The smaller
+        the encoder, the higher: features of a small one are near for images that are merely alike.
     split
         train, test or all of a data set with splits. Without it: the training images, or all of a file.
     index

@@ -112,7 +112,7 @@ def find_duplicates(
 
     Args:
         run_or_embeddings: what `load_encoder` takes, an encoder, or a file that `embed_to_file` wrote.
-        threshold: the cosine, above 0 and at most 1.
+        threshold: the cosine, above 0 and at most 1. Small encoders need a higher one than the default, such as 0.995.
         data, split, batch_size, device, keep, reporter: as for `search`; with `split="all"`, test images that are
             among the training images are found.
 
