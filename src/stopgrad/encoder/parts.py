@@ -127,9 +127,9 @@ def _content_digest(source: ImageSource) -> str:
         try:
             data: Any = source.read(index)
             if not isinstance(data, bytes):
-                data = decode(data)
-                digest.update(f"{data.shape}\0".encode())
-            digest.update(hashlib.sha256(data).digest())
+                data = data if isinstance(data, np.ndarray) else decode(data)
+                digest.update(f"{data.shape} {data.dtype}\0".encode())
+            digest.update(hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).digest())
         except (OSError, UnreadableImageError) as error:
             digest.update(str(error).encode())
     return digest.hexdigest()
