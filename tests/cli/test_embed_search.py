@@ -121,6 +121,8 @@ def test_duplicates(run, data, tmp_path, capsys):
     [
         (["embed", "run"], "--out"),
         (["embed", "run", "--out", "x.parqet"], "did you mean '.parquet'?"),
+        (["embed", "run", "--out", "x.npy", "--batch-size=-1"], "--batch-size -1: must be at least 1, or 0"),
+        (["search", "run", "q.png", "--batch-size=-1"], "--batch-size -1: must be at least 1, or 0"),
         (["search", "run"], "give a query"),
         (["search", "run", "q.png", "--duplicates", "0.9"], "give a query"),
         (["search", "run", "--duplicates", "1.5"], "at most 1"),

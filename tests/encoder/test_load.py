@@ -10,6 +10,7 @@ import torch
 from stopgrad import load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
+from stopgrad.encoder.asked import Asked, split_question, with_question
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import build_backbone
@@ -93,3 +94,16 @@ def test_weights_without_their_spec(folder):
     (folder / "encoder.json").unlink()
     with pytest.raises(CheckpointError, match=r"encoder\.json"):
         load_encoder(folder / "encoder.safetensors")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked(),
+        Asked(image_size=96, mean=(0.1, 1 / 3, 0.5), std=(0.2, 1e-5, 1.0)),
+        Asked(backbone="resnet50.tv_in1k", stem="small", prefix="a&b=c é.", pretrained=False),
+        Asked(prefix=""),
+    ],
+)
+def test_what_is_asked_is_written_behind_the_question_mark_and_read_again(asked):
+    assert split_question(with_question("/a b/x&y.pth", asked)) == ("/a b/x&y.pth", asked)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from photos import write_photos, write_run
 
 from stopgrad import embed_to_file, find_duplicates, load_encoder, search
+from stopgrad.data.sources import ArraySource, ListSource, Splits
 from stopgrad.encoder.duplicates import joined
 from stopgrad.encoder.index import nearest
 from stopgrad.errors import ConfigError, DataError
@@ -78,6 +79,41 @@ def test_a_folder_of_queries_some_in_the_data(run, data, tmp_path):
     assert [item["name"] for item in result.skipped] == [str(folder / "zz.png")]
 
 
+def test_one_file_twice_is_left_out_of_both_answers(run, data, tmp_path):
+    train = sorted((data / "train").rglob("*.png"))
+    (tmp_path / "link.png").symlink_to(train[4])
+    result = search(run, [train[4], train[2], train[4], tmp_path / "link.png"], top=3)
+    assert [answer.left_out for answer in result.answers] == [str(train[i]) for i in (4, 2, 4, 4)]
+    assert not any(hit.name == answer.left_out for answer in result.answers for hit in answer.hits)
+
+
+def in_memory(broken=()):
+    """Train and test images of the same names, some that cannot be read."""
+    images = np.random.default_rng(0).integers(0, 255, (12, 12, 12, 3), dtype=np.uint8)
+    both = [list(images[:6]), list(images[6:])]
+    for split, place in broken:
+        both[split][place] = b"no image"
+    return Splits("mine", *(ListSource(part) for part in both))
+
+
+def test_rows_keep_their_pictures_where_names_are_the_same_twice(run):
+    data = in_memory(broken=[(0, 2)])
+    found = search(load_encoder(run), [data.test.images[4]], data=data, split="all", top=2)
+    assert found.answers[0].hits[0].cosine > 0.9999
+    assert np.array_equal(found.bank.read(found.answers[0].hits[0].row), data.test.images[4])
+    assert found.bank.split(found.answers[0].hits[0].row) == "test"
+    assert len(found.bank.places) == len(found.bank) == 11
+    assert [item["name"] for item in found.skipped] == ["image 2"]
+
+
+def test_kept_embeddings_are_of_every_pixel(run):
+    query = np.zeros((12, 12, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (300, 12, 12, 3), dtype=np.uint8)
+    assert search(run, [query], data=ArraySource(images), top=1).answers[0].hits[0].cosine < 0.9999
+    images[5] = query
+    assert search(run, [query], data=ArraySource(images), top=1).answers[0].hits[0].row == 5
+
+
 def test_a_second_search_does_not_embed_again(run, data, monkeypatch):
     query = next((data / "test").rglob("*.png"))
     first = search(run, query, top=4)
@@ -140,10 +176,40 @@ def test_a_file_of_embeddings_whose_run_and_data_have_moved(data, tmp_path):
         pytest.raises(ConfigError, match=r"is not there: give it \(--encoder\)"),
     ):
         search(tmp_path / "e.parquet", query, top=2)
-    result = search(tmp_path / "e.parquet", query, data=there, encoder=tmp_path / "run2", top=2)
+    with pytest.warns(UserWarning, match="taken for the same because of their names"):
+        result = search(tmp_path / "e.parquet", query, data=there, encoder=tmp_path / "run2", top=2)
     assert result.answers[0].left_out is not None
     with pytest.raises(DataError, match="are not the images"):
         search(tmp_path / "e.parquet", query, data=there / "test", encoder=tmp_path / "run2", top=2)
+
+
+def test_a_file_of_images_in_memory_is_not_taken_for_others_of_the_same_names(run, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (9, 12, 12, 3), dtype=np.uint8)
+    embed_to_file(run, ArraySource(images), tmp_path / "e.npy")
+    assert len(search(tmp_path / "e.npy", [images[0]], data=ArraySource(images), top=2).answers) == 1
+    images[3] = 0
+    with pytest.raises(DataError, match="are not the images"):
+        search(tmp_path / "e.npy", [images[0]], data=ArraySource(images), top=2)
+
+
+def test_splits_of_a_file_whose_images_are_gone(run, data, tmp_path):
+    folder = tmp_path / "d"
+    shutil.copytree(data, folder)
+    shutil.copy(sorted((folder / "train").rglob("*.png"))[0], folder / "test" / "b" / "a copy.png")
+    embed_to_file(run, folder, tmp_path / "e.parquet")
+    here = find_duplicates(tmp_path / "e.parquet", threshold=0.99999)
+    shutil.rmtree(folder)
+    with pytest.warns(UserWarning, match="not there any more"):
+        gone = find_duplicates(tmp_path / "e.parquet", threshold=0.99999)
+    assert here.num_across == gone.num_across == 1
+    assert (here.num_copies, here.num_unseen) == (1, 0)
+    assert (gone.num_copies, gone.num_unseen) == (0, 2)
+
+
+def test_a_negative_batch_size(run, data):
+    for keep in (True, False):
+        with pytest.raises(ConfigError, match="batch_size = -1: must be at least 1"):
+            find_duplicates(run, data=data, batch_size=-1, keep=keep)
 
 
 def test_embeddings_of_another_encoder(run, data, tmp_path):

@@ -1,8 +1,10 @@
 """A file of embeddings holds what `Encoder.embed` gives, in order, whatever happened on the way."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from photos import write_photos, write_run
 
 from stopgrad import embed_to_file, load_encoder, read_embeddings
 from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.encoder.digest import encoder_digest
 from stopgrad.encoder.outputs import files_of
 from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted
 
@@ -188,7 +191,7 @@ def test_killed(tmp_path, run, data, monkeypatch):
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [({"batch_size": 9}, "another batch_size"), ({"seed": 1}, "another encoder_digest"), ({"data": 1}, "another data")],
+    [({"seed": 1}, "another encoder_digest"), ({"data": 1}, "another data")],
 )
 def test_a_partial_file_of_other_inputs_is_told_and_dropped(tmp_path, data, other, words):
     run = write_run(tmp_path / "run", data)
@@ -200,10 +203,83 @@ def test_a_partial_file_of_other_inputs_is_told_and_dropped(tmp_path, data, othe
     if "data" in other:
         data = tmp_path / "data"
         write_photos(data, num=48)
-    size = other.get("batch_size", 10)
     with pytest.warns(UserWarning, match=f"{words}.*begun anew"):
-        assert embed_to_file(run, data, out, batch_size=size).num_resumed == 0
-    assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, batch_size=size)[:12])
+        assert embed_to_file(run, data, out, batch_size=10).num_resumed == 0
+    assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, batch_size=10)[:12])
+
+
+@pytest.mark.parametrize("sizes", [(10, 9), (10, 3, 48), (5, 24)])
+def test_it_goes_on_with_another_batch_size(tmp_path, run, sizes):
+    data, out = tmp_path / "data", tmp_path / "e.npy"
+    write_photos(data, num=48, splits=("train", "test"))[7].write_bytes(b"")
+    for number, size in enumerate(sizes[:-1]):
+        with pytest.raises(Interrupted):
+            embed_to_file(run, data, out, batch_size=size, stop=stopping_after(1 + 2 * number))
+    done = embed_to_file(run, data, out, batch_size=sizes[-1])
+    assert done.num_resumed > 0
+    embed_to_file(run, data, tmp_path / "whole.npy")
+    found, wanted = read_embeddings(out), read_embeddings(tmp_path / "whole.npy")
+    assert found.names == wanted.names
+    torch.testing.assert_close(found.vectors, wanted.vectors)
+
+
+def test_a_negative_batch_size_touches_nothing(tmp_path, run, data):
+    out = tmp_path / "e.npy"
+    with pytest.raises(Interrupted):
+        embed_to_file(run, data, out, batch_size=10, stop=stopping_after(2))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="batch_size = -1: must be at least 1"):
+        embed_to_file(run, data, out, batch_size=-1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("failing", ["_write_npy", "_write_csv"])
+def test_a_full_disk_leaves_no_vectors_under_anothers_name(tmp_path, run, data, monkeypatch, failing):
+    out = tmp_path / "e.npy"
+    embed_to_file(run, data, out)
+    other = write_run(tmp_path / "other", data, seed=1)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"stopgrad.encoder.formats.{failing}", full)
+        with pytest.raises(OSError, match="No space"):
+            embed_to_file(other, data, out, overwrite=True)
+    with pytest.raises(DataError, match="is no file of embeddings"):
+        read_embeddings(out)
+    assert embed_to_file(other, data, out, overwrite=True).num_resumed == 48
+    assert torch.equal(read_embeddings(out).vectors, expected(other, data))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_the_partial_rows_are_let_go_of_before_they_are_removed(tmp_path, run, data, monkeypatch):
+    """Windows deletes no file that is open or mapped; the lock's descriptor, the one left here, it does not have."""
+    unlink, seen = Path.unlink, []
+
+    def watched(path, **options):
+        if path.suffix == ".partial":
+            mapped = str(path) in Path("/proc/self/maps").read_text()
+            descriptors = sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
+            seen.append((mapped, descriptors))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    for suffix in SUFFIXES:
+        embed_to_file(run, data, tmp_path / f"e{suffix}")
+    assert seen == [(False, 1)] * 3
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t?pretrained=false&image_size=40", "run?mean=0.1,0.2,0.3", "run"])
+def test_the_encoder_is_loaded_again_from_what_the_file_says(tmp_path, run, data, monkeypatch, name):
+    monkeypatch.chdir(run.parent)
+    encoder = load_encoder(name)
+    embed_to_file(encoder, data / "test" / "a", tmp_path / "e.parquet")
+    monkeypatch.chdir(tmp_path)
+    found = read_embeddings(tmp_path / "e.parquet")
+    again = load_encoder(found.metadata["encoder"])
+    assert (again.preprocess, again.spec) == (encoder.preprocess, encoder.spec)
+    assert encoder_digest(again) == found.metadata["encoder_digest"]
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b'{"format": 1}'])

@@ -9,6 +9,7 @@ from rich.console import Console
 from stopgrad.cli.console import ConsoleReporter, print_json
 from stopgrad.cli.summary import print_skipped
 from stopgrad.encoder.outputs import check_free
+from stopgrad.errors import ConfigError
 from stopgrad.train.stop import StopRequest
 
 
@@ -44,6 +45,8 @@ def embed(
     json
         Print one JSON object on stdout and everything else on stderr.
     """
+    if batch_size < 0:
+        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 for what the device is fast at.")
     check_free(out, overwrite=overwrite)
     with ConsoleReporter(json=json) as reporter, StopRequest() as stop:
         from stopgrad.encoder.write import embed_to_file

@@ -36,7 +36,8 @@ def search(
     top
         How many to find.
     duplicates
-        Instead of a query: list groups of images joined by a cosine of at least this, such as 0.95.
+        Instead of a query: list groups of images joined by a cosine of at least this, such as 0.995. The smaller
+        the encoder, the higher: features of a small one are near for images that are merely alike.
     split
         train, test or all of a data set with splits. Without it: the training images, or all of a file.
     index
@@ -57,9 +58,11 @@ def search(
         Print one JSON object on stdout and everything else on stderr.
     """
     if (query is None) == (duplicates is None):
-        raise ConfigError("search: give a query, an image file or a folder of images, or --duplicates 0.95.")
+        raise ConfigError("search: give a query, an image file or a folder of images, or --duplicates 0.995.")
     if duplicates is not None and not 0 < duplicates <= 1:
         raise ConfigError(f"--duplicates {duplicates}: the cosine must be above 0 and at most 1.")
+    if batch_size < 0:
+        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 for what the device is fast at.")
     if top < 1:
         raise ConfigError(f"--top {top}: must be at least 1.")
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
@@ -140,6 +143,11 @@ def _print_duplicates(found: "Duplicates") -> None:
         f"cosine {found.threshold:g}{copies}; {found.encoder}; {found.seconds:.1f} s",
         markup=False,
     )
+    if found.num_unseen:
+        console.print(
+            f"Byte-for-byte copies were not looked for among {found.num_unseen:,} of the images, which are not to be "
+            "had any more: give them with --data."
+        )
     if found.num_across:
         console.print(f"With training and test images both: {found.num_across:,} of the groups.")
     if found.warning is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from stopgrad.errors import ConfigError, did_you_mean
 
@@ -53,6 +53,13 @@ def split_question(text: str) -> tuple[str, Asked]:
     if not pairs:
         raise ConfigError(f"{text}: nothing is said after the question mark, such as image_size=96.")
     return path, asked_of(dict(pairs))
+
+
+def with_question(path: str, asked: Asked) -> str:
+    """What `split_question` takes apart again."""
+    said = {name: getattr(asked, name) for name in asked.given()}
+    texts = {n: ",".join(map(repr, v)) if isinstance(v, tuple) else str(v) for n, v in said.items()}
+    return f"{path}?{urlencode(texts, safe=',')}" if texts else path
 
 
 def asked_of(values: Mapping[str, Any]) -> Asked:

@@ -16,7 +16,7 @@ from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.digest import encoder_digest
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.embeddings import Embeddings, read_embeddings
-from stopgrad.encoder.features import features_of
+from stopgrad.encoder.features import check_batch_size, features_of
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.outputs import is_embeddings
 from stopgrad.encoder.parts import Parts, check_split, in_words, open_parts
@@ -34,6 +34,8 @@ class Bank:
     labels: Int[Tensor, "row"]
     """Index into `class_names`, or -1."""
     class_names: Sequence[str]
+    splits: Sequence[str | None]
+    """`train`, `test` or None of each image."""
     data: str
     """What the images are, in words."""
     encoder: str
@@ -56,7 +58,7 @@ class Bank:
 
     def split(self, row: int) -> str | None:
         """`train` or `test`, if known."""
-        return self.images.split(self.places[row]) if isinstance(self.images, Parts) else None
+        return self.splits[row]
 
     def file(self, row: int) -> str:
         """The path of an image, where it is a file."""
@@ -91,9 +93,10 @@ def open_bank(
         the bank, and the encoder, None for a file.
 
     Raises:
-        ConfigError: no data known.
+        ConfigError: no data known, or a negative batch size.
         DataError, CheckpointError: nothing there that can be used.
     """
+    check_batch_size(batch_size)
     if not isinstance(run_or_embeddings, Encoder) and is_embeddings(run_or_embeddings):
         return _bank_of_file(Path(run_or_embeddings).expanduser(), data, split or "all", reporter), None
     loaded = run_or_embeddings if isinstance(run_or_embeddings, Encoder) else load_encoder(run_or_embeddings)
@@ -106,14 +109,13 @@ def open_bank(
         backbone, loaded.preprocess, parts, place, batch_size=batch_size,
         progress=lambda done, total: reporter.progress("embedding", done, total),
     )  # fmt: skip
-    skipped = [{"name": name, "reason": reason} for name, reason in features.skipped.items()]
-    places = range(len(parts))
-    if skipped:
-        places = [i for i in places if parts.name(i) not in features.skipped]  # type: ignore[assignment]
+    places = features.positions
+    unread = sorted(set(range(len(parts))) - set(places))
+    skipped = [{"name": parts.name(i), "reason": features.skipped[parts.name(i)]} for i in unread]
     return Bank(
         vectors=features.vectors, names=features.names, labels=features.labels, class_names=parts.class_names,
-        data=str(parts), encoder=loaded.name, encoder_digest=encoder_digest(loaded), images=parts, places=places,
-        skipped=skipped,
+        splits=[parts.split(i) for i in places], data=str(parts), encoder=loaded.name,
+        encoder_digest=encoder_digest(loaded), images=parts, places=places, skipped=skipped,
     ), loaded  # fmt: skip
 
 
@@ -173,7 +175,8 @@ def _bank_of_file(file: Path, data: Any, split: str, reporter: Reporter) -> Bank
         raise ConfigError(f"split = {split!r}: {file} has no images of it; use all.")
     return replace(
         bank, vectors=bank.vectors[rows], names=[bank.names[row] for row in rows], labels=bank.labels[rows],
-        places=[bank.places[row] for row in rows], data=in_words(embeddings.metadata["data_name"], [split]),
+        splits=[split] * len(rows), places=[bank.places[row] for row in rows],
+        data=in_words(embeddings.metadata["data_name"], [split]),
     )  # fmt: skip
 
 
@@ -183,13 +186,14 @@ def _bank_of(embeddings: Embeddings, images: Parts | None) -> Bank:
     places = [i for i in range(len(embeddings) + len(without)) if i not in without]
     return Bank(
         vectors=embeddings.vectors, names=embeddings.names, labels=embeddings.labels,
-        class_names=embeddings.class_names, data=in_words(meta["data_name"], meta["splits"]), encoder=meta["encoder"],
-        encoder_digest=meta["encoder_digest"], images=images, places=places, skipped=meta["skipped"],
+        class_names=embeddings.class_names, splits=embeddings.splits, data=in_words(meta["data_name"], meta["splits"]),
+        encoder=meta["encoder"], encoder_digest=meta["encoder_digest"], images=images, places=places,
+        skipped=meta["skipped"],
     )  # fmt: skip
 
 
 def _pictures(embeddings: Embeddings, file: Path, data: Any, reporter: Reporter) -> Parts | None:
-    """The images that embeddings were made of, if they are still the same ones."""
+    """The images that embeddings were made of, if they are still the same ones, as far as that can be told."""
     meta = embeddings.metadata
     if data is None and meta["data"] is None:
         return None
@@ -204,13 +208,22 @@ def _pictures(embeddings: Embeddings, file: Path, data: Any, reporter: Reporter)
         return None
     without = {item["index"] for item in meta["skipped"]}
     kept = [i for i in range(len(parts)) if i not in without]
-    # Their folder may have been moved.
+    if len(kept) == len(embeddings) and parts.digest() == meta.get("data_digest"):
+        return parts
+    # A folder that was moved or copied has another digest, and the same names.
     base = os.path.basename
-    if len(kept) == len(embeddings) and all(
+    if parts.is_listed() and len(kept) == len(embeddings) and all(
         base(as_text(parts.name(i))) == base(name) for i, name in zip(kept, embeddings.names, strict=True)
-    ):
+    ):  # fmt: skip
+        reporter.warn(
+            f"the images of {parts} have other places, sizes or times than when {file} was made; they are taken for "
+            "the same because of their names."
+        )
         return parts
     if data is not None:
         raise DataError(f"{parts} are not the images that {file} was made of.")
-    reporter.warn(f"{meta['data']!r} holds other images than {file} was made of: no pictures of them.")
+    reporter.warn(
+        f"{meta['data']!r} holds other images than {file} was made of: no pictures, but of files that are still where "
+        "they were."
+    )
     return None

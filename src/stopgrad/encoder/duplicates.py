@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class Duplicates:
     seconds: float
     search_seconds: float
     """Of the comparison alone, without embedding."""
+    num_unseen: int = 0
+    """Images of groups that are not to be had any more, so that nothing is known of their bytes."""
 
     @property
     def num_grouped(self) -> int:
@@ -91,8 +93,8 @@ class Duplicates:
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
         plain = (
-            "encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_across", "warning",
-            "seconds", "search_seconds",
+            "encoder", "data", "num_images", "threshold", "num_grouped", "num_copies", "num_unseen", "num_across",
+            "warning", "seconds", "search_seconds",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
@@ -110,7 +112,7 @@ def find_duplicates(
 
     Args:
         run_or_embeddings: what `load_encoder` takes, an encoder, or a file that `embed_to_file` wrote.
-        threshold: the cosine, above 0 and at most 1.
+        threshold: the cosine, above 0 and at most 1. Small encoders need a higher one than the default, such as 0.995.
         data, split, batch_size, device, keep, reporter: as for `search`; with `split="all"`, test images that are
             among the training images are found.
 
@@ -126,10 +128,12 @@ def find_duplicates(
     search_began = time.perf_counter()
     labels = joined(bank.vectors, threshold, reporter)
     search_seconds = time.perf_counter() - search_began
-    groups = [_group(bank, rows) for rows in _members(labels)]
+    members = _members(labels)
+    digests = {row: _bytes_digest(bank, row) for rows in members for row in rows.tolist()}
+    groups = [_group(bank, rows, digests) for rows in members]
     return Duplicates(
         bank.encoder, bank.data, len(bank), threshold, groups, bank, bank.skipped,
-        round(time.perf_counter() - began, 2), round(search_seconds, 4),
+        round(time.perf_counter() - began, 2), round(search_seconds, 4), list(digests.values()).count(None),
     )  # fmt: skip
 
 
@@ -142,28 +146,30 @@ def check_threshold(threshold: float) -> None:
 def joined(vectors: Float[Tensor, "row dim"], threshold: float, reporter: Reporter | None = None) -> np.ndarray:
     """Connected components of the rows, two rows being joined by a cosine of at least `threshold`.
 
-    Compared tile by tile, and joined as they come: memory is that of a tile and a number a row, however many pairs
-    there are.
+    Compared tile by tile, and joined as they come: beside the vectors, memory is that of a tile and a few numbers a
+    row, however many pairs there are.
 
     Returns:
         int `[row]`, equal within a component.
     """
     num = len(vectors)
-    normalised = F.normalize(vectors.float(), dim=1)
     component = torch.arange(num)
     waiting: list[Tensor] = []
-    tiles = [(a, b) for a in range(0, num, TILE) for b in range(a, num, TILE)]
+    along = -(-num // TILE)
+    tiles = ((a, b) for a in range(0, num, TILE) for b in range(a, num, TILE))
     for done, (first, second) in enumerate(tiles, start=1):
+        if first == second:
+            left = F.normalize(vectors[first : first + TILE].float(), dim=1)
         rows, columns = slice(first, first + TILE), slice(second, second + TILE)
         # Those joined already need no pair more: of features that are all alike this leaves next to nothing to do.
         apart = component[rows, None] != component[columns]
         if apart.any():
-            near = (normalised[rows] @ normalised[columns].T >= threshold - TOLERANCE) & apart
+            near = (left @ F.normalize(vectors[columns].float(), dim=1).T >= threshold - TOLERANCE) & apart
             waiting.append(near.nonzero() + torch.tensor((first, second)))
         if sum(map(len, waiting)) > MOST_WAITING:
             component, waiting = _merged(component, waiting), []
         if reporter is not None:
-            reporter.progress("comparing", done, len(tiles))
+            reporter.progress("comparing", done, along * (along + 1) // 2)
     return (_merged(component, waiting) if waiting else component).numpy()
 
 
@@ -185,24 +191,29 @@ def _members(component: np.ndarray) -> list[np.ndarray]:
     return sorted(groups, key=lambda rows: (-len(rows), rows[0]))
 
 
-def _group(bank: Bank, rows: np.ndarray) -> list[Member]:
+def _group(bank: Bank, rows: np.ndarray, digests: Mapping[int, str | None]) -> list[Member]:
     vectors = F.normalize(bank.vectors[torch.from_numpy(rows)].float(), dim=1)
     cosines = (vectors @ vectors[0]).tolist()
-    copies = _copies(bank, rows)
+    copies = _copies(bank, rows, digests)
     return [
         Member(bank.names[row], bank.label(row), int(row), min(1.0, cosine), bank.split(row), copies.get(row))
         for row, cosine in zip(rows.tolist(), cosines, strict=True)
     ]
 
 
-def _copies(bank: Bank, rows: np.ndarray) -> dict[int, str]:
+def _copies(bank: Bank, rows: np.ndarray, digests: Mapping[int, str | None]) -> dict[int, str]:
     """Row -> name of the first image with the same bytes, of those that are not the first."""
     same: dict[str, list[int]] = defaultdict(list)
     for row in rows.tolist():
-        try:
-            data = bank.read(row)
-        except OSError:
-            continue
-        content = data if isinstance(data, bytes) else np.asarray(data).tobytes()
-        same[hashlib.sha256(content).hexdigest()].append(row)
+        if (digest := digests[row]) is not None:
+            same[digest].append(row)
     return {row: bank.names[rows_[0]] for rows_ in same.values() for row in rows_[1:]}
+
+
+def _bytes_digest(bank: Bank, row: int) -> str | None:
+    """Of an image's file, or of its pixels in memory; None where it is not to be had."""
+    try:
+        data = bank.read(row)
+    except OSError:
+        return None
+    return hashlib.sha256(data if isinstance(data, bytes) else np.asarray(data).tobytes()).hexdigest()

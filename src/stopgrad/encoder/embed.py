@@ -30,6 +30,8 @@ class Encoder:
     """How the backbone is built; None for a network of the caller's own."""
     name: str = "encoder"
     """What to call it in a message: where it was loaded from."""
+    source: str | None = None
+    """What `load_encoder` loads it from again, from whatever folder; None where it did not."""
 
     def placed(self, device: str = "auto") -> tuple[nn.Module, torch.device]:
         """The backbone in eval mode on a device (as the setting `device`), and the device."""

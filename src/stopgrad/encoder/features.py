@@ -33,9 +33,17 @@ class Features:
     class_names: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Name -> reason of each image that could not be read; it has no row."""
+    positions: Sequence[int] = ()
+    """Row -> index in the source. Names may be the same twice: of images in memory, in each split."""
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise `ConfigError` for a number of images a forward pass that is below 0."""
+    if batch_size < 0:
+        raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 for what the device is fast at.")
 
 
 def outputs_in_order(
@@ -53,8 +61,7 @@ def outputs_in_order(
         batch_size: images a forward pass; 0: what the device is fast at.
         first_batch: where to begin, for work that was stopped: the batches are cut as if from the first.
     """
-    if batch_size < 0:
-        raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 for what the device is fast at.")
+    check_batch_size(batch_size)
     batch_size = batch_size or plain_batch_size(device, preprocess.size)
     for positions_read, images in plain_batches(
         store, preprocess, positions, batch_size=batch_size, first_batch=first_batch
@@ -111,7 +118,7 @@ def features_of(
         name, reason = next(iter(store.skipped.items()), ("the source", "it is empty"))
         raise DataError(f"none of {len(source)} images can be read; the first: {name}: {reason}.")
     labels = torch.tensor([source.label(i) for i in kept], dtype=torch.int64)
-    return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped)
+    return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped, kept)
 
 
 def settle_batchnorm(

@@ -48,17 +48,22 @@ class Rows:
 
 
 def write_rows(out: Path, rows: Rows) -> None:
-    """Write a file and what lies beside it, each atomically, the file itself last."""
+    """Write a file and what lies beside it, each atomically.
+
+    Without its metadata a file is no file of embeddings: that of an earlier file goes first and the new one comes last,
+    so that whatever fails in between, vectors are never taken for those of another encoder.
+    """
     if out.suffix == ".parquet":
         write_atomically(out, lambda part: _write_parquet(part, rows))
         return
     text = json.dumps(rows.metadata, indent=2) + "\n"
-    write_atomically(meta_file(out), lambda part: part.write_text(text, encoding="utf-8"))
+    meta_file(out).unlink(missing_ok=True)
     if out.suffix == ".npy":
-        write_atomically(names_file(out), lambda part: _write_csv(part, rows, vectors_too=False))
         write_atomically(out, lambda part: _write_npy(part, rows))
+        write_atomically(names_file(out), lambda part: _write_csv(part, rows, vectors_too=False))
     else:
         write_atomically(out, lambda part: _write_csv(part, rows, vectors_too=True))
+    write_atomically(meta_file(out), lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _write_parquet(part: Path, rows: Rows) -> None:

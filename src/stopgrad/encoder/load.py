@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from stopgrad.encoder.asked import (
     Triple,
     asked_of,
     split_question,
+    with_question,
 )
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS
@@ -100,7 +102,7 @@ def load_encoder(
     said = replace(said, **{name: getattr(spoken, name) for name in spoken.given()})
     if text.startswith(TIMM):
         _only(said, text, "image_size", "mean", "std", "pretrained")
-        return _from_timm(text.removeprefix(TIMM), said)
+        return replace(_from_timm(text.removeprefix(TIMM), said), source=with_question(text, said))
     if re.match(r"(torchvision|hub|hf-hub|hf_hub|https?):", text):
         raise CheckpointError(
             f"{text}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
@@ -112,12 +114,13 @@ def load_encoder(
             f"{path} is not there: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
             "timm:NAME."
         )
+    source = with_question(os.path.abspath(path), said)
     encoder = _own(path)
     if encoder is not None:
         _only(said, text, "image_size", "mean", "std")
-        return _adjusted(encoder, said)
+        return replace(_adjusted(encoder, said), source=source)
     _only(said, text, "image_size", "mean", "std", "backbone", "stem", "prefix")
-    return _from_foreign(path, said)
+    return replace(_from_foreign(path, said), source=source)
 
 
 def _own(path: Path) -> Encoder | None:

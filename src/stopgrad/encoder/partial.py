@@ -24,7 +24,6 @@ SECONDS_BETWEEN_SAVES = 5.0
 class Done(NamedTuple):
     """How far the work is."""
 
-    batches: int = 0
     images: int = 0
     skipped: int = 0
     """Images among them without a row."""
@@ -68,7 +67,7 @@ class Partial:
             journal = json.loads(self.journal_file.read_text(encoding="utf-8"))
             belonged = dict(journal["belongs_to"])
             skipped = [(int(i), str(name), str(reason)) for i, name, reason in journal["skipped"]]
-            done = Done(int(journal["batches"]), int(journal["images"]), len(skipped))
+            done = Done(int(journal["images"]), len(skipped))
             if journal["format"] != FORMAT:
                 raise ValueError("another format")
             whole = self.rows_file.stat().st_size >= done.rows * self.dim * 4
@@ -103,7 +102,7 @@ class Partial:
         self._file.flush()
         os.fsync(self._file.fileno())
         journal = {
-            "format": FORMAT, "belongs_to": self.belongs_to, "batches": self.done.batches, "images": self.done.images,
+            "format": FORMAT, "belongs_to": self.belongs_to, "images": self.done.images,
             "skipped": self.skipped[: self.done.skipped],
         }  # fmt: skip
         write_atomically(self.journal_file, lambda part: part.write_text(json.dumps(journal), encoding="utf-8"))
@@ -120,7 +119,11 @@ class Partial:
             self._lock.close()
 
     def remove(self) -> None:
-        """Delete the files: what they were for is there."""
+        """Delete the files: what they were for is there.
+
+        Of `vectors` nothing may be in use any more: Windows deletes no file that is open or mapped.
+        """
+        self._file.close()
         self.journal_file.unlink(missing_ok=True)
         self.rows_file.unlink(missing_ok=True)
 

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.data.decode import UnreadableImageError
-from stopgrad.data.reading import read_image, spread
+from stopgrad.data.decode import UnreadableImageError, decode
 from stopgrad.data.sources import FileSource, ImageSource, Splits, open_images
 from stopgrad.errors import ConfigError, did_you_mean
 
 SPLITS = ("all", "train", "test")
-SAMPLE = 64
 
 
 class Parts:
@@ -56,13 +54,20 @@ class Parts:
     def __str__(self) -> str:
         return in_words(self.name_of_set, [split for split, _ in self.parts])
 
-    def digest(self, shortest: int) -> str:
-        """Another one whenever the images are others: of the files' listing, or of a sample of what is in memory."""
+    def digest(self) -> str:
+        """Another one whenever the images are others: of the files' paths, sizes and times, else of all their content.
+
+        Files that were only moved or copied give another one as well; see `is_listed`.
+        """
         digest = hashlib.sha256()
         for split, source in self.parts:
-            key = source.cache_key() if hasattr(source, "cache_key") else _sample_digest(source, shortest)
+            key = _listing_of(source) or _content_digest(source)
             digest.update(f"{split}\0{len(source)}\0{key}\0{list(source.class_names)}\n".encode())
         return digest.hexdigest()
+
+    def is_listed(self) -> bool:
+        """Whether the digest is of a listing, and not of the images' content."""
+        return any(_listing_of(source) is not None for _, source in self.parts)
 
 
 def open_parts(images: Any, split: str = "all") -> Parts:
@@ -110,13 +115,21 @@ def check_split(split: str) -> None:
         raise ConfigError(f"split = {split!r} is unknown: {did_you_mean(split, SPLITS)}")
 
 
-def _sample_digest(source: ImageSource, shortest: int) -> str:
+def _listing_of(source: ImageSource) -> str | None:
+    key: str | None = source.cache_key() if hasattr(source, "cache_key") else None
+    return key
+
+
+def _content_digest(source: ImageSource) -> str:
     digest = hashlib.sha256()
     for index in range(len(source)):
-        digest.update(f"{source.name(index)}\0{source.label(index)}\n".encode())
-    for index in spread(len(source), SAMPLE):
+        digest.update(f"{source.name(index)}\0{source.label(index)}\0".encode("utf-8", "backslashreplace"))
         try:
-            digest.update(read_image(source, index, shortest).tobytes())
-        except UnreadableImageError as error:
+            data: Any = source.read(index)
+            if not isinstance(data, bytes):
+                data = data if isinstance(data, np.ndarray) else decode(data)
+                digest.update(f"{data.shape} {data.dtype}\0".encode())
+            digest.update(hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).digest())
+        except (OSError, UnreadableImageError) as error:
             digest.update(str(error).encode())
     return digest.hexdigest()

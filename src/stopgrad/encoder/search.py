@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def search(
     elif encoder is not None:
         reporter.warn(f"encoder = {encoder} has no effect: {loaded.name} embeds the query too.")
     features = _embed_queries(loaded, queries, batch_size, device, reporter)
-    places = [i for i in range(len(queries)) if queries.name(i) not in features.skipped]
+    places = features.positions
     own = _own_rows(bank, [queries.name(i) for i in places])
     most = len(bank) - int(bool((own >= 0).any()))
     if top > most:
@@ -167,14 +168,18 @@ def _embed_queries(encoder: Encoder, queries: ImageSource, batch_size: int, devi
 
 def _own_rows(bank: Bank, queries: Sequence[str]) -> torch.Tensor:
     """The row of each query whose file is in the bank, else -1."""
-    files = {os.path.realpath(name): i for i, name in enumerate(queries) if os.path.isfile(name)}
+    # Several queries may be one file: given twice, or by a link too.
+    files: dict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(queries):
+        if os.path.isfile(name):
+            files[os.path.realpath(name)].append(i)
     own = torch.full((len(queries),), -1)
     # Following links takes time: only for names that can be meant.
     likely = {os.path.basename(file) for file in files} | {os.path.basename(name) for name in queries}
     for row in range(len(bank)) if files else ():
         name = bank.file(row)
-        if os.path.basename(name) in likely and (query := files.get(os.path.realpath(name))) is not None:
-            own[query] = row
+        if os.path.basename(name) in likely:
+            own[files.get(os.path.realpath(name), [])] = row
     return own
 
 

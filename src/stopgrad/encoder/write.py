@@ -16,7 +16,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.digest import encoder_digest
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.features import outputs_in_order
+from stopgrad.encoder.features import check_batch_size, outputs_in_order
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.outputs import check_free, files_of
 from stopgrad.encoder.partial import Done, Partial
@@ -60,7 +60,8 @@ def embed_to_file(
     """Write pooled backbone features of images into a file, in the order of the images.
 
     The vectors are those of `Encoder.embed`, float32. Images are decoded and rows written batch by batch; an
-    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call goes on from there to the same file.
+    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call goes on from there to the same file,
+    byte for byte. With another batch size it goes on too; the last digits of the vectors depend on it.
 
     Args:
         encoder: an encoder, or what `load_encoder` takes.
@@ -80,13 +81,14 @@ def embed_to_file(
         reporter: told of progress.
 
     Raises:
-        ConfigError: the file exists, its format is not known, or no data set is known.
+        ConfigError: the file exists, its format is not known, no data set is known, or a negative batch size.
         DataError: no image can be read, or one cannot and `strict` is set.
         CheckpointError: no encoder there.
         Interrupted: by `stop` or Ctrl-C; the same call goes on.
     """
     began = time.perf_counter()
     reporter, out = reporter or QuietReporter(), Path(out).expanduser()
+    check_batch_size(batch_size)
     check_free(out, overwrite=overwrite)
     subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if images is None:
@@ -94,7 +96,8 @@ def embed_to_file(
     parts = images if isinstance(images, Parts) else open_parts(images, split)
     backbone, place = subject.placed(device)
     size = batch_size or plain_batch_size(place, subject.preprocess.size)
-    belongs_to = belonging(subject, parts) | {"batch_size": size, "device": place.type}
+    # Not the batch size, which changes no more than the last digits: who ran out of memory goes on with a smaller one.
+    belongs_to = belonging(subject, parts) | {"device": place.type}
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Partial(out, _dim_of(subject), belongs_to)
     try:
@@ -112,7 +115,7 @@ def embed_to_file(
             raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
         metadata = {
             "format": formats.FORMAT, "version": _version(), **belonging(subject, parts),
-            "encoder": os.path.abspath(subject.name) if subject.spec is not None else subject.name,
+            "encoder": subject.source or _whole_path(subject.name),
             "backbone": None if subject.spec is None else subject.spec.backbone, "dim": partial.dim,
             "preprocess": asdict(subject.preprocess), "normalised": normalise, "data": parts.path,
             "data_name": parts.name_of_set, "splits": [split for split, _ in parts.parts],
@@ -120,6 +123,7 @@ def embed_to_file(
             "skipped": [{"index": i, "name": n, "reason": r} for i, n, r in partial.skipped],
         }  # fmt: skip
         about = _About(parts, {index for index, _, _ in partial.skipped})
+        # No name for the mapped vectors here: they are let go of before their file is removed.
         formats.write_rows(out, formats.Rows(partial.vectors(), about, normalise, metadata))
         partial.remove()
     finally:
@@ -133,7 +137,7 @@ def embed_to_file(
 
 def belonging(encoder: Encoder, parts: Parts) -> dict[str, Any]:
     """What embeddings depend on: two digests."""
-    return {"encoder_digest": encoder_digest(encoder), "data_digest": parts.digest(encoder.preprocess.shortest)}
+    return {"encoder_digest": encoder_digest(encoder), "data_digest": parts.digest()}
 
 
 def _embed_rest(
@@ -141,30 +145,32 @@ def _embed_rest(
     stop: Callable[[], str | None] | None, reporter: Reporter,
 ) -> float:  # fmt: skip
     """Embed what the partial file has not yet; images a second."""
-    began, before, batches_before = time.perf_counter(), partial.done.images, 0
+    began, before = time.perf_counter(), partial.done.images
     rate = 0.0
     try:
         for start, (_, source) in zip(parts.starts, parts.parts, strict=False):
-            # As the batches are cut: parts of nearly one size.
-            num = -(-len(source) // size)
-            ends = np.cumsum([len(source) // num + (i < len(source) % num) for i in range(num)]).tolist()
-            first, batches_before = partial.done.batches - batches_before, batches_before + num
-            if first >= num:
+            done = max(0, partial.done.images - start)
+            if done >= len(source):
                 continue
+            # Stopped between two of these batches, as it is with the same batch size, the next of them comes next;
+            # otherwise what is left is cut anew.
+            first = done if done not in (ends := _batch_ends(0, len(source), size)) else 0
+            if first:
+                ends = _batch_ends(first, len(source), size)
             store = ImageStore(source, subject.preprocess.shortest, kept=list(range(len(source))), strict=strict)
             batches = outputs_in_order(
-                backbone, store, subject.preprocess, None, place, batch_size=size, first_batch=max(0, first)
-            )
+                backbone, store, subject.preprocess, list(range(first, len(source))), place, batch_size=size,
+                first_batch=bisect.bisect_right(ends, done),
+            )  # fmt: skip
             for read, (vectors,) in batches:
-                last = bisect.bisect_right(ends, read[0])
-                _add(partial, store, start, vectors.numpy(), read, ends[last], batches_before - num + last + 1)
+                _add(partial, store, start, vectors.numpy(), read, ends[bisect.bisect_right(ends, read[0])])
                 rate = (partial.done.images - before) / (time.perf_counter() - began)
                 reporter.progress("embedding", partial.done.images, len(parts), f"{rate:,.0f} images/s")
                 if stop is not None and (reason := stop()) and partial.done.images < len(parts):
                     raise _interrupted(reason, partial, parts)
                 partial.save_now_and_then()
             # Whole batches at the end may have been unreadable.
-            _add(partial, store, start, np.empty((0, partial.dim)), (), len(source), batches_before)
+            _add(partial, store, start, np.empty((0, partial.dim)), (), len(source))
         partial.save()
     except BaseException as error:
         with suppress(OSError):
@@ -175,15 +181,18 @@ def _embed_rest(
     return rate
 
 
-def _add(
-    partial: Partial, store: ImageStore, start: int, vectors: np.ndarray, read: Sequence[int], end: int, batches: int
-) -> None:
+def _batch_ends(first: int, last: int, size: int) -> list[int]:
+    """Where batches end as `plain_batches` cuts images `first` to `last`: into parts of nearly one size."""
+    return [int(part[-1]) + 1 for part in np.array_split(np.arange(first, last), -(-(last - first) // size))]
+
+
+def _add(partial: Partial, store: ImageStore, start: int, vectors: np.ndarray, read: Sequence[int], end: int) -> None:
     """Count the images of a part up to `end` as done: those read have rows, the others a reason."""
     skipped = []
     for index in sorted(set(range(partial.done.images - start, end)) - set(read)):
         name = store.source.name(index)
         skipped.append((start + index, name, store.skipped.get(name, "unreadable")))
-    partial.add(vectors, Done(batches, start + end, partial.done.skipped + len(skipped)), skipped)
+    partial.add(vectors, Done(start + end, partial.done.skipped + len(skipped)), skipped)
 
 
 class _About:
@@ -197,6 +206,11 @@ class _About:
         label = self.parts.label(index)
         class_name = as_text(self.parts.class_names[label]) if label >= 0 else None
         return as_text(self.parts.name(index)), self.parts.split(index), None if label < 0 else label, class_name
+
+
+def _whole_path(name: str) -> str:
+    """A name that is a path, as it is found from another folder; any other name as it is."""
+    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def as_text(name: str) -> str:

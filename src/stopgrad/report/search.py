@@ -84,6 +84,10 @@ def write_duplicates_page(found: Duplicates, out: Path) -> None:
         f"by a cosine of at least {found.threshold:g} of the features of {found.encoder}. Under each: its cosine with "
         "the group's first."
     )
+    if found.num_unseen:
+        about += (
+            f" {found.num_unseen:,} of them are not to be had any more: copies byte for byte were not looked for there."
+        )
     _write(out, "Near-duplicates", about, shown, len(found.groups), "groups", found.warning, found.skipped)
 
 
