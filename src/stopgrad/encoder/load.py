@@ -135,7 +135,8 @@ def _own(path: Path) -> Encoder | None:
         if state is None:
             detail = f" ({'; '.join(problems)})" if problems else ""
             raise CheckpointError(f"{path} has no encoder.safetensors and no checkpoint yet{detail}.")
-        return _from_state(state, str(path))
+        step = state["progress"]["step"]
+        return replace(_from_state(state, str(path)), name=f"{path} (unfinished: step {step:,})")
     if path.name == "encoder.safetensors" or (path.suffix == ".safetensors" and path.with_suffix(".json").is_file()):
         return _from_safetensors(path, path.with_suffix(".json"))
     if is_torch_file(path):

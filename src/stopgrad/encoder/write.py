@@ -92,7 +92,7 @@ def embed_to_file(
     check_free(out, overwrite=overwrite)
     subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if images is None:
-        images = RunDir(subject.name).images_path("images")
+        images = RunDir(subject.source or subject.name).images_path("images")
     parts = images if isinstance(images, Parts) else open_parts(images, split)
     backbone, place = subject.placed(device)
     size = batch_size or plain_batch_size(place, subject.preprocess.size)
