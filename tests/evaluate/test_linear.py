@@ -123,6 +123,18 @@ def test_a_run_keeps_it(run_folder, capsys):
     assert run_cli(["evaluate", "linear", str(run_folder), "--l2", "0"]) == 2
 
 
+def test_a_run_that_cannot_be_written_costs_a_warning_only(run_folder, capsys):
+    # A file in the folder's place stops root as well, who may write into read-only folders.
+    (run_folder / "evaluations").write_text("in the way")
+    assert run_cli(["evaluate", "linear", str(run_folder), "--json", "--no-baselines", "--l2", "30"]) == 0
+    printed = capsys.readouterr()
+    assert 0 < json.loads(printed.out)["accuracy"] <= 1
+    assert "warning: the outcome of linear could not be kept in" in printed.err
+    assert "File exists" in printed.err
+    with pytest.warns(UserWarning, match="could not be kept"):
+        assert evaluate_linear(run_folder, l2=30.0, baselines=False).num_test == 360
+
+
 def parts(generator, num=240, dim=12, noise=1.5):
     labels = torch.arange(num) % 4
     features = 2 * torch.eye(4, dim)[labels] + noise * torch.randn(num, dim, generator=generator)

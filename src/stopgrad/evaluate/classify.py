@@ -98,7 +98,7 @@ def classify(
         skipped=[{"name": n, "reason": reason} for n, reason in {**bank.skipped, **asked.skipped}.items()],
     )  # fmt: skip
     if subject.run is not None:
-        outcome.keep_in(subject.run)
+        outcome.keep_in(subject.run, subject.reporter)
     return outcome
 
 

@@ -157,7 +157,7 @@ def evaluate_finetune(
         skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
     )  # fmt: skip
     if run is not None:
-        outcome.keep_in(run)
+        outcome.keep_in(run, reporter)
     return outcome
 
 

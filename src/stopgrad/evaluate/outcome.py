@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.reporter import Reporter
 
 CONFUSIONS = 10
 
@@ -62,9 +63,19 @@ class Outcome:
         """One JSON object."""
         return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self)}
 
-    def keep_in(self, run: RunDir) -> None:
-        """Write evaluations/NAME.json into a run folder, in place of an earlier one."""
-        run.write_evaluation(self.evaluation, {**self.as_json(), "when": datetime.now(UTC).isoformat("T", "seconds")})
+    def keep_in(self, run: RunDir, reporter: Reporter) -> None:
+        """Write evaluations/NAME.json into a run folder, in place of an earlier one; warn where that fails.
+
+        Nothing is raised then: hours of work would be lost with it.
+        """
+        content = {**self.as_json(), "when": datetime.now(UTC).isoformat("T", "seconds")}
+        try:
+            run.write_evaluation(self.evaluation, content)
+        except OSError as error:
+            reporter.warn(
+                f"the outcome of {self.evaluation} could not be kept in {run.path}: {error.strerror or error}. The run "
+                "has none, or its earlier one; what is returned or printed is all there is of this one."
+            )
 
 
 def score_of(num_right: int, num: int) -> Score:
