@@ -54,6 +54,11 @@ def test_the_protocol_says_how(pixels, digits):
     fixed = evaluate_linear(pixels, *digits, l2=3.0, baselines=False)
     assert "L2 3 (1 / C);" in fixed.protocol
     assert fixed.details["fit"]["trained"]["curve"] == []
+    # Penalties that were chosen do not set figures apart, those that were given do.
+    assert f"L2 {outcome.settings['l2']:.3g} (1 / C; chosen" in outcome.protocol
+    assert "training images; L2 (1 / C; chosen" in outcome.compared_by
+    assert "converged" not in outcome.compared_by
+    assert "L2 3 (1 / C);" in fixed.compared_by
 
 
 def test_one_set_holds_out_a_fifth(pixels):
@@ -110,6 +115,26 @@ def test_a_fit_that_gave_up_is_told(pixels, digits, monkeypatch):
     assert "has not converged" in reporter.warned[0]
     assert "NOT converged" in outcome.protocol
     assert not outcome.settings["converged"]
+
+
+def test_the_protocol_is_that_of_the_headline(pixels, digits, monkeypatch):
+    real, fitted = fit_probe, []
+
+    def giving_up_on_pixels(*arguments, **settings):
+        from dataclasses import replace
+
+        probe, choice = real(*arguments, **settings)
+        fitted.append(probe)
+        return replace(probe, fit=replace(probe.fit, converged=len(fitted) == 1)), choice
+
+    monkeypatch.setattr(linear, "fit_probe", giving_up_on_pixels)
+    reporter = Recorder()
+    outcome = evaluate_linear(pixels, *digits, l2=3.0, reporter=reporter)
+    assert len(fitted) == len(outcome.scores) == 2
+    assert "L-BFGS, converged" in outcome.protocol
+    assert outcome.settings["converged"]
+    assert not outcome.details["fit"]["pixels"]["converged"]
+    assert "(pixels, L2 3) has not converged" in reporter.warned[0]
 
 
 def test_a_run_keeps_it(run_folder, capsys):

@@ -12,7 +12,7 @@ from torch import Tensor
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.classify import Judged, classify, subject_of
+from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
 from stopgrad.evaluate.outcome import Outcome, score_over_draws
 from stopgrad.evaluate.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
 from stopgrad.evaluate.sides import Images
@@ -137,7 +137,7 @@ def evaluate_few_label(
         assert headline is not None
         return Judged(score_over_draws(headline, queries.labels), headline, {"by_labels": found})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+    def describe(bank: Features, asked: Features) -> Description:
         if unsettled:
             reporter.warn(
                 f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
@@ -149,11 +149,11 @@ def evaluate_few_label(
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
             f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); intervals over draws"
         )
-        return words, {
+        return Description(words, {
             "amounts": [asdict(amount) for amount in amounts], "draws": draws,
             "draw_seeds": list(range(seed, seed + draws)), "knn_k": most_k, "knn_temperature": temperature,
             "converged": not unsettled,
-        }  # fmt: skip
+        })  # fmt: skip
 
     return classify(subject, "few-label", judge, describe)
 

@@ -51,6 +51,11 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only this evaluation has, such as the accuracy for each k."""
     seconds: float = 0.0
+    compared_by: str = ""
+    """The protocol without what was chosen on the training images, or came out; outcomes compare where this is equal.
+
+    Empty: the protocol.
+    """
     skipped: Sequence[Mapping[str, str]] = ()
     """Images that could not be read: `name` and `reason`."""
 
@@ -61,7 +66,8 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
-        return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self)}
+        return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self),
+                "compared_by": self.compared_by or self.protocol}  # fmt: skip
 
     def keep_in(self, run: RunDir, reporter: Reporter) -> None:
         """Write evaluations/NAME.json into a run folder, in place of an earlier one; warn where that fails.
@@ -109,23 +115,22 @@ def by_class(
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Accuracy of each class that has images, and the most confused pairs, most first; of several draws, the mean."""
     num, num_draws = len(class_names), predicted.numel() // len(labels)
-    counts = torch.bincount((labels * num + predicted).flatten(), minlength=num * num).view(num, num)
-    totals = counts.sum(dim=1)
+    truth, said = labels.repeat(num_draws), predicted.flatten()
+    totals = torch.bincount(truth, minlength=num).tolist()
+    right = torch.bincount(truth[said == truth], minlength=num).tolist()
     per_class = {
-        name: {"accuracy": float(counts[i, i] / totals[i]), "num": int(totals[i]) // num_draws}
+        name: {"accuracy": right[i] / totals[i], "num": totals[i] // num_draws}
         for i, name in enumerate(class_names)
         if totals[i]
     }
-    wrong = counts.clone().fill_diagonal_(0).flatten()
-    confusions = []
-    for place in wrong.argsort(descending=True, stable=True)[:CONFUSIONS].tolist():
-        if wrong[place] == 0:
-            break
-        true, said = divmod(place, num)
-        confusions.append(
-            {
-                "true": class_names[true], "predicted": class_names[said], "num": round(int(wrong[place]) / num_draws),
-                "share": float(wrong[place] / totals[true]),
-            }
-        )  # fmt: skip
+    # The pairs there are, and not all classes^2: these would be gigabytes for thousands of classes.
+    pairs, counts = (truth * num + said)[said != truth].unique(return_counts=True)
+    most = counts.argsort(descending=True, stable=True)[:CONFUSIONS]
+    confusions = [
+        {
+            "true": class_names[pair // num], "predicted": class_names[pair % num], "num": round(count / num_draws),
+            "share": count / totals[pair // num],
+        }
+        for pair, count in zip(pairs[most].tolist(), counts[most].tolist(), strict=True)
+    ]  # fmt: skip
     return per_class, confusions

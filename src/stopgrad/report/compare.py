@@ -120,7 +120,8 @@ def warnings_of(runs: Sequence[RunFigures]) -> list[str]:
                 run.path.name
             )
         for name, content in run.evaluations.items():
-            protocol = str(content.get("protocol", ""))
+            # What a run chose on its training images is no part of how it was measured.
+            protocol = str(content.get("compared_by") or content.get("protocol", ""))
             kinds.setdefault(f"The evaluation {name!r}", {}).setdefault(protocol, []).append(run.path.name)
     for what, protocols in kinds.items():
         if len(protocols) > 1:
