@@ -269,6 +269,24 @@ def test_kept_evaluations_stand_on_the_page(run):
     assert "From the sample on this page" not in html
 
 
+def test_classes_are_said_to_be_judged_by_the_images_that_vote():
+    from stopgrad.config import Config
+    from stopgrad.report.pictures import _classes, _predicted
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 1] * 4 + [-1] * 30)
+    bank = SimpleNamespace(features=torch.randn(38, 4, generator=generator), labels=labels, store=range(50))
+    bank = type("Sampled", (SimpleNamespace,), {"__len__": lambda self: 38})(**vars(bank))
+    images = SimpleNamespace(class_names=["a", "b"], test_name="test")
+    said, k = _predicted(images, bank, bank, Config())
+    # Eight have a label, and none asks itself.
+    assert k == 7
+    assert (said >= 0).sum() == 8
+    origin = _classes(images, bank, bank, said, k, Config())["origin"]
+    assert "k = 7," in origin
+    assert "a bank of 8 labelled images, of 50 training images; each asks the others" in origin
+
+
 def test_constant_features_have_no_map(run):
     from safetensors.torch import load_file, save_file
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stopgrad.artifacts.names import variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.embed import Encoder
@@ -18,8 +19,6 @@ GUIDES = {
     "farthest_views": "the source views chosen the farthest apart, the paper's reversed ablation",
 }
 METHODS = {"simsiam": "SimSiam (arXiv 2011.10566)", "byol": "BYOL (arXiv 2006.07733)"}
-ROWS = {"trained": "this backbone", "untrained": "the same network untrained", "pixels": "raw pixels",
-        "pixels_centred": "raw pixels, mean-centred"}  # fmt: skip
 
 
 def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
@@ -100,7 +99,7 @@ def _worth(run: RunDir, summary: dict[str, Any]) -> str:
     text += f"{summary.get('verdict_words', 'No verdict.')}\n"
     if knn := summary.get("knn"):
         text += "\n| features | k-NN top-1, % |\n|---|---|\n"
-        text += "".join(f"| {ROWS.get(k, k)} | {100 * v:.1f} |\n" for k, v in knn.items())
+        text += "".join(f"| {variant_name(k)} | {100 * v:.1f} |\n" for k, v in knn.items())
         text += f"\n{summary.get('knn_protocol', '')}.\n"
     else:
         text += "\nWithout labels there is no accuracy to report.\n"

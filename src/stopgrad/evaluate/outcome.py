@@ -33,7 +33,7 @@ class Outcome:
     """The result of an evaluation: prints, is kept in the run, and goes on pages."""
 
     evaluation: str
-    """`knn`, `linear`, `finetune` or `few-label`."""
+    """`knn`, `linear`, `linear-augmented`, `finetune` or `few-label`."""
     encoder: str
     """What was evaluated."""
     protocol: str
@@ -41,7 +41,7 @@ class Outcome:
     settings: Mapping[str, Any]
     """The same for programs."""
     scores: Mapping[str, Score]
-    """By what the features are: `trained` first, then such as `untrained`, `pixels`, `pixels_centred`."""
+    """By what was evaluated: `trained` first, then such as `untrained`, `pixels`, `pixels_centred`, `from_scratch`."""
     num_train: int
     num_test: int
     per_class: Mapping[str, Mapping[str, float]]
@@ -84,8 +84,8 @@ class Outcome:
             )
 
 
-def score_of(num_right: int, num: int) -> Score:
-    """The accuracy of `num_right` of `num` images, with Wilson's interval."""
+def score_of(num_right: float, num: int) -> Score:
+    """The accuracy of `num_right` of `num` images, with Wilson's interval; `num_right` may be a mean over draws."""
     if num == 0:
         raise ValueError("no images were judged.")
     z, share = 1.959964, num_right / num
