@@ -54,7 +54,8 @@ class ConsoleReporter:
             self._end_bar()
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TimeRemainingColumn(), TextColumn("{task.fields[details]}", markup=False), console=self.console, refresh_per_second=4,
+                TimeRemainingColumn(), TextColumn("{task.fields[details]}", markup=False),
+                console=self.console, refresh_per_second=4,
             )  # fmt: skip
             self._bar.start()
             self._bar.add_task(what, total=total, completed=done, details=details)
