@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +13,12 @@ from recorder import Recorder
 
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
 from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.data.store import ImageStore
 from stopgrad.errors import ConfigError, DataError
+from stopgrad.report.images import RunImages, Sample
+from stopgrad.report.pictures import _classes, _predicted
 from stopgrad.report.run import write_progress_page
 
 MAX_BYTES = 8_000_000
@@ -271,15 +274,11 @@ def test_kept_evaluations_stand_on_the_page(run):
     assert "From the sample on this page" not in html
 
 
-def test_classes_are_said_to_be_judged_by_the_images_that_vote():
-    from stopgrad.config import Config
-    from stopgrad.report.pictures import _classes, _predicted
-
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.tensor([0, 1] * 4 + [-1] * 30)
-    bank = SimpleNamespace(features=torch.randn(38, 4, generator=generator), labels=labels, store=range(50))
-    bank = type("Sampled", (SimpleNamespace,), {"__len__": lambda self: 38})(**vars(bank))
-    images = SimpleNamespace(class_names=["a", "b"], test_name="test")
+def test_classes_are_said_to_be_judged_by_the_images_that_vote(generator):
+    pixels = np.zeros((50, 8, 8), dtype=np.uint8)
+    store = ImageStore(ArraySource(pixels, [0, 1] * 4 + [-1] * 42, ["a", "b"]), 8, kept=list(range(50)))
+    features, thumbnails = torch.randn(38, 4, generator=generator), torch.zeros(38, 3, 8, 8, dtype=torch.uint8)
+    bank, images = Sample(features, thumbnails, store.labels[:38], range(38), store), RunImages(store, None)
     said, k = _predicted(images, bank, bank, Config())
     # Eight have a label, and none asks itself.
     assert k == 7
