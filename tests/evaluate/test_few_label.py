@@ -89,6 +89,14 @@ def test_all_the_labels(pixels):
     assert "intervals over draws" not in outcome.protocol
 
 
+def test_all_the_labels_of_classes_that_differ_in_size(pixels):
+    train, test = images_of([0] * 30 + [1] * 20), images_of([0, 1] * 20, seed=1)
+    outcome = evaluate_few_label(pixels, train, test, percent=100, draws=2, baselines=False)
+    assert "100% (30 a class, 50 in all; 1 class has fewer and gives all)" in outcome.protocol
+    assert outcome.scores["trained"].high > outcome.scores["trained"].low
+    assert outcome.settings["amounts"][0]["is_all"]
+
+
 def test_one_set_holds_out_a_fifth(pixels):
     outcome = evaluate_few_label(pixels, images_of([0, 1, 2] * 20), labels_per_class=1, draws=2, baselines=False)
     assert (outcome.num_train, outcome.num_test) == (48, 12)

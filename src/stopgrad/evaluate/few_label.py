@@ -64,7 +64,7 @@ def evaluate_few_label(
     Args:
         encoder, train, test, baselines, batch_size, device, reporter: as for `evaluate_linear`.
         percent: how many labels, as percentages of the labelled training images; each class gives the same number, at
-            least one, or all that it has. Neither this nor `labels_per_class`: 1 and 10.
+            least one, or all that it has; 100 is all the labels. Neither this nor `labels_per_class`: 1 and 10.
         labels_per_class: how many labels of each class.
         draws: how many draws for each number, 2 or more.
         seed: of the first draw, `seed + 1` of the second and so on; of what is held out, and of the untrained network.
@@ -186,7 +186,9 @@ def _amounts(
     present, counts = labels.unique(return_counts=True)
     wanted: dict[str, int] = {}
     for share in percent or (() if labels_per_class else PERCENT):
-        wanted[f"{share:g}%"] = max(1, round(share / 100 * len(labels) / len(present)))
+        # All of them, where classes differ in size too.
+        even = len(labels) / len(present) if share < 100 else int(counts.max())
+        wanted[f"{share:g}%"] = max(1, round(share / 100 * even))
     for number in labels_per_class:
         least = int(counts.argmin())
         if number > counts[least]:
