@@ -81,8 +81,8 @@ def test_a_class_of_one_image_is_learnt_still(pixels):
 
 
 def test_classes_without_images_are_never_said(pixels):
-    train = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30)
-    test = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30, seed=1)
+    train = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30, noise=10)
+    test = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30, noise=10, seed=1)
     outcome = evaluate_linear(pixels, train, test, baselines=False)
     assert outcome.per_class.keys() == {"a", "d"}
     assert outcome.accuracy > 0.9
