@@ -15,6 +15,7 @@ from torch import nn
 from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
+from stopgrad.data.sources import IN_MEMORY
 from stopgrad.encoder.export_timm import crop_pct
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
@@ -215,6 +216,12 @@ def test_the_card_says_what_the_run_knows(tmp_path, tiny):
         assert words in card
     assert "/tmp" not in card
     assert "license:" not in card
+    kept = RunDir(run.path)
+    kept.write_json("environment.json", {**kept.read_environment(), "data": IN_MEMORY})
+    export(run.path, to="hub-folder", out=tmp_path / "from memory")
+    card = (tmp_path / "from memory" / "README.md").read_text()
+    assert "1,437 images that were handed over in memory" in card
+    assert "digits" not in card.partition("## What it is worth")[0].partition("## Training")[2]
 
 
 def test_a_foreign_checkpoint_is_converted(tmp_path):

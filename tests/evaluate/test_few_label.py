@@ -9,6 +9,7 @@ from stopgrad.cli.main import run as run_cli
 from stopgrad.cli.outcome import print_outcome
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.few_label import draw_labels
+from stopgrad.evaluate.outcome import score_of
 
 
 def test_draws_are_balanced_and_follow_the_seed():
@@ -28,6 +29,7 @@ def test_one_and_ten_percent(pixels, digits):
     assert "1% (1 a class, 10 in all), 10% (3 a class, 30 in all)" in outcome.protocol
     assert "1%: fixed at 1, 10%: 3 folds" in outcome.protocol
     assert "3 draws, seeds 0 to 2" in outcome.protocol
+    assert "; intervals over draws;" in outcome.protocol
     assert outcome.settings["draw_seeds"] == [0, 1, 2]
     assert outcome.accuracy == found["1%"]["linear"]["accuracy"]
     assert found["10%"]["linear"]["accuracy"] > found["1%"]["linear"]["accuracy"] > 0.2
@@ -74,8 +76,25 @@ def test_all_the_labels(pixels):
     outcome = evaluate_few_label(
         pixels, images_of([0, 1] * 60), images_of([0, 1] * 20, seed=1), percent=100, draws=2, baselines=False
     )
-    assert outcome.scores["trained"].std == 0
+    found = outcome.scores["trained"]
+    assert found.std == 0
+    # Draws that are all alike tell nothing of how sure the figure is; the number of test images does.
+    wilson = score_of(round(40 * found.accuracy), 40)
+    assert (found.low, found.high) == (pytest.approx(wilson.low), pytest.approx(wilson.high))
+    assert found.high - found.low > 0.05
+    knn = outcome.details["by_labels"]["trained"]["100%"]["knn"]
+    assert knn["low"] < knn["high"]
     assert "100%: a fifth held out" in outcome.protocol
+    assert "for 100%, where every draw is all the labels, intervals over test images (Wilson)" in outcome.protocol
+    assert "intervals over draws" not in outcome.protocol
+
+
+def test_all_the_labels_of_classes_that_differ_in_size(pixels):
+    train, test = images_of([0] * 30 + [1] * 20), images_of([0, 1] * 20, seed=1)
+    outcome = evaluate_few_label(pixels, train, test, percent=100, draws=2, baselines=False)
+    assert "100% (30 a class, 50 in all; 1 class has fewer and gives all)" in outcome.protocol
+    assert outcome.scores["trained"].high > outcome.scores["trained"].low
+    assert outcome.settings["amounts"][0]["is_all"]
 
 
 def test_one_set_holds_out_a_fifth(pixels):

@@ -106,6 +106,8 @@ def test_of_several_rates_the_best_is_chosen_and_one_that_diverges_is_not(encode
         outcome = evaluate_finetune(encoder, *digits, lr=[1e30, 0.1, 1e-7], **QUICK)
     assert outcome.details["lr"] == {"trained": 0.1}
     assert set(outcome.details["held_out_accuracy_by_lr"]["trained"]) == {"0.1", "1e-07"}
+    assert "; lr 0.1, of 1e+30, 0.1, 1e-07 the best on" in outcome.protocol
+    assert "; lr, of 1e+30, 0.1, 1e-07 the best on" in outcome.compared_by
 
 
 def test_the_head_has_a_rate_of_its_own(encoder, digits):

@@ -54,6 +54,11 @@ def test_the_protocol_says_how(pixels, digits):
     fixed = evaluate_linear(pixels, *digits, l2=3.0, baselines=False)
     assert "L2 3 (1 / C);" in fixed.protocol
     assert fixed.details["fit"]["trained"]["curve"] == []
+    # Penalties that were chosen do not set figures apart, those that were given do.
+    assert f"L2 {outcome.settings['l2']:.3g} (1 / C; chosen" in outcome.protocol
+    assert "training images; L2 (1 / C; chosen" in outcome.compared_by
+    assert "converged" not in outcome.compared_by
+    assert "L2 3 (1 / C);" in fixed.compared_by
 
 
 def test_one_set_holds_out_a_fifth(pixels):
@@ -76,8 +81,9 @@ def test_a_class_of_one_image_is_learnt_still(pixels):
 
 
 def test_classes_without_images_are_never_said(pixels):
-    train = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30)
-    outcome = evaluate_linear(pixels, train, train, baselines=False)
+    train = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30, noise=10)
+    test = images_of([0, 3] * 15, names=("a", "b", "c", "d"), spread=30, noise=10, seed=1)
+    outcome = evaluate_linear(pixels, train, test, baselines=False)
     assert outcome.per_class.keys() == {"a", "d"}
     assert outcome.accuracy > 0.9
 
@@ -112,6 +118,26 @@ def test_a_fit_that_gave_up_is_told(pixels, digits, monkeypatch):
     assert not outcome.settings["converged"]
 
 
+def test_the_protocol_is_that_of_the_headline(pixels, digits, monkeypatch):
+    real, fitted = fit_probe, []
+
+    def giving_up_on_pixels(*arguments, **settings):
+        from dataclasses import replace
+
+        probe, choice = real(*arguments, **settings)
+        fitted.append(probe)
+        return replace(probe, fit=replace(probe.fit, converged=len(fitted) == 1)), choice
+
+    monkeypatch.setattr(linear, "fit_probe", giving_up_on_pixels)
+    reporter = Recorder()
+    outcome = evaluate_linear(pixels, *digits, l2=3.0, reporter=reporter)
+    assert len(fitted) == len(outcome.scores) == 2
+    assert "L-BFGS, converged" in outcome.protocol
+    assert outcome.settings["converged"]
+    assert not outcome.details["fit"]["pixels"]["converged"]
+    assert "(pixels, L2 3) has not converged" in reporter.warned[0]
+
+
 def test_a_run_keeps_it(run_folder, capsys):
     assert run_cli(["evaluate", "linear", str(run_folder), "--json", "--no-baselines", "--l2", "30"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -121,6 +147,18 @@ def test_a_run_keeps_it(run_folder, capsys):
     print_outcome(evaluate_linear(run_folder, l2=30.0, baselines=False))
     assert "L2 30 (1 / C)" in capsys.readouterr().out
     assert run_cli(["evaluate", "linear", str(run_folder), "--l2", "0"]) == 2
+
+
+def test_a_run_that_cannot_be_written_costs_a_warning_only(run_folder, capsys):
+    # A file in the folder's place stops root as well, who may write into read-only folders.
+    (run_folder / "evaluations").write_text("in the way")
+    assert run_cli(["evaluate", "linear", str(run_folder), "--json", "--no-baselines", "--l2", "30"]) == 0
+    printed = capsys.readouterr()
+    assert 0 < json.loads(printed.out)["accuracy"] <= 1
+    assert "warning: the outcome of linear could not be kept in" in printed.err
+    assert "File exists" in printed.err
+    with pytest.warns(UserWarning, match="could not be kept"):
+        assert evaluate_linear(run_folder, l2=30.0, baselines=False).num_test == 360
 
 
 def parts(generator, num=240, dim=12, noise=1.5):

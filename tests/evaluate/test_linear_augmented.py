@@ -126,6 +126,9 @@ def test_one_rate_is_taken_without_a_choice(encoder, digits):
     assert one.details["held_out_accuracy_by_lr"] == {"trained": {}}
     # The head that is tested learns from all images, those held out included.
     assert one.scores == both.scores
+    assert f"; lr {one.settings['lr']:g}, of 0.3, 1e-06 the best on" in both.protocol
+    assert "; lr, of 0.3, 1e-06 the best on" in both.compared_by
+    assert one.compared_by == one.protocol
 
 
 def test_baselines_and_run_folder(encoder, digits):

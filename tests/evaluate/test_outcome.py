@@ -44,6 +44,17 @@ def test_no_mistakes_no_confusions():
     assert by_class(labels, labels, ["a", "b"])[1] == []
 
 
+def test_thousands_of_classes_take_no_table_of_all_pairs():
+    # classes^2 counts of 8 bytes would be 320 GB.
+    num = 200_000
+    labels = torch.arange(num)
+    predicted = labels.clone()
+    predicted[7], predicted[num - 1] = 9, 0
+    per_class, confusions = by_class(predicted, labels, range(num))
+    assert sum(entry["accuracy"] for entry in per_class.values()) == num - 2
+    assert [(c["true"], c["predicted"]) for c in confusions] == [(7, 9), (num - 1, 0)]
+
+
 def test_draws_are_averaged():
     labels = torch.tensor([0, 0, 1, 1])
     predicted = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])

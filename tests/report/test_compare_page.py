@@ -76,6 +76,13 @@ def test_kept_evaluations_are_figures_and_protocols_are_watched(make):
     assert "k = 200" in found.warnings[0]
 
 
+def test_what_runs_chose_does_not_set_their_figures_apart(make):
+    runs = [make("a-0", 0.5), make("a-1", 0.6, seed=1)]
+    for run, l2 in zip(runs, (0.1, 3), strict=True):
+        run.write_evaluation("linear", {"protocol": f"L2 {l2}, chosen", "compared_by": "L2, chosen", "scores": {}})
+    assert not stopgrad.compare([run.path for run in runs]).warnings
+
+
 def test_an_unfinished_run_has_curves_and_no_figures(make, tmp_path):
     runs = [make("a-0", 0.5), make("a-1", 0.6, seed=1)]
     runs[1].summary_file.unlink()

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from browser import opened_page
 from conftest import TINY
 from PIL import Image
@@ -12,8 +13,12 @@ from recorder import Recorder
 
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
 from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.data.store import ImageStore
 from stopgrad.errors import ConfigError, DataError
+from stopgrad.report.images import RunImages, Sample
+from stopgrad.report.pictures import _classes, _predicted
 from stopgrad.report.run import write_progress_page
 
 MAX_BYTES = 8_000_000
@@ -267,6 +272,20 @@ def test_kept_evaluations_stand_on_the_page(run):
     for text in ("Linear probe", "87.5", "80.0 to 90.0", "linear probe, of a test", "nine"):
         assert text in html
     assert "From the sample on this page" not in html
+
+
+def test_classes_are_said_to_be_judged_by_the_images_that_vote(generator):
+    pixels = np.zeros((50, 8, 8), dtype=np.uint8)
+    store = ImageStore(ArraySource(pixels, [0, 1] * 4 + [-1] * 42, ["a", "b"]), 8, kept=list(range(50)))
+    features, thumbnails = torch.randn(38, 4, generator=generator), torch.zeros(38, 3, 8, 8, dtype=torch.uint8)
+    bank, images = Sample(features, thumbnails, store.labels[:38], range(38), store), RunImages(store, None)
+    said, k = _predicted(images, bank, bank, Config())
+    # Eight have a label, and none asks itself.
+    assert k == 7
+    assert (said >= 0).sum() == 8
+    origin = _classes(images, bank, bank, said, k, Config())["origin"]
+    assert "k = 7," in origin
+    assert "a bank of 8 labelled images, of 50 training images; each asks the others" in origin
 
 
 def test_constant_features_have_no_map(run):

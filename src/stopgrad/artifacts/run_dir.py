@@ -117,6 +117,11 @@ class RunDir:
         recipe, settings = from_toml(self.config_file)
         return base_config(recipe).replace(**settings)
 
+    @property
+    def images_were_in_memory(self) -> bool:
+        """Whether it was trained on an `ImageSource`; its config has no path then, as with scikit-learn's digits."""
+        return not self.read_config().data.path and self.read_environment().get("data") == IN_MEMORY
+
     def images_path(self, flag: str) -> str:
         """Where the images are that the run was trained on; empty for scikit-learn's digits.
 
@@ -131,7 +136,7 @@ class RunDir:
                 f"{self.path} is no run that knows its images: give {flag}, a folder of images or a parquet file."
             )
         path = self.read_config().data.path
-        if not path and self.read_environment().get("data") == IN_MEMORY:
+        if self.images_were_in_memory:
             raise ConfigError(f"the run was trained on images in memory, which nobody kept: give {flag}.")
         if path and not Path(path).expanduser().exists():
             raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")

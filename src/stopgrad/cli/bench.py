@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from stopgrad.bench.cases import choose_rows
-from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import base_config
 
@@ -68,7 +67,7 @@ def bench(
 
 def print_table(result: Mapping[str, Any]) -> None:
     """Machine, table, ratios, and what holds training back."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     console.print(
         f"{result['device']}, {result['cpu_count']} cores, {result['memory_gb']} GB; {versions}\n"

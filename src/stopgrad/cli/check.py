@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.summary import print_skipped
 from stopgrad.errors import CollapsedError
 
@@ -72,7 +71,7 @@ def print_health(health: "Health") -> None:
     """Print the measures, the protocol and the verdict."""
     from stopgrad.evaluate.health import MEANINGS
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     table.add_column("this", justify="right")

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.console import print_json
+from stopgrad.cli.console import plain_console, print_json
 from stopgrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def compare(
     from stopgrad.report.compare import compare as compared
 
     found = compared(runs, out=out, overwrite=overwrite)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = plain_console(stderr=True)
     for text in found.warnings:
         errors.print(f"warning: {text}", markup=False, style="yellow")
     if json:
@@ -48,7 +47,7 @@ def compare(
 
 def _print(found: "Comparison") -> None:
     # Wide enough for the tables: figures cut short would be worse than lines that wrap.
-    console = Console(highlight=False, soft_wrap=True, width=50 + 40 * len(found.groups))
+    console = plain_console(width=50 + 40 * len(found.groups))
     names = [group.name for group in found.groups]
     for letter, group in zip(_letters(len(names)), found.groups, strict=True):
         console.print(

@@ -10,12 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that prints texts as they are, in cells of tables too.
+
+    Names of classes and files may look like markup or emoji codes: `dog [small]`, `a[/b]`, `:dog:`.
+    """
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
 class ConsoleReporter:
     """Reports to stdout, or to stderr where stdout is for JSON; warnings always to stderr."""
 
     def __init__(self, *, json: bool = False) -> None:
-        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
-        self.warnings = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = plain_console(stderr=json)
+        self.warnings = plain_console(stderr=True)
         self.json = json
         self._bar: Progress | None = None
         self._what = ""
@@ -45,8 +53,9 @@ class ConsoleReporter:
         if self._bar is None or what != self._what:
             self._end_bar()
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[details]}"), console=self.console, refresh_per_second=4,
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), TextColumn("{task.fields[details]}", markup=False),
+                console=self.console, refresh_per_second=4,
             )  # fmt: skip
             self._bar.start()
             self._bar.add_task(what, total=total, completed=done, details=details)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.summary import print_skipped
 from stopgrad.encoder.outputs import check_free
 from stopgrad.errors import ConfigError
@@ -58,7 +57,7 @@ def embed(
     if json:
         print_json(done.as_json())
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     length = ", of length 1" if done.normalised else ""
     console.print(f"{done.num_images:,} images of {done.data}: vectors of {done.dim} numbers{length}", markup=False)
     print_skipped(console, done.skipped)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from stopgrad.cli.console import print_json
+from stopgrad.cli.console import plain_console, print_json
 from stopgrad.encoder.export_place import check_place
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def export(
 
 
 def _print(exported: "Exported") -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     for name, text in (("Exported", exported.encoder), ("To", f"{exported.path} ({', '.join(exported.files)})")):
         console.print(f"{name:<10}{text}", markup=False)
     if exported.max_difference is not None:

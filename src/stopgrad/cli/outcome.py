@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.summary import NAMES, print_skipped
+from stopgrad.artifacts.names import variant_name
+from stopgrad.cli.console import plain_console
+from stopgrad.cli.summary import print_skipped
 
 if TYPE_CHECKING:
     from stopgrad.evaluate.outcome import Outcome
@@ -15,7 +16,7 @@ MAX_CLASSES_SHOWN = 20
 
 def print_outcome(outcome: "Outcome") -> None:
     """Print the accuracies, the protocol, the classes and the mistakes."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     console.print(_few_label_table(outcome) if "by_labels" in outcome.details else _score_table(outcome))
     console.print(outcome.protocol, markup=False)
     if "by_labels" in outcome.details:
@@ -44,7 +45,7 @@ def _score_table(outcome: "Outcome") -> Table:
         table.add_column(f"k = {k}", justify="right")
     for name, score in outcome.scores.items():
         figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
-        cells = [NAMES.get(name, name.replace("_", " ")), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
+        cells = [variant_name(name), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
         table.add_row(*cells, *(f"{100 * by_k[name][k]:.1f}" for k in others))
     return table
 
@@ -63,7 +64,7 @@ def _few_label_table(outcome: "Outcome") -> Table:
                 one = {name: 100 * value for name, value in found[amount][kind].items()}
                 cells += [f"{one['accuracy']:.1f} ± {one['std']:.1f}", f"{one['low']:.1f} to {one['high']:.1f}"]
             cells.pop()
-            table.add_row("" if i else amount, NAMES.get(variant, variant), *cells)
+            table.add_row("" if i else amount, variant_name(variant), *cells)
     return table
 
 

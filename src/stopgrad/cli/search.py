@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.summary import print_skipped
 from stopgrad.errors import ConfigError
 
@@ -101,7 +100,7 @@ def _print_json(result: "SearchResult | Duplicates", page: Path | None) -> None:
 
 
 def _print_answers(result: "SearchResult") -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     for answer in result.answers[:MOST_QUERIES]:
         console.print(answer.query, markup=False, style="bold")
         if answer.left_out is not None:
@@ -125,7 +124,7 @@ def _print_answers(result: "SearchResult") -> None:
 
 
 def _print_duplicates(found: "Duplicates") -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     for number, group in enumerate(found.groups[:MOST_GROUPS], start=1):
         console.print(f"Group {number}: {len(group)} images", style="bold")
         for member in group[:MOST_MEMBERS]:
@@ -151,6 +150,4 @@ def _print_duplicates(found: "Duplicates") -> None:
     if found.num_across:
         console.print(f"With training and test images both: {found.num_across:,} of the groups.")
     if found.warning is not None:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"warning: {found.warning}", markup=False, style="yellow"
-        )
+        plain_console(stderr=True).print(f"warning: {found.warning}", markup=False, style="yellow")

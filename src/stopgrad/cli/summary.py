@@ -7,18 +7,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-NAMES = {
-    "trained": "trained",
-    "untrained": "untrained network",
-    "pixels": "raw pixels",
-    "pixels_centred": "raw pixels, mean-centred",
-}
+from stopgrad.artifacts.names import variant_name
+from stopgrad.cli.console import plain_console
+
 MAX_SKIPPED_SHOWN = 20
 
 
 def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
     """Print the table, the verdict, the speed and what was skipped."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     if metrics.get("knn"):
         console.print(_knn_table(metrics))
         console.print(metrics["knn_protocol"], markup=False)
@@ -52,8 +49,8 @@ def _knn_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("all labels", justify="right")
     if few:
         table.add_column("10 labels a class", justify="right")
-    for key, name in NAMES.items():
-        cells = [name, f"{100 * metrics['knn'][key]:.1f}"]
+    for key, accuracy in metrics["knn"].items():
+        cells = [variant_name(key), f"{100 * accuracy:.1f}"]
         if few:
             cells.append(f"{100 * few[key]['mean']:.1f} ± {100 * few[key]['std']:.1f}")
         table.add_row(*cells)

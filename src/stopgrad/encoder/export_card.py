@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stopgrad.artifacts.names import variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.embed import Encoder
@@ -18,8 +19,6 @@ GUIDES = {
     "farthest_views": "the source views chosen the farthest apart, the paper's reversed ablation",
 }
 METHODS = {"simsiam": "SimSiam (arXiv 2011.10566)", "byol": "BYOL (arXiv 2006.07733)"}
-ROWS = {"trained": "this backbone", "untrained": "the same network untrained", "pixels": "raw pixels",
-        "pixels_centred": "raw pixels, mean-centred"}  # fmt: skip
 
 
 def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
@@ -40,7 +39,7 @@ def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
         )
     else:
         config, summary = run.read_config(), _json(run.summary_file)
-        parts += [_training(config, summary, _json(run.path / "environment.json")), _worth(run, summary)]
+        parts += [_training(run, config, summary), _worth(run, summary)]
     parts += [_loading(encoder, name), f"## Preprocessing\n\n{preprocess_words(encoder.preprocess)}.\n"]
     parts += [_limits(encoder, run), _licence()]
     return "\n".join(parts)
@@ -63,16 +62,20 @@ def _summary(encoder: Encoder) -> str:
     )
 
 
-def _training(config: Config, summary: dict[str, Any], environment: dict[str, Any]) -> str:
-    c = config
+def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
+    c, environment = config, run.read_environment()
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
-    digits = "scikit-learn's handwritten digits, without their labels."
-    own = f"`{Path(c.data.path).name}`, without labels. Describe them here: the run knows no more."
+    if c.data.path:
+        origin = f"of `{Path(c.data.path).name}`, without labels. Describe them here: the run knows no more."
+    elif run.images_were_in_memory:
+        origin = "that were handed over in memory, without labels. Describe them here: the run knows no more."
+    else:
+        origin = "of scikit-learn's handwritten digits, without their labels."
     init = {"random": "random weights", "pretrained": "timm's pretrained weights"}.get(
         c.network.init, f"the weights of `{Path(c.network.init).name}`"
     )
     lines = [
-        f"- **Data**: {images} of {own if c.data.path else digits}",
+        f"- **Data**: {images} {origin}",
         f"- **Method**: {METHODS[c.objective.method]}, {GUIDES[c.objective.guide]}; {c.objective.views} views, "
         + ("with" if c.network.predictor else "without")
         + " a predictor.",
@@ -96,7 +99,7 @@ def _worth(run: RunDir, summary: dict[str, Any]) -> str:
     text += f"{summary.get('verdict_words', 'No verdict.')}\n"
     if knn := summary.get("knn"):
         text += "\n| features | k-NN top-1, % |\n|---|---|\n"
-        text += "".join(f"| {ROWS.get(k, k)} | {100 * v:.1f} |\n" for k, v in knn.items())
+        text += "".join(f"| {variant_name(k)} | {100 * v:.1f} |\n" for k, v in knn.items())
         text += f"\n{summary.get('knn_protocol', '')}.\n"
     else:
         text += "\nWithout labels there is no accuracy to report.\n"

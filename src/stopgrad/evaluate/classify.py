@@ -44,6 +44,17 @@ class Judged:
     """Kept in the outcome's details, by name and then by variant."""
 
 
+@dataclass(frozen=True)
+class Description:
+    """What an evaluation is measured by."""
+
+    words: str
+    """How the protocol begins."""
+    settings: Mapping[str, Any]
+    compared_by: str = ""
+    """The words without what was chosen on the training images, or came out; empty: there is nothing of the kind."""
+
+
 def subject_of(
     encoder: str | Path | Encoder, train: Images | None, test: Images | None, *, holdout: float, baselines: bool,
     batch_size: int, device: str, seed: int, reporter: Reporter | None,
@@ -57,7 +68,7 @@ def subject_of(
 
 def classify(
     subject: Subject, evaluation: str, judge: Callable[[str, Features, Features | None], Judged],
-    describe: Callable[[Features, Features], tuple[str, Mapping[str, Any]]], *, centred: bool = True,
+    describe: Callable[[Features, Features], Description], *, centred: bool = True,
 ) -> Outcome:  # fmt: skip
     """Judge the trained features and the baselines, one after another, and keep the outcome in the run.
 
@@ -65,7 +76,7 @@ def classify(
         subject: what is evaluated.
         evaluation: its name.
         judge: variant, training features and test features (None: there is one set) to what came of them.
-        describe: training features and those judged, of the trained network, to the protocol's beginning and settings.
+        describe: training features and those judged, of the trained network, to what it is measured by.
         centred: whether mean-centred pixels are a variant of their own.
     """
     sides = subject.sides
@@ -84,21 +95,23 @@ def classify(
             first = (bank, bank if queries is None else queries, judged)
     assert first is not None
     bank, asked, judged = first
-    words, settings = describe(bank, asked)
+    described = describe(bank, asked)
+    rest = [unlabelled_words(sides), pixel_words(subject.encoder, subject.baselines)]
+    protocol, compared_by = (
+        "; ".join(filter(None, [words, *rest])) for words in (described.words, described.compared_by or described.words)
+    )
     per_class, confusions = by_class(judged.predicted, asked.labels, sides.class_names)
     outcome = Outcome(
         evaluation=evaluation, encoder=subject.encoder.name,
-        protocol="; ".join(filter(None, [
-            words, unlabelled_words(sides), pixel_words(subject.encoder, subject.baselines),
-        ])),
-        settings={**settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
+        protocol=protocol, compared_by=compared_by,
+        settings={**described.settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
                   "num_unlabelled": sides.num_unlabelled},
         scores=scores, num_train=len(bank), num_test=len(asked), per_class=per_class, confusions=confusions,
         details=details, seconds=round(time.perf_counter() - subject.began, 1),
         skipped=[{"name": n, "reason": reason} for n, reason in {**bank.skipped, **asked.skipped}.items()],
     )  # fmt: skip
     if subject.run is not None:
-        outcome.keep_in(subject.run)
+        outcome.keep_in(subject.run, subject.reporter)
     return outcome
 
 

@@ -1,7 +1,7 @@
 """Evaluation with few labels: several class-balanced draws, each judged by all test images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.classify import Judged, classify, subject_of
-from stopgrad.evaluate.outcome import Outcome, score_over_draws
+from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.outcome import Outcome, Score, score_of, score_over_draws
 from stopgrad.evaluate.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
 from stopgrad.evaluate.sides import Images
 from stopgrad.evaluate.subject import solver_device
@@ -45,6 +45,8 @@ class Amount:
     """Classes that have fewer images, which are all taken."""
     scarcest: int
     """Labels of the class that has fewest: they decide how the penalty is chosen."""
+    is_all: bool
+    """Whether every draw takes all the labels there are."""
 
 
 def evaluate_few_label(
@@ -62,14 +64,15 @@ def evaluate_few_label(
     Args:
         encoder, train, test, baselines, batch_size, device, reporter: as for `evaluate_linear`.
         percent: how many labels, as percentages of the labelled training images; each class gives the same number, at
-            least one, or all that it has. Neither this nor `labels_per_class`: 1 and 10.
+            least one, or all that it has; 100 is all the labels. Neither this nor `labels_per_class`: 1 and 10.
         labels_per_class: how many labels of each class.
         draws: how many draws for each number, 2 or more.
         seed: of the first draw, `seed + 1` of the second and so on; of what is held out, and of the untrained network.
 
     Returns:
         An outcome whose scores are the mean over draws of the linear classifier with the first number of labels, their
-        deviation, and the 95% interval of the mean by Student's t; `details["by_labels"]` has all of them.
+        deviation, and the 95% interval of the mean by Student's t; `details["by_labels"]` has all of them. Where each
+        draw takes all the labels there are, draws tell nothing, and the interval is Wilson's over the test images.
 
     Raises:
         ConfigError: a number out of range.
@@ -128,16 +131,16 @@ def evaluate_few_label(
                 ).cpu())  # fmt: skip
             reporter.progress(f"{amount.name} of the labels, {variant}", draws, draws)
             found[amount.name] = {
-                "linear": asdict(score_over_draws(torch.stack(linear), queries.labels)),
-                "knn": asdict(score_over_draws(torch.stack(knn), queries.labels)),
+                "linear": asdict(_scored(torch.stack(linear), queries.labels, amount)),
+                "knn": asdict(_scored(torch.stack(knn), queries.labels, amount)),
                 "l2": penalties,
             }
             if headline is None:
                 headline = torch.stack(linear)
         assert headline is not None
-        return Judged(score_over_draws(headline, queries.labels), headline, {"by_labels": found})
+        return Judged(_scored(headline, queries.labels, amounts[0]), headline, {"by_labels": found})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+    def describe(bank: Features, asked: Features) -> Description:
         if unsettled:
             reporter.warn(
                 f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
@@ -147,13 +150,14 @@ def evaluate_few_label(
             f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen "
             f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
-            f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); intervals over draws"
+            f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); "
+            f"{_interval_words(amounts)}"
         )
-        return words, {
+        return Description(words, {
             "amounts": [asdict(amount) for amount in amounts], "draws": draws,
             "draw_seeds": list(range(seed, seed + draws)), "knn_k": most_k, "knn_temperature": temperature,
             "converged": not unsettled,
-        }  # fmt: skip
+        })  # fmt: skip
 
     return classify(subject, "few-label", judge, describe)
 
@@ -182,7 +186,9 @@ def _amounts(
     present, counts = labels.unique(return_counts=True)
     wanted: dict[str, int] = {}
     for share in percent or (() if labels_per_class else PERCENT):
-        wanted[f"{share:g}%"] = max(1, round(share / 100 * len(labels) / len(present)))
+        # All of them, where classes differ in size too.
+        even = len(labels) / len(present) if share < 100 else int(counts.max())
+        wanted[f"{share:g}%"] = max(1, round(share / 100 * even))
     for number in labels_per_class:
         least = int(counts.argmin())
         if number > counts[least]:
@@ -199,9 +205,27 @@ def _amounts(
             int(counts.clamp(max=number).sum()),
             int((counts < number).sum()),
             min(number, int(counts.min())),
+            bool((counts <= number).all()),
         )
         for name, number in wanted.items()
     ]
+
+
+def _scored(predicted: Tensor, labels: Tensor, amount: Amount) -> Score:
+    """Mean, deviation and interval; over draws that are all alike Student's t would claim a certainty nobody has."""
+    found = score_over_draws(predicted, labels)
+    if not amount.is_all:
+        return found
+    over_images = score_of(found.accuracy * len(labels), len(labels))
+    return replace(found, low=over_images.low, high=over_images.high)
+
+
+def _interval_words(amounts: Sequence[Amount]) -> str:
+    everything = ", ".join(amount.name for amount in amounts if amount.is_all)
+    if not everything:
+        return "intervals over draws"
+    words = f"for {everything}, where every draw is all the labels, intervals over test images (Wilson)"
+    return words if all(amount.is_all for amount in amounts) else f"intervals over draws; {words}"
 
 
 def _amount_words(amount: Amount) -> str:

@@ -129,9 +129,9 @@ def evaluate_finetune(
     per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
     scores: dict[str, Score] = {name: score(t.predicted, t.labels) for name, t in tuned.items()}
     actual = LabelledViews(store, config, place).batch_size
-    chosen = (
-        f"lr {trained.lr:g}, of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class "
-        "held out, then all images" if len(rates) > 1 else f"lr {trained.lr:g}"
+    tried = (
+        f", of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class held out, then all "
+        "images" if len(rates) > 1 else ""
     )  # fmt: skip
     share = "" if labels == 1 else f", {labels:.3g} of each class's"
     settings: dict[str, Any] = {
@@ -140,14 +140,21 @@ def evaluate_finetune(
         "crop_scale_min": config.augmentation.crop_scale_min, "held_out": HELD_OUT if len(rates) > 1 else 0.0,
         "flip_probability": config.augmentation.flip_probability, "preprocess": asdict(subject.preprocess),
     }  # fmt: skip
+
+    def protocol(rate: str) -> str:
+        return (
+            f"fine-tuned end to end ({kind}), {crops_words(config)}; {optimizer}, weight decay {weight_decay:g}, "
+            f"batch {actual}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; {rate}"
+            f"{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; last epoch; "
+            f"{len(store):,} images{share} of {sides.train_name}; tested on {len(trained.labels):,} of "
+            f"{sides.test_name}; {pixel_words(subject, baselines=False)}; seed {seed}"
+            + ("; from scratch: random weights, trained in the same way" if "from_scratch" in tuned else "")
+        )
+
     outcome = Outcome(
         evaluation="finetune", encoder=subject.name, settings=settings, scores=scores,
-        protocol=f"fine-tuned end to end ({kind}), {crops_words(config)}; {optimizer}, weight decay {weight_decay:g}, "
-        f"batch {actual}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; {chosen}"
-        f"{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; last epoch; "
-        f"{len(store):,} images{share} of {sides.train_name}; tested on {len(trained.labels):,} of {sides.test_name}; "
-        f"{pixel_words(subject, baselines=False)}; seed {seed}"
-        + ("; from scratch: random weights, trained in the same way" if "from_scratch" in tuned else ""),
+        protocol=protocol(f"lr {trained.lr:g}{tried}"),
+        compared_by=protocol(f"lr{tried}" if tried else f"lr {trained.lr:g}"),
         num_train=len(store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
         details={
             "lr": {name: t.lr for name, t in tuned.items()},
@@ -157,7 +164,7 @@ def evaluate_finetune(
         skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
     )  # fmt: skip
     if run is not None:
-        outcome.keep_in(run)
+        outcome.keep_in(run, reporter)
     return outcome
 
 

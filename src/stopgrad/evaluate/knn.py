@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.classify import Judged, classify, subject_of
+from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
 from stopgrad.evaluate.outcome import Outcome, score
 from stopgrad.evaluate.sides import Images
 from stopgrad.metrics.accuracy import knn_predict_each
@@ -71,14 +70,14 @@ def evaluate_knn(
         by_k = {str(number): score(predicted[number], asked.labels).accuracy for number in ks}
         return Judged(score(predicted[ks[0]], asked.labels), predicted[ks[0]], {"by_k": by_k})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+    def describe(bank: Features, asked: Features) -> Description:
         which = (
             f"each of {len(bank):,} images of {sides.train_name} asks the others (leave-one-out)"
             if sides.test is None
             else f"bank of {len(bank):,} ({sides.train_name}), queries {len(asked):,} ({sides.test_name})"
         )
         settings = {"k": ks[0], "ks": ks, "temperature": sharpness, "leave_one_out": sides.test is None}
-        return f"k-NN, k = {ks[0]}, T = {sharpness:g}, cosine; {which}", settings
+        return Description(f"k-NN, k = {ks[0]}, T = {sharpness:g}, cosine; {which}", settings)
 
     return classify(subject, "knn", judge, describe)
 

@@ -1,12 +1,11 @@
 """Linear evaluation: a linear classifier on frozen features, fitted to its optimum."""
 
 from pathlib import Path
-from typing import Any
 
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.classify import Judged, classify, subject_of
+from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
 from stopgrad.evaluate.outcome import Outcome, score
 from stopgrad.evaluate.probe import choice_words, fit_details, fit_probe
 from stopgrad.evaluate.sides import Images
@@ -64,29 +63,35 @@ def evaluate_linear(
         )  # fmt: skip
         chosen = l2 if choice is None else choice.l2
         assert chosen is not None
+        # The first is the trained network's, whose figure the protocol stands beside.
         used.setdefault("l2", chosen)
+        used.setdefault("converged", probe.fit.converged)
         if not probe.fit.converged:
             reporter.warn(
                 f"the linear classifier ({variant}, L2 {chosen:.3g}) has not converged in {probe.fit.num_iterations} "
                 f"iterations: its largest derivative is {probe.fit.gradient:.1g}."
             )
-        used["converged"] = min(used.get("converged", 1.0), probe.fit.converged)
         predicted = probe.predict(queries.vectors.to(place)).cpu()
         return Judged(score(predicted, queries.labels), predicted, {"fit": fit_details(probe, choice, chosen)})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
-        how = (
-            f"L2 {used['l2']:.3g} (1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training "
-            "images, then fitted to all)"
-            if l2 is None
-            else f"L2 {l2:.3g} (1 / C)"
+    def describe(bank: Features, asked: Features) -> Description:
+        how = "1 / C" if l2 is not None else (
+            f"1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training images, then fitted "
+            "to all"
+        )  # fmt: skip
+
+        def words(penalty: str, came_out: str) -> str:
+            return (
+                f"linear classifier on frozen features, standardised by the training images; L2{penalty} ({how}); "
+                f"L-BFGS{came_out}; {len(bank):,} training images ({subject.sides.train_name}), judged by "
+                f"{len(asked):,} ({subject.sides.test_name})"
+            )
+
+        penalty = f" {used['l2']:.3g}"
+        return Description(
+            words(penalty, ", converged" if used["converged"] else ", NOT converged"),
+            {"l2": used["l2"], "l2_chosen": l2 is None, "holdout": HOLDOUT, "converged": bool(used["converged"])},
+            words("" if l2 is None else penalty, ""),
         )
-        words = (
-            f"linear classifier on frozen features, standardised by the training images; {how}; L-BFGS, "
-            f"{'converged' if used['converged'] else 'NOT converged'}; {len(bank):,} training images "
-            f"({subject.sides.train_name}), judged by {len(asked):,} ({subject.sides.test_name})"
-        )
-        return words, {"l2": used["l2"], "l2_chosen": l2 is None, "holdout": HOLDOUT,
-                       "converged": bool(used["converged"])}  # fmt: skip
 
     return classify(subject, "linear", judge, describe, centred=False)

@@ -120,9 +120,9 @@ def evaluate_linear_augmented(
     per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
     scores: dict[str, Score] = {name: score(j.predicted, j.labels) for name, j in judged.items()}
     actual = training.views.batch_size
-    chosen = (
-        f"lr {trained.rate:g}, of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class "
-        "held out, then all images" if len(rates) > 1 else f"lr {rates[0]:g}"
+    tried = (
+        f", of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class held out, then all "
+        "images" if len(rates) > 1 else ""
     )  # fmt: skip
     settings: dict[str, Any] = {
         "epochs": epochs, "lr": trained.rate, "lrs": list(rates), "optimizer": optimizer, "momentum": MOMENTUM,
@@ -131,12 +131,19 @@ def evaluate_linear_augmented(
         "flip_probability": config.augmentation.flip_probability, "held_out": HELD_OUT if len(rates) > 1 else 0.0,
         "preprocess": asdict(subject.preprocess), "seed": seed,
     }  # fmt: skip
+
+    def protocol(rate: str) -> str:
+        return (
+            f"linear layer on frozen features ({kind}), {crops_words(config)}; {optimizer}, momentum {MOMENTUM}, "
+            f"weight decay {weight_decay:g}, batch {actual}, {epochs} epochs, cosine from lr x batch / 256; {rate}; "
+            f"last epoch; {len(store):,} of {sides.train_name}; tested on {len(trained.labels):,} of "
+            f"{sides.test_name}; {pixel_words(subject, baselines=False)}; seed {seed}"
+        )
+
     outcome = Outcome(
         evaluation="linear-augmented", encoder=subject.name, settings=settings, scores=scores,
-        protocol=f"linear layer on frozen features ({kind}), {crops_words(config)}; {optimizer}, momentum {MOMENTUM}, "
-        f"weight decay {weight_decay:g}, batch {actual}, {epochs} epochs, cosine from lr x batch / 256; {chosen}; "
-        f"last epoch; {len(store):,} of {sides.train_name}; tested on {len(trained.labels):,} of {sides.test_name}; "
-        f"{pixel_words(subject, baselines=False)}; seed {seed}",
+        protocol=protocol(f"lr {trained.rate:g}{tried}"),
+        compared_by=protocol(f"lr{tried}" if tried else f"lr {trained.rate:g}"),
         num_train=len(store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
         details={
             "lr": {name: j.rate for name, j in judged.items()},
@@ -147,7 +154,7 @@ def evaluate_linear_augmented(
         skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
     )  # fmt: skip
     if run is not None:
-        outcome.keep_in(run)
+        outcome.keep_in(run, reporter)
     return outcome
 
 

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.reporter import Reporter
 
 CONFUSIONS = 10
 
@@ -32,7 +33,7 @@ class Outcome:
     """The result of an evaluation: prints, is kept in the run, and goes on pages."""
 
     evaluation: str
-    """`knn`, `linear`, `finetune` or `few-label`."""
+    """`knn`, `linear`, `linear-augmented`, `finetune` or `few-label`."""
     encoder: str
     """What was evaluated."""
     protocol: str
@@ -40,7 +41,7 @@ class Outcome:
     settings: Mapping[str, Any]
     """The same for programs."""
     scores: Mapping[str, Score]
-    """By what the features are: `trained` first, then such as `untrained`, `pixels`, `pixels_centred`."""
+    """By what was evaluated: `trained` first, then such as `untrained`, `pixels`, `pixels_centred`, `from_scratch`."""
     num_train: int
     num_test: int
     per_class: Mapping[str, Mapping[str, float]]
@@ -50,6 +51,11 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only this evaluation has, such as the accuracy for each k."""
     seconds: float = 0.0
+    compared_by: str = ""
+    """The protocol without what was chosen on the training images, or came out; outcomes compare where this is equal.
+
+    Empty: the protocol.
+    """
     skipped: Sequence[Mapping[str, str]] = ()
     """Images that could not be read: `name` and `reason`."""
 
@@ -60,15 +66,26 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """One JSON object."""
-        return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self)}
+        return {"evaluation": self.evaluation, "accuracy": self.accuracy, **asdict(self),
+                "compared_by": self.compared_by or self.protocol}  # fmt: skip
 
-    def keep_in(self, run: RunDir) -> None:
-        """Write evaluations/NAME.json into a run folder, in place of an earlier one."""
-        run.write_evaluation(self.evaluation, {**self.as_json(), "when": datetime.now(UTC).isoformat("T", "seconds")})
+    def keep_in(self, run: RunDir, reporter: Reporter) -> None:
+        """Write evaluations/NAME.json into a run folder, in place of an earlier one; warn where that fails.
+
+        Nothing is raised then: hours of work would be lost with it.
+        """
+        content = {**self.as_json(), "when": datetime.now(UTC).isoformat("T", "seconds")}
+        try:
+            run.write_evaluation(self.evaluation, content)
+        except OSError as error:
+            reporter.warn(
+                f"the outcome of {self.evaluation} could not be kept in {run.path}: {error.strerror or error}. The run "
+                "has none, or its earlier one; what is returned or printed is all there is of this one."
+            )
 
 
-def score_of(num_right: int, num: int) -> Score:
-    """The accuracy of `num_right` of `num` images, with Wilson's interval."""
+def score_of(num_right: float, num: int) -> Score:
+    """The accuracy of `num_right` of `num` images, with Wilson's interval; `num_right` may be a mean over draws."""
     if num == 0:
         raise ValueError("no images were judged.")
     z, share = 1.959964, num_right / num
@@ -98,23 +115,22 @@ def by_class(
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Accuracy of each class that has images, and the most confused pairs, most first; of several draws, the mean."""
     num, num_draws = len(class_names), predicted.numel() // len(labels)
-    counts = torch.bincount((labels * num + predicted).flatten(), minlength=num * num).view(num, num)
-    totals = counts.sum(dim=1)
+    truth, said = labels.repeat(num_draws), predicted.flatten()
+    totals = torch.bincount(truth, minlength=num).tolist()
+    right = torch.bincount(truth[said == truth], minlength=num).tolist()
     per_class = {
-        name: {"accuracy": float(counts[i, i] / totals[i]), "num": int(totals[i]) // num_draws}
+        name: {"accuracy": right[i] / totals[i], "num": totals[i] // num_draws}
         for i, name in enumerate(class_names)
         if totals[i]
     }
-    wrong = counts.clone().fill_diagonal_(0).flatten()
-    confusions = []
-    for place in wrong.argsort(descending=True, stable=True)[:CONFUSIONS].tolist():
-        if wrong[place] == 0:
-            break
-        true, said = divmod(place, num)
-        confusions.append(
-            {
-                "true": class_names[true], "predicted": class_names[said], "num": round(int(wrong[place]) / num_draws),
-                "share": float(wrong[place] / totals[true]),
-            }
-        )  # fmt: skip
+    # The pairs there are, and not all classes^2: these would be gigabytes for thousands of classes.
+    pairs, counts = (truth * num + said)[said != truth].unique(return_counts=True)
+    most = counts.argsort(descending=True, stable=True)[:CONFUSIONS]
+    confusions = [
+        {
+            "true": class_names[pair // num], "predicted": class_names[pair % num], "num": round(count / num_draws),
+            "share": count / totals[pair // num],
+        }
+        for pair, count in zip(pairs[most].tolist(), counts[most].tolist(), strict=True)
+    ]  # fmt: skip
     return per_class, confusions

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stopgrad.artifacts.names import evaluation_name, variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.errors import ConfigError
 from stopgrad.report.curves import CHARTS, COLOURS, X_AXES, describe, series_of, thinned, x_values
@@ -15,7 +16,6 @@ from stopgrad.report.groups import Group, RunFigures, grouped, read_run
 from stopgrad.report.page import finite, packed_plotly, write_page
 from stopgrad.report.pictures import as_script
 from stopgrad.report.run import Page, check_out
-from stopgrad.report.tables import EVALUATIONS, NAMES
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def warnings_of(runs: Sequence[RunFigures]) -> list[str]:
                 run.path.name
             )
         for name, content in run.evaluations.items():
-            protocol = str(content.get("protocol", ""))
+            # What a run chose on its training images is no part of how it was measured.
+            protocol = str(content.get("compared_by") or content.get("protocol", ""))
             kinds.setdefault(f"The evaluation {name!r}", {}).setdefault(protocol, []).append(run.path.name)
     for what, protocols in kinds.items():
         if len(protocols) > 1:
@@ -136,14 +137,14 @@ def _figures(run: RunFigures) -> dict[str, float]:
     found: dict[str, Any] = {}
     summary = run.summary or {}
     for key, value in (summary.get("knn") or {}).items():
-        found[f"k-NN, {NAMES.get(key, key).lower()}"] = value
+        found[f"k-NN, {variant_name(key)}"] = value
     for key, entry in (summary.get("knn_few_labels") or {}).items():
-        found[f"k-NN with 10 labels a class, {NAMES.get(key, key).lower()}"] = entry.get("mean")
+        found[f"k-NN with 10 labels a class, {variant_name(key)}"] = entry.get("mean")
     for name, content in run.evaluations.items():
         scores = content.get("scores")
         for key, score in scores.items() if isinstance(scores, Mapping) else ():
-            what = EVALUATIONS.get(name, name)
-            found[f"evaluation {what}, {NAMES.get(key, key).lower()}"] = score.get("accuracy")
+            what = evaluation_name(name)
+            found[f"evaluation {what}, {variant_name(key)}"] = score.get("accuracy")
     return {name: float(value) for name, value in found.items() if finite(value) is not None}
 
 

@@ -57,19 +57,22 @@ def features_shown(
     bank = sampled(images.train, max(BANK, points - (0 if queries is None else len(queries))), "training")
     samples = [("training", bank)] if queries is None else [(images.test_name, queries), ("training", bank)]
     asking = bank if queries is None else queries
-    predicted = _predicted(images, asking, bank, config) if bool(bank.features.isfinite().all()) else None
+    voted = _predicted(images, asking, bank, config) if bool(bank.features.isfinite().all()) else None
+    predicted = None if voted is None else voted[0]
     reporter.say("Arranging the map ...")
     drawn, words = feature_map(images, samples, points, predicted)
     return {
         "map": drawn,
         "map_words": words,
         "neighbours": neighbour_rows(images, asking, bank, seed=seed) if bool(bank.features.isfinite().all()) else None,
-        "classes": None if predicted is None else _classes(images, asking, bank, predicted, config),
+        "classes": None if voted is None else _classes(images, asking, bank, *voted, config),
     }
 
 
-def _predicted(images: RunImages, queries: Sample, bank: Sample, config: Config) -> Int[Tensor, "query"] | None:
-    """k-NN classes of all queries, -1 for those without a label; None without labels to learn from or to judge by."""
+def _predicted(
+    images: RunImages, queries: Sample, bank: Sample, config: Config
+) -> tuple[Int[Tensor, "query"], int] | None:
+    """k-NN classes of all queries, -1 for those without a label, and k; None without labels to learn or judge by."""
     known, judged = bank.labels >= 0, queries.labels >= 0
     alone = queries is bank
     if not images.class_names or int(known.sum()) <= alone or not judged.any():
@@ -81,19 +84,20 @@ def _predicted(images: RunImages, queries: Sample, bank: Sample, config: Config)
         bank.features[known], bank.labels[known], queries.features[judged], ks=[k],
         temperature=config.monitoring.knn_temperature, num_classes=len(images.class_names), own=own,
     )[k]  # fmt: skip
-    return said
+    return said, k
 
 
 def _classes(
-    images: RunImages, queries: Sample, bank: Sample, predicted: Int[Tensor, "query"], config: Config
+    images: RunImages, queries: Sample, bank: Sample, predicted: Int[Tensor, "query"], k: int, config: Config
 ) -> dict[str, Any]:
     judged = predicted >= 0
     per_class, confusions = by_class(predicted[judged], queries.labels[judged], images.class_names)
-    m = config.monitoring
+    # Only images with a label vote.
+    num_known = int((bank.labels >= 0).sum())
     asking = "each asks the others" if queries is bank else f"{int(judged.sum()):,} {images.test_name} images ask"
     origin = (
-        f"From the sample on this page: k-NN, k = {min(m.knn_k, len(bank))}, T = {m.knn_temperature:g}; a bank of "
-        f"{len(bank):,} of {len(bank.store):,} training images; {asking}."
+        f"From the sample on this page: k-NN, k = {k}, T = {config.monitoring.knn_temperature:g}; a bank of "
+        f"{num_known:,} labelled images, of {len(bank.store):,} training images; {asking}."
     )
     return classes_as_rows(per_class, confusions, origin)
 

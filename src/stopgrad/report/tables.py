@@ -3,16 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stopgrad.artifacts.names import evaluation_name, variant_name
 from stopgrad.evaluate.outcome import score_of
 from stopgrad.report.page import finite
-
-NAMES = {
-    "trained": "Trained",
-    "untrained": "Untrained network",
-    "pixels": "Raw pixels",
-    "pixels_centred": "Raw pixels, mean-centred",
-}
-EVALUATIONS = {"knn": "k-NN", "linear": "Linear probe", "finetune": "Fine-tuning", "few-label": "Few labels"}
 
 
 def knn_table(summary: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -27,7 +20,7 @@ def knn_table(summary: Mapping[str, Any] | None) -> dict[str, Any] | None:
             continue
         interval = score_of(round(accuracy * num), num) if num else None
         rows.append({
-            "key": key, "name": NAMES.get(key, key), "accuracy": 100 * accuracy,
+            "key": key, "name": variant_name(key).capitalize(), "accuracy": 100 * accuracy,
             "interval": None if interval is None else (100 * interval.low, 100 * interval.high),
             "few": _in_percent(few.get(key)),
         })  # fmt: skip
@@ -53,7 +46,7 @@ def evaluation_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[s
                 continue
             low, high, std = (finite(score.get(key)) for key in ("low", "high", "std"))
             rows.append({
-                "evaluation": EVALUATIONS.get(name, name) if first else "", "variant": NAMES.get(variant, variant),
+                "evaluation": evaluation_name(name) if first else "", "variant": variant_name(variant).capitalize(),
                 "accuracy": 100 * score["accuracy"], "std": None if std is None else 100 * std,
                 "interval": None if low is None or high is None else (100 * low, 100 * high),
                 "num": content.get("num_test"), "protocol": str(content.get("protocol", "")) if first else "",
@@ -69,7 +62,7 @@ def class_results(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         content = evaluations.get(name, {})
         per_class, confusions = content.get("per_class"), content.get("confusions")
         if isinstance(per_class, Mapping) and per_class and isinstance(confusions, Sequence):
-            origin = f"Evaluation {EVALUATIONS.get(name, name)}: {content.get('protocol', '')}."
+            origin = f"Evaluation {evaluation_name(name)}: {content.get('protocol', '')}."
             return classes_as_rows(per_class, confusions, origin)
     return None
 

@@ -1,0 +1,28 @@
+"""What is kept in a run, in words for people: one table for the console, pages and model cards."""
+
+EVALUATIONS = {
+    "knn": "k-NN",
+    "linear": "Linear probe",
+    "linear-augmented": "Linear probe, augmented",
+    "finetune": "Fine-tuning",
+    "few-label": "Few labels",
+}
+"""The evaluations, by `Outcome.evaluation`."""
+VARIANTS = {
+    "trained": "trained",
+    "untrained": "untrained network",
+    "pixels": "raw pixels",
+    "pixels_centred": "raw pixels, mean-centred",
+    "from_scratch": "trained from scratch",
+}
+"""What is evaluated, by the keys of scores."""
+
+
+def evaluation_name(key: str) -> str:
+    """The name of an evaluation; of one that is unknown, its key."""
+    return EVALUATIONS.get(key, key)
+
+
+def variant_name(key: str) -> str:
+    """The name of what is evaluated, in lower case; of what is unknown, its key."""
+    return VARIANTS.get(key, key.replace("_", " "))
