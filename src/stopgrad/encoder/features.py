@@ -114,6 +114,12 @@ def features_of(
     return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped)
 
 
+def num_not_finite(vectors: Float[Tensor, "image dim"]) -> int:
+    """How many images' features hold NaN or an infinite number."""
+    # In blocks: isfinite makes a copy of what it is asked.
+    return sum(int((~block.isfinite().all(dim=1)).sum()) for block in vectors.split(8192))
+
+
 def settle_batchnorm(
     module: nn.Module, network: Network, store: ImageStore, preprocess: Preprocess, device: torch.device
 ) -> None:
