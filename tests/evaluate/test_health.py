@@ -127,7 +127,7 @@ def test_weights_that_are_not_finite(run_folder, capsys):
     health = stopgrad.check(run_folder, num_images=100)
     assert (health.state, dict(health.measures), health.untrained) == ("not_finite", {}, None)
     assert "the features of 100 of 100 images hold NaN or infinite numbers" in health.words
-    assert "So do 1 of the network's" in health.words
+    assert "So does 1 of the network's" in health.words
     assert run_cli(["check", str(run_folder), "--images", "100"]) == 0
     assert "Not finite: " in capsys.readouterr().out
     assert run_cli(["check", str(run_folder), "--images", "100", "--fail-on-collapse", "--json"]) == 1

@@ -87,7 +87,7 @@ def _both(
     variant: tuple[str, str, Network, Preprocess], sides: Sides, device: torch.device, batch_size: int,
     reporter: Reporter, name: str,
 ) -> tuple[Features, Features | None]:  # fmt: skip
-    _, words, network, preprocess = variant
+    kind, words, network, preprocess = variant
 
     def features(source: ImageSource, which: str) -> Features:
         found = features_of(
@@ -96,8 +96,8 @@ def _both(
         )  # fmt: skip
         if num := num_not_finite(found.vectors):
             raise DataError(
-                f"{name}, {variant[0]}: the features of {num:,} of {len(found):,} {which} hold NaN or infinite numbers, "
-                "and nothing can be judged by them; stopgrad check looks for the cause."
+                f"{name}, {kind}: the features of {num:,} of {len(found):,} {which} hold NaN or infinite numbers, by "
+                "which nothing can be judged: stopgrad check looks for the cause."
             )
         return found
 

@@ -204,8 +204,9 @@ def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, secon
     damaged = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if damaged:
         return (
-            f"{words}So do {len(damaged)} of the network's {len(weights)} tensors, {damaged[0]} first: training has "
-            "diverged, or the file is damaged. Take an earlier checkpoint, or train with a lower learning rate."
+            f"{words}So {'does' if len(damaged) == 1 else 'do'} {len(damaged)} of the network's {len(weights)} "
+            f"tensors, {damaged[0]} first: training has diverged, or the file is damaged. Take an earlier checkpoint, "
+            "or train with a lower learning rate."
         )
     return (
         f"{words}The weights are finite, so that a layer overflows: see whether the preprocessing is the one that they "

@@ -1,8 +1,12 @@
 """Training images held out to choose a setting on, so that no test image is asked."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor, from_numpy
+
+from stopgrad.errors import ConfigError
 
 
 def hold_out(labels: Int[Tensor, "image"], share: float, seed: int) -> Bool[Tensor, "image"]:
@@ -14,6 +18,19 @@ def hold_out(labels: Int[Tensor, "image"], share: float, seed: int) -> Bool[Tens
         seed: of the choice.
     """
     return _marked(labels, lambda num: min(max(1, round(share * num)), num - 1), np.random.PCG64([seed, 2**34]))
+
+
+def check_can_choose(rates: Sequence[float], held: Bool[Tensor, "image"]) -> None:
+    """Refuse to choose among learning rates where no image is held out to choose by.
+
+    Raises:
+        ConfigError: several rates, and every class has one training image only.
+    """
+    if len(rates) > 1 and not held.any():
+        raise ConfigError(
+            f"lr: {len(rates)} rates to choose among, but every class has one training image only, so that none can be "
+            "held out to choose by: give one (--lr), or more labelled images."
+        )
 
 
 def draw_share(labels: Int[Tensor, "image"], share: float, seed: int) -> Bool[Tensor, "image"]:
