@@ -1,7 +1,6 @@
 """Features to evaluate, and those to compare them with: an untrained network's, and raw pixels."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -41,7 +40,9 @@ def feature_variants(
     encoder: Encoder, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True, seed: int = 0,
     centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
-    """Features of both sides, one variant after another so that only one is held in memory.
+    """Features of both sides, one variant after another.
+
+    Only one is held in memory, if the caller drops it before the next; `pixels` become `pixels_centred` in place.
 
     Args:
         encoder, sides, device: what is embedded, and where.
@@ -76,11 +77,10 @@ def feature_variants(
     if not centred:
         return
     mean = train.vectors.mean(dim=0)
-    yield (
-        "pixels_centred",
-        replace(train, vectors=train.vectors - mean),
-        None if test is None else replace(test, vectors=test.vectors - mean),
-    )
+    for features in (train, test):
+        if features is not None:
+            features.vectors.sub_(mean)
+    yield "pixels_centred", train, test
 
 
 def _both(

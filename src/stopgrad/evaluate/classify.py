@@ -57,7 +57,7 @@ def subject_of(
 
 def classify(
     subject: Subject, evaluation: str, judge: Callable[[str, Features, Features | None], Judged],
-    describe: Callable[[Features, Features], tuple[str, Mapping[str, Any]]], *, centred: bool = True,
+    describe: Callable[[int, int], tuple[str, Mapping[str, Any]]], *, centred: bool = True,
 ) -> Outcome:  # fmt: skip
     """Judge the trained features and the baselines, one after another, and keep the outcome in the run.
 
@@ -65,13 +65,14 @@ def classify(
         subject: what is evaluated.
         evaluation: its name.
         judge: variant, training features and test features (None: there is one set) to what came of them.
-        describe: training features and those judged, of the trained network, to the protocol's beginning and settings.
+        describe: how many training images and how many were judged, to the protocol's beginning and settings; called
+            after the last variant.
         centred: whether mean-centred pixels are a variant of their own.
     """
     sides = subject.sides
     scores: dict[str, Score] = {}
     details: dict[str, dict[str, Any]] = {}
-    first: tuple[Features, Features, Judged] | None = None
+    first: tuple[int, Tensor, dict[str, str], Judged] | None = None
     for variant, bank, queries in feature_variants(
         subject.encoder, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
         seed=subject.seed, reporter=subject.reporter, centred=centred,
@@ -81,11 +82,15 @@ def classify(
         for name, value in judged.details.items():
             details.setdefault(name, {})[variant] = value
         if first is None:
-            first = (bank, bank if queries is None else queries, judged)
+            asked = bank if queries is None else queries
+            first = (len(bank), asked.labels, {**bank.skipped, **asked.skipped}, judged)
+            del asked
+        # Before the next features are made.
+        del bank, queries
     assert first is not None
-    bank, asked, judged = first
-    words, settings = describe(bank, asked)
-    per_class, confusions = by_class(judged.predicted, asked.labels, sides.class_names)
+    num_train, labels, skipped, judged = first
+    words, settings = describe(num_train, len(labels))
+    per_class, confusions = by_class(judged.predicted, labels, sides.class_names)
     outcome = Outcome(
         evaluation=evaluation, encoder=subject.encoder.name,
         protocol="; ".join(filter(None, [
@@ -93,9 +98,9 @@ def classify(
         ])),
         settings={**settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
                   "num_unlabelled": sides.num_unlabelled},
-        scores=scores, num_train=len(bank), num_test=len(asked), per_class=per_class, confusions=confusions,
+        scores=scores, num_train=num_train, num_test=len(labels), per_class=per_class, confusions=confusions,
         details=details, seconds=round(time.perf_counter() - subject.began, 1),
-        skipped=[{"name": n, "reason": reason} for n, reason in {**bank.skipped, **asked.skipped}.items()],
+        skipped=[{"name": n, "reason": reason} for n, reason in skipped.items()],
     )  # fmt: skip
     if subject.run is not None:
         outcome.keep_in(subject.run)

@@ -137,17 +137,17 @@ def evaluate_few_label(
         assert headline is not None
         return Judged(score_over_draws(headline, queries.labels), headline, {"by_labels": found})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+    def describe(num_train: int, num_asked: int) -> tuple[str, dict[str, Any]]:
         if unsettled:
             reporter.warn(
                 f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
             )
         words = (
             f"few labels: {', '.join(map(_amount_words, amounts))}; {draws} draws, seeds {seed} to {seed + draws - 1}; "
-            f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen "
+            f"linear classifier, features standardised by all {num_train:,} training images without labels, L2 chosen "
             f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
-            f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); intervals over draws"
+            f"{subject.sides.train_name}, judged by {num_asked:,} ({subject.sides.test_name}); intervals over draws"
         )
         return words, {
             "amounts": [asdict(amount) for amount in amounts], "draws": draws,

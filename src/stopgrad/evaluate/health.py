@@ -23,6 +23,7 @@ from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.baselines import untrained_like
+from stopgrad.evaluate.holdout import check_seed
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
 from stopgrad.metrics.collapse import (
@@ -106,12 +107,13 @@ def check(
         stopgrad/metrics/verdict.py.
 
     Raises:
-        ConfigError: no images given and none known, or `num_images` too small.
+        ConfigError: no images given and none known, `num_images` too small, or a negative seed.
         DataError: fewer than 16 readable images.
         CheckpointError: no encoder there.
     """
     began = time.perf_counter()
     reporter = reporter or QuietReporter()
+    check_seed(seed)
     if num_images < LEAST:
         raise ConfigError(f"images = {num_images}: must be at least {LEAST}.")
     subject, run = opened(encoder)

@@ -74,7 +74,7 @@ def evaluate_linear(
         predicted = probe.predict(queries.vectors.to(place)).cpu()
         return Judged(score(predicted, queries.labels), predicted, {"fit": fit_details(probe, choice, chosen)})
 
-    def describe(bank: Features, asked: Features) -> tuple[str, dict[str, Any]]:
+    def describe(num_train: int, num_asked: int) -> tuple[str, dict[str, Any]]:
         how = (
             f"L2 {used['l2']:.3g} (1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training "
             "images, then fitted to all)"
@@ -83,8 +83,8 @@ def evaluate_linear(
         )
         words = (
             f"linear classifier on frozen features, standardised by the training images; {how}; L-BFGS, "
-            f"{'converged' if used['converged'] else 'NOT converged'}; {len(bank):,} training images "
-            f"({subject.sides.train_name}), judged by {len(asked):,} ({subject.sides.test_name})"
+            f"{'converged' if used['converged'] else 'NOT converged'}; {num_train:,} training images "
+            f"({subject.sides.train_name}), judged by {num_asked:,} ({subject.sides.test_name})"
         )
         return words, {"l2": used["l2"], "l2_chosen": l2 is None, "holdout": HOLDOUT,
                        "converged": bool(used["converged"])}  # fmt: skip
