@@ -196,6 +196,11 @@ class TestRunFolder:
         tiny(image_shape=(8, 8)).fit(digits[0])
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_page_is_drawn_where_it_stays_or_is_asked_for(self, tmp_path):
+        assert tiny()._given()["report"] is False
+        assert "report" not in tiny(run_dir=tmp_path / "run")._given()
+        assert tiny(settings={"report": True})._given()["report"] is True
+
 
 @pytest.mark.parametrize(
     ("parameters", "error", "words"),

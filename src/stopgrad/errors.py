@@ -29,7 +29,7 @@ class NonFiniteLossError(StopgradError):
 
 
 class CollapsedError(StopgradError):
-    """The features have collapsed, and the caller asked to be told by an exit code."""
+    """The features have collapsed or are not finite, and the caller asked to be told by an exit code."""
 
 
 class Interrupted(StopgradError):

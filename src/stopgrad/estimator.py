@@ -195,7 +195,9 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         for name in more:
             if name in ELSEWHERE:
                 raise ConfigError(f"{name!r} in settings: {ELSEWHERE[name]} instead.")
-        given = {name: getattr(self, name) for name in SETTING_PARAMETERS} | more
+        # A page in a folder that goes would be seen by nobody, and takes as long to draw as a short run.
+        usual = {"report": False} if self.run_dir is None else {}
+        given = usual | {name: getattr(self, name) for name in SETTING_PARAMETERS} | more
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31)

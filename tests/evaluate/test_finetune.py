@@ -110,6 +110,20 @@ def test_of_several_rates_the_best_is_chosen_and_one_that_diverges_is_not(encode
     assert "; lr, of 1e+30, 0.1, 1e-07 the best on" in outcome.compared_by
 
 
+def test_nothing_to_choose_a_rate_by_is_told_before_training(encoder, digits, monkeypatch):
+    monkeypatch.setattr("stopgrad.evaluate.finetune.tune", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(ConfigError, match="2 rates to choose among, but every class has one training image only"):
+        evaluate_finetune(encoder, *digits, labels=1e-6, lr=[0.1, 0.3], **QUICK)
+
+
+def test_no_second_copy_of_the_images_is_made_to_know_the_batch_size(encoder, digits, monkeypatch):
+    made = []
+    begin = LabelledViews.__init__
+    monkeypatch.setattr(LabelledViews, "__init__", lambda self, *given: made.append(1) or begin(self, *given))
+    assert evaluate_finetune(encoder, *digits, **{**QUICK, "epochs": 1}).settings["batch_size"] == 30
+    assert len(made) == 1
+
+
 def test_the_head_has_a_rate_of_its_own(encoder, digits):
     settings = evaluate_finetune(encoder, *digits, lr=[0.01], head_lr=0.5, **QUICK).settings
     assert (settings["lr"], settings["head_lr"]) == (0.01, 0.5)

@@ -119,6 +119,40 @@ def test_a_run_that_collapsed_is_told_what_to_try(run_folder, capsys):
     assert "is collapsed (--fail-on-collapse)" in captured.err
 
 
+def test_weights_that_are_not_finite(run_folder, capsys):
+    def spoil(backbone):
+        next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)).weight.data[0] = float("nan")
+
+    collapse(run_folder, spoil)
+    health = stopgrad.check(run_folder, num_images=100)
+    assert (health.state, dict(health.measures), health.untrained) == ("not_finite", {}, None)
+    assert "the features of 100 of 100 images hold NaN or infinite numbers" in health.words
+    assert "So does 1 of the network's" in health.words
+    assert run_cli(["check", str(run_folder), "--images", "100"]) == 0
+    assert "Not finite: " in capsys.readouterr().out
+    assert run_cli(["check", str(run_folder), "--images", "100", "--fail-on-collapse", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["state"] == "not_finite"
+    assert "is not finite (--fail-on-collapse)" in captured.err
+    for arguments in (["knn"], ["linear"], ["few-label", "--labels-per-class", "2"]):
+        assert run_cli(["evaluate", arguments[0], str(run_folder), *arguments[1:], "--no-baselines"]) == 1
+        error = capsys.readouterr().err
+        assert f"{run_folder}, trained: the features of 1,437 of 1,437 training images hold NaN" in " ".join(
+            error.split()
+        )
+
+
+def test_some_features_overflow(images):
+    class Overflowing(nn.Module):
+        def forward(self, images):
+            features = images[:, 0].flatten(1)
+            return torch.where(features.sum(dim=1, keepdim=True) > 20, torch.inf, features)
+
+    health = health_of(Overflowing(), images)
+    assert health.state == "not_finite"
+    assert "The weights are finite, so that a layer overflows" in health.words
+
+
 def test_the_command(run_folder, capsys, tmp_path):
     assert run_cli(["check", str(run_folder), "--images", "100", "--fail-on-collapse"]) == 0
     output = capsys.readouterr().out

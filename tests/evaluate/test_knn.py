@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from labelled import images_of, knn_by_hand, vectors_of
 from stopgrad import evaluate_knn
 from stopgrad.cli.main import run as run_cli
 from stopgrad.errors import ConfigError
+from stopgrad.evaluate import baselines
 from stopgrad.evaluate.outcome import score_of
 
 
@@ -122,3 +124,20 @@ def test_the_memory_budget_changes_nothing(generator):
         assert torch.equal(places, expected[1])
         torch.testing.assert_close(cosines, expected[0])
     assert not (expected[1] == torch.arange(200)[:, None]).any()
+
+
+def test_one_variant_is_held_in_memory_at_a_time(pixels, digits, monkeypatch):
+    made = []
+    make = baselines.features_of
+
+    def watched(*given, **options):
+        alive.append(sum(reference() is not None for reference in made))
+        found = make(*given, **options)
+        made.append(weakref.ref(found))
+        return found
+
+    alive = []
+    monkeypatch.setattr(baselines, "features_of", watched)
+    evaluate_knn(pixels, *digits)
+    # Of both sides of two variants, one side is there when the other is made, and nothing of the variant before.
+    assert alive == [0, 1, 0, 1]

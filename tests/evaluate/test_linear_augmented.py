@@ -201,6 +201,30 @@ def test_the_images_held_out():
     assert [int(drawn[labels == c].sum()) for c in range(3)] == [1, 1, 1]
 
 
+def test_nothing_to_choose_by_is_told_before_training(encoder, digits, rng):
+    one_each = ArraySource(rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8), [0, 1, 2], ["0", "1", "2"])
+    test = ArraySource(rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), [0, 1, 2] * 2, ["0", "1", "2"])
+    reporter = Recorder()
+    with pytest.raises(ConfigError, match=r"one training image only.*give one"):
+        evaluate_linear_augmented(encoder, one_each, test, reporter=reporter, **QUICK)
+    assert not [line for line in reporter.lines if line[0].startswith("linear heads")]
+    assert evaluate_linear_augmented(encoder, one_each, test, lr=[1.0], **QUICK).num_train == 3
+
+
+def test_judging_in_blocks_changes_nothing(monkeypatch):
+    heads = LinearHeads(6, 4, [1.0, 2.0], optimizer="sgd", weight_decay=0.0, seed=0, device=CPU)
+    generator = torch.Generator().manual_seed(0)
+    for layer in heads.layers:
+        layer.data.normal_(generator=generator)
+    features, labels = torch.randn((50, 6), generator=generator), torch.randint(4, (50,), generator=generator)
+    logits = heads.logits(features).detach()
+    monkeypatch.setattr("stopgrad.evaluate.heads.BLOCK_BYTES", 7 * 4 * 8)
+    right, losses = heads.judge(features, labels)
+    assert torch.equal(right, (logits.argmax(dim=2) == labels[:, None]).double().mean(dim=0))
+    assert torch.allclose(losses, heads.losses(features, labels).detach().double().mean(dim=0), atol=1e-6)
+    assert torch.equal(heads.predict(features, 1), logits[:, 1].argmax(dim=1))
+
+
 def test_an_unreadable_image_is_skipped_and_counted(encoder, tmp_path, rng):
     for i in range(20):
         folder = tmp_path / "train" / "ab"[i % 2]

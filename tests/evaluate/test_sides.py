@@ -73,8 +73,14 @@ def test_a_held_out_share_of_each_class():
     assert "20% of each class" in sides.test_name
     assert "seed 3" in sides.test_name
     again = open_sides(images_of(labels), None, holdout=0.2, seed=3)
-    assert again.test.indices == sides.test.indices
+    # A seed says which, from one version to the next.
+    assert again.test.indices == sides.test.indices == [8, 12, 16, 18, 25, 27]
     assert open_sides(images_of(labels), None, holdout=0.2, seed=4).test.indices != sides.test.indices
+
+
+def test_negative_seeds():
+    with pytest.raises(ConfigError, match="seed = -1: must be at least 0"):
+        open_sides(images_of([0, 1]), images_of([0, 1]), seed=-1)
 
 
 def test_splits_bring_their_test_images(tmp_path):

@@ -43,7 +43,7 @@ def check(
     images
         How many of them, drawn at random by --seed.
     fail_on_collapse
-        Exit with 1 if it has collapsed, also partly: for scripts.
+        Exit with 1 if it has collapsed, also partly, or its features are not finite: for scripts.
     batch_size
         Images a forward pass; 0: what the device is fast at.
     device
@@ -78,10 +78,11 @@ def print_health(health: "Health") -> None:
     if health.untrained is not None:
         table.add_column("untrained", justify="right")
     table.add_column("")
-    for name, shown in NAMES.items():
+    for name, shown in NAMES.items() if health.measures else ():
         cells = [_figure(name, side[name]) for side in (health.measures, health.untrained) if side is not None]
         table.add_row(shown, *cells, MEANINGS[name])
-    console.print(table)
+    if health.measures:
+        console.print(table)
     console.print(health.protocol, markup=False)
     print_skipped(console, health.skipped)
     console.print(f"\n{health.words}", markup=False, style="bold")

@@ -18,6 +18,13 @@ from stopgrad.hardware import usable_cores
 _AHEAD = 3
 
 
+def batching(num_images: int, most: int) -> tuple[int, int]:
+    """Steps an epoch and images of the largest batch, where `most` is the bound of a batch."""
+    # Two images a batch at least: BatchNorm has no statistics of one.
+    steps = max(1, min(-(-num_images // most), num_images // 2))
+    return steps, -(-num_images // steps)
+
+
 class LabelledViews:
     """One view of each image an epoch, each image in every epoch, in batches of nearly one size.
 
@@ -39,14 +46,7 @@ class LabelledViews:
         self.positions = np.arange(len(store)) if positions is None else positions
         self.labels = store.labels
         self._seed, self.workers = config.training.seed, config.data.workers or usable_cores()
-        num, most = len(self.positions), config.training.batch_size
-        # Two images a batch at least: BatchNorm has no statistics of one.
-        self.steps_per_epoch = max(1, min(-(-num // most), num // 2))
-
-    @property
-    def batch_size(self) -> int:
-        """Images of the largest batch."""
-        return -(-len(self.positions) // self.steps_per_epoch)
+        self.steps_per_epoch, self.batch_size = batching(len(self.positions), config.training.batch_size)
 
     def load(self, step: int, pool: Executor) -> Batch:
         """The batch of a step, of which `views` makes the rest; images are cut in the threads of `pool`.

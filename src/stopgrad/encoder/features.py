@@ -75,23 +75,35 @@ def extract(
     network: Network, store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None,
     device: torch.device, *, batch_size: int = 0, progress: Progress | None = None,
 ) -> tuple[list[int], list[Tensor]]:  # fmt: skip
-    """As `outputs_in_order`, gathered: the positions read, and each output `[image ...]`.
+    """As `outputs_in_order`, gathered: the positions read, and each output `[image ...]`, held in memory once.
 
     `progress` is called with (images done, images in all).
+
+    Raises:
+        ConfigError: the network does not return one row an image.
     """
     kept: list[int] = []
-    outputs: list[tuple[Tensor, ...]] = []
+    outputs: list[Tensor] = []
     total = len(store) if positions is None else len(positions)
     for positions_read, output in outputs_in_order(
         network, store, preprocess, positions, device, batch_size=batch_size
     ):
-        outputs.append(output)
+        start, num = len(kept), len(positions_read)
+        if not outputs:
+            outputs = [t.new_empty((total, *t.shape[1:])) for t in output]
+        for rows, part in zip(outputs, output, strict=True):
+            if part.shape != (num, *rows.shape[1:]):
+                raise ConfigError(
+                    f"the network returned {tuple(part.shape)} for {num} images: needs {(num, *rows.shape[1:])}, a row "
+                    "an image."
+                )
+            rows[start : start + num] = part
         kept += positions_read
         if progress is not None:
             progress(min(total, len(kept) + len(store.skipped)), total)
     if progress is not None:
         progress(total, total)
-    return kept, [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+    return kept, [rows[: len(kept)] for rows in outputs]
 
 
 def features_of(
@@ -119,6 +131,12 @@ def features_of(
         raise DataError(f"none of {len(source)} images can be read; the first: {name}: {reason}.")
     labels = torch.tensor([source.label(i) for i in kept], dtype=torch.int64)
     return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped, kept)
+
+
+def num_not_finite(vectors: Float[Tensor, "image dim"]) -> int:
+    """How many images' features hold NaN or an infinite number."""
+    # In blocks: isfinite makes a copy of what it is asked.
+    return sum(int((~block.isfinite().all(dim=1)).sum()) for block in vectors.split(8192))
 
 
 def settle_batchnorm(

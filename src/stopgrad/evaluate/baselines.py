@@ -1,7 +1,6 @@
 """Features to evaluate, and those to compare them with: an untrained network's, and raw pixels."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,7 +9,8 @@ from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.features import Features, Network, features_of, settle_batchnorm
+from stopgrad.encoder.features import Features, Network, features_of, num_not_finite, settle_batchnorm
+from stopgrad.errors import DataError
 from stopgrad.evaluate.sides import Sides
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.reporter import Reporter
@@ -40,7 +40,9 @@ def feature_variants(
     encoder: Encoder, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True, seed: int = 0,
     centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
-    """Features of both sides, one variant after another so that only one is held in memory.
+    """Features of both sides, one variant after another.
+
+    Only one is held in memory, if the caller drops it before the next; `pixels` become `pixels_centred` in place.
 
     Args:
         encoder, sides, device: what is embedded, and where.
@@ -53,42 +55,51 @@ def feature_variants(
     Yields:
         name (`trained`, then with `baselines`: `untrained`, `pixels`, `pixels_centred`), training features, test
         features (None where there is one set only).
+
+    Raises:
+        DataError: no image can be read, or features are not finite.
     """
     backbone, place = encoder.placed(device)
     # The variant, its name for people, the network and what it takes.
     trained = ("trained", "embedding", backbone, encoder.preprocess)
-    yield trained[0], *_both(trained, sides, place, batch_size, reporter)
+    yield trained[0], *_both(trained, sides, place, batch_size, reporter, encoder.name)
     if not baselines:
         return
     untrained = untrained_like(encoder, sides.train, seed, place)
     if untrained is not None:
         variant = ("untrained", "embedding by the untrained network", untrained, encoder.preprocess)
-        yield variant[0], *_both(variant, sides, place, batch_size, reporter)
+        yield variant[0], *_both(variant, sides, place, batch_size, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
     pixels = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    train, test = _both(("pixels", "reading raw pixels", nn.Flatten(), pixels), sides, place, batch_size, reporter)
+    variant = ("pixels", "reading raw pixels", nn.Flatten(), pixels)
+    train, test = _both(variant, sides, place, batch_size, reporter, encoder.name)
     yield "pixels", train, test
     if not centred:
         return
     mean = train.vectors.mean(dim=0)
-    yield (
-        "pixels_centred",
-        replace(train, vectors=train.vectors - mean),
-        None if test is None else replace(test, vectors=test.vectors - mean),
-    )
+    for features in (train, test):
+        if features is not None:
+            features.vectors.sub_(mean)
+    yield "pixels_centred", train, test
 
 
 def _both(
     variant: tuple[str, str, Network, Preprocess], sides: Sides, device: torch.device, batch_size: int,
-    reporter: Reporter,
+    reporter: Reporter, name: str,
 ) -> tuple[Features, Features | None]:  # fmt: skip
-    _, words, network, preprocess = variant
+    kind, words, network, preprocess = variant
 
     def features(source: ImageSource, which: str) -> Features:
-        return features_of(
+        found = features_of(
             network, preprocess, source, device, batch_size=batch_size,
             progress=lambda done, total: reporter.progress(f"{words} {which}", done, total),
         )  # fmt: skip
+        if num := num_not_finite(found.vectors):
+            raise DataError(
+                f"{name}, {kind}: the features of {num:,} of {len(found):,} {which} hold NaN or infinite numbers, by "
+                "which nothing can be judged: stopgrad check looks for the cause."
+            )
+        return found
 
     if sides.test is None:
         return features(sides.train, "images"), None

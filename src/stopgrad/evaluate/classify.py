@@ -68,7 +68,7 @@ def subject_of(
 
 def classify(
     subject: Subject, evaluation: str, judge: Callable[[str, Features, Features | None], Judged],
-    describe: Callable[[Features, Features], Description], *, centred: bool = True,
+    describe: Callable[[int, int], Description], *, centred: bool = True,
 ) -> Outcome:  # fmt: skip
     """Judge the trained features and the baselines, one after another, and keep the outcome in the run.
 
@@ -76,13 +76,14 @@ def classify(
         subject: what is evaluated.
         evaluation: its name.
         judge: variant, training features and test features (None: there is one set) to what came of them.
-        describe: training features and those judged, of the trained network, to what it is measured by.
+        describe: how many training images and how many were judged, to what the trained network is measured by; called
+            after the last variant.
         centred: whether mean-centred pixels are a variant of their own.
     """
     sides = subject.sides
     scores: dict[str, Score] = {}
     details: dict[str, dict[str, Any]] = {}
-    first: tuple[Features, Features, Judged] | None = None
+    first: tuple[int, Tensor, dict[str, str], Judged] | None = None
     for variant, bank, queries in feature_variants(
         subject.encoder, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
         seed=subject.seed, reporter=subject.reporter, centred=centred,
@@ -92,23 +93,27 @@ def classify(
         for name, value in judged.details.items():
             details.setdefault(name, {})[variant] = value
         if first is None:
-            first = (bank, bank if queries is None else queries, judged)
+            asked = bank if queries is None else queries
+            first = (len(bank), asked.labels, {**bank.skipped, **asked.skipped}, judged)
+            del asked
+        # Before the next features are made.
+        del bank, queries
     assert first is not None
-    bank, asked, judged = first
-    described = describe(bank, asked)
+    num_train, labels, skipped, judged = first
+    described = describe(num_train, len(labels))
     rest = [unlabelled_words(sides), pixel_words(subject.encoder, subject.baselines)]
     protocol, compared_by = (
         "; ".join(filter(None, [words, *rest])) for words in (described.words, described.compared_by or described.words)
     )
-    per_class, confusions = by_class(judged.predicted, asked.labels, sides.class_names)
+    per_class, confusions = by_class(judged.predicted, labels, sides.class_names)
     outcome = Outcome(
         evaluation=evaluation, encoder=subject.encoder.name,
         protocol=protocol, compared_by=compared_by,
         settings={**described.settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
                   "num_unlabelled": sides.num_unlabelled},
-        scores=scores, num_train=len(bank), num_test=len(asked), per_class=per_class, confusions=confusions,
+        scores=scores, num_train=num_train, num_test=len(labels), per_class=per_class, confusions=confusions,
         details=details, seconds=round(time.perf_counter() - subject.began, 1),
-        skipped=[{"name": n, "reason": reason} for n, reason in {**bank.skipped, **asked.skipped}.items()],
+        skipped=[{"name": n, "reason": reason} for n, reason in skipped.items()],
     )  # fmt: skip
     if subject.run is not None:
         outcome.keep_in(subject.run, subject.reporter)

@@ -140,17 +140,17 @@ def evaluate_few_label(
         assert headline is not None
         return Judged(_scored(headline, queries.labels, amounts[0]), headline, {"by_labels": found})
 
-    def describe(bank: Features, asked: Features) -> Description:
+    def describe(num_train: int, num_asked: int) -> Description:
         if unsettled:
             reporter.warn(
                 f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
             )
         words = (
             f"few labels: {', '.join(map(_amount_words, amounts))}; {draws} draws, seeds {seed} to {seed + draws - 1}; "
-            f"linear classifier, features standardised by all {len(bank):,} training images without labels, L2 chosen "
+            f"linear classifier, features standardised by all {num_train:,} training images without labels, L2 chosen "
             f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
-            f"{subject.sides.train_name}, judged by {len(asked):,} ({subject.sides.test_name}); "
+            f"{subject.sides.train_name}, judged by {num_asked:,} ({subject.sides.test_name}); "
             f"{_interval_words(amounts)}"
         )
         return Description(words, {

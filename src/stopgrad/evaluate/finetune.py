@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.data.labelled import LabelledViews
+from stopgrad.data.labelled import LabelledViews, batching
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ImageSource, Subset
 from stopgrad.data.store import ImageStore
@@ -22,7 +22,7 @@ from stopgrad.encoder.features import extract, features_of
 from stopgrad.errors import ConfigError, NonFiniteLossError, did_you_mean
 from stopgrad.evaluate.classifier import check_free, save_classifier
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
-from stopgrad.evaluate.holdout import draw_share, hold_out
+from stopgrad.evaluate.holdout import check_can_choose, draw_share, hold_out
 from stopgrad.evaluate.outcome import Outcome, Score, by_class, score
 from stopgrad.evaluate.sides import Images, open_sides
 from stopgrad.evaluate.subject import opened, pixel_words
@@ -87,7 +87,7 @@ def evaluate_finetune(
         reporter: told of progress.
 
     Raises:
-        ConfigError: a value out of range, or `out` taken.
+        ConfigError: a value out of range, `out` taken, or rates to choose among and one image a class.
         DataError: labels missing, one class only, or classes that differ between the sides.
         NonFiniteLossError: the loss is no number any more.
         CheckpointError: no encoder there.
@@ -128,7 +128,7 @@ def evaluate_finetune(
         save_classifier(out, subject, trained.network, sides.class_names, overwrite=overwrite)
     per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
     scores: dict[str, Score] = {name: score(t.predicted, t.labels) for name, t in tuned.items()}
-    actual = LabelledViews(store, config, place).batch_size
+    actual = batching(len(store), config.training.batch_size)[1]
     tried = (
         f", of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class held out, then all "
         "images" if len(rates) > 1 else ""
@@ -178,14 +178,15 @@ class _Tuner:
         self.config, self.store, self.test, self.preprocess, self.tuning = config, store, test, preprocess, tuning
         self.rates, self.head_lr, self.device, self.reporter = rates, head_lr, device, reporter
         self.labels = store.labels
+        self.held = hold_out(self.labels, HELD_OUT, tuning.seed)
+        check_can_choose(rates, self.held)
 
     def tuned(self, backbone: nn.Module, what: str) -> _Tuned:
         """A copy of the network, trained at the best of the rates and tested."""
         accuracies: dict[str, float] = {}
         chosen = self.rates[0]
         if len(self.rates) > 1:
-            held = hold_out(self.labels, HELD_OUT, self.tuning.seed)
-            found = {rate: self._accuracy(backbone, rate, held, what) for rate in self.rates}
+            found = {rate: self._accuracy(backbone, rate, what) for rate in self.rates}
             sound = {rate: accuracy for rate, accuracy in found.items() if accuracy is not None}
             if not sound:
                 rates = ", ".join(f"{rate:g}" for rate in self.rates)
@@ -210,14 +211,15 @@ class _Tuner:
         tune(network, views, tuning, self.device, what, self.reporter)
         return network
 
-    def _accuracy(self, backbone: nn.Module, rate: float, held: Tensor, what: str) -> float | None:
+    def _accuracy(self, backbone: nn.Module, rate: float, what: str) -> float | None:
         """Accuracy on the images held out after training on the others; None where that diverges."""
         try:
-            network = self._trained(backbone, rate, (~held).nonzero().flatten().numpy(), f"{what}, trying lr {rate:g}")
+            others = (~self.held).nonzero().flatten().numpy()
+            network = self._trained(backbone, rate, others, f"{what}, trying lr {rate:g}")
         except NonFiniteLossError as error:
             self.reporter.warn(str(error))
             return None
-        positions = held.nonzero().flatten().tolist()
+        positions = self.held.nonzero().flatten().tolist()
         kept, (logits,) = extract(self._plain(network), self.store, self.preprocess, positions, self.device)
         return score(logits.argmax(dim=1), self.labels[kept]).accuracy
 

@@ -11,6 +11,8 @@ from stopgrad.evaluate.lars import Lars
 
 MOMENTUM = 0.9
 _INITIAL_STD = 0.01
+# Of the logits of all heads for the images that are judged at once.
+BLOCK_BYTES = 64 * 2**20
 
 
 class LinearHeads:
@@ -79,6 +81,31 @@ class LinearHeads:
         means.sum().backward()
         self.optimizer.step()
         return means.detach()
+
+    @torch.no_grad()
+    def judge(
+        self, features: Float[Tensor, "image dim"], labels: Int[Tensor, "image"]
+    ) -> tuple[Float[Tensor, "head"], Float[Tensor, "head"]]:
+        """Accuracy and mean cross-entropy of every head, on the CPU; the images come to the device block by block."""
+        right, losses = (torch.zeros(len(self), dtype=torch.float64) for _ in range(2))
+        rows = max(1, BLOCK_BYTES // (4 * len(self) * len(self.layers[0])))
+        for some, own in zip(features.split(rows), labels.split(rows), strict=True):
+            own = own.to(self.layers[0].device)
+            logits = self.logits(some.to(self.layers[0].device))
+            right += (logits.argmax(dim=2) == own[:, None]).sum(dim=0).cpu()
+            each = F.cross_entropy(logits.flatten(0, 1), own.repeat_interleave(len(self)), reduction="none")
+            losses += each.unflatten(0, (-1, len(self))).sum(dim=0).cpu()
+        return right / len(labels), losses / len(labels)
+
+    @torch.no_grad()
+    def predict(self, features: Float[Tensor, "image dim"], head: int) -> Int[Tensor, "image"]:
+        """What one head takes images for, on the CPU; they come to the device block by block."""
+        layer = self.layers[head]
+        rows = max(1, BLOCK_BYTES // (4 * max(layer.shape)))
+        return torch.cat([
+            F.linear(some.to(layer.device), layer[:, :-1], layer[:, -1]).argmax(dim=1).cpu()
+            for some in features.split(rows)
+        ])  # fmt: skip
 
     def finite(self) -> list[bool]:
         """Which heads have not diverged."""

@@ -20,9 +20,10 @@ from stopgrad.data.sources import Subset
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.features import extract
+from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.baselines import untrained_like
+from stopgrad.evaluate.holdout import check_seed
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
 from stopgrad.metrics.collapse import (
@@ -64,13 +65,14 @@ class Health:
 
     encoder: str
     state: str
-    """`healthy`, `partly_collapsed` or `collapsed`."""
+    """`healthy`, `partly_collapsed` or `collapsed`; `not_finite` where features hold NaN or infinite numbers."""
     words: str
     """The verdict for people, with what to try."""
     measures: Mapping[str, float]
-    """By the names of `MEANINGS`."""
+    """By the names of `MEANINGS`; none where the features are not finite."""
     untrained: Mapping[str, float] | None
-    """The same of the network before training; None where it is not known how it began."""
+    """The same of the network before training; None where it is not known how it began, or there is nothing to compare
+    with it."""
     protocol: str
     """Images, seed and views, in one line."""
     num_images: int
@@ -105,12 +107,13 @@ def check(
         stopgrad/metrics/verdict.py.
 
     Raises:
-        ConfigError: no images given and none known, or `num_images` too small.
+        ConfigError: no images given and none known, `num_images` too small, or a negative seed.
         DataError: fewer than 16 readable images.
         CheckpointError: no encoder there.
     """
     began = time.perf_counter()
     reporter = reporter or QuietReporter()
+    check_seed(seed)
     if num_images < LEAST:
         raise ConfigError(f"images = {num_images}: must be at least {LEAST}.")
     subject, run = opened(encoder)
@@ -127,18 +130,24 @@ def check(
     backbone, place = subject.placed(device)
     views = _two_views(store, config, place)
 
-    def measures_of(network: nn.Module, words: str) -> dict[str, float]:
+    def features_by(network: nn.Module, words: str) -> tuple[Tensor, Tensor, Tensor]:
         _, (features, *_) = extract(
             network, store, subject.preprocess, None, place, batch_size=batch_size,
             progress=lambda done, total: reporter.progress(words, done, total),
         )  # fmt: skip
-        return measure(features, *(_embed(network, view) for view in views))
+        return features, _embed(network, views[0]), _embed(network, views[1])
 
-    now = measures_of(backbone, "embedding")
-    untrained = untrained_like(subject, drawn, seed, place)
-    before = None if untrained is None else measures_of(untrained, "embedding by the untrained network")
-    verdict = find_feature_collapse(now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE)
-    state, words = (verdict.state, verdict.words) if verdict is not None else ("healthy", _healthy_words(now, before))
+    features = features_by(backbone, "embedding")
+    now: dict[str, float] = {}
+    before: dict[str, float] | None = None
+    if broken := _not_finite_words(backbone, *features):
+        state, words = "not_finite", broken
+    else:
+        now = measure(*features)
+        if (untrained := untrained_like(subject, drawn, seed, place)) is not None:
+            before = measure(*features_by(untrained, "embedding by the untrained network"))
+        verdict = find_feature_collapse(now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE)
+        state, words = (verdict.state, verdict.words) if verdict else ("healthy", _healthy_words(now, before))
     augmentation = "the run's own augmentation" if run is not None else "the default augmentation"
     p = subject.preprocess
     return Health(
@@ -184,6 +193,27 @@ def _two_views(store: ImageStore, config: Config, device: torch.device) -> Tenso
 @torch.no_grad()
 def _embed(network: nn.Module, views: Tensor) -> Tensor:
     return torch.cat([network(part).float().cpu() for part in views.split(32)])
+
+
+def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, second: Tensor) -> str:
+    """Which features hold NaN or infinite numbers, and whether the weights do; empty where none does."""
+    num, num_views = num_not_finite(features), num_not_finite(first) + num_not_finite(second)
+    if not num and not num_views:
+        return ""
+    whose = f"{num:,} of {len(features):,} images" if num else f"{num_views:,} of {2 * len(first):,} augmented views"
+    words = f"Not finite: the features of {whose} hold NaN or infinite numbers, so that nothing can be measured. "
+    weights = network.state_dict()
+    damaged = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if damaged:
+        return (
+            f"{words}So {'does' if len(damaged) == 1 else 'do'} {len(damaged)} of the network's {len(weights)} "
+            f"tensors, {damaged[0]} first: training has diverged, or the file is damaged. Take an earlier checkpoint, "
+            "or train with a lower learning rate."
+        )
+    return (
+        f"{words}The weights are finite, so that a layer overflows: see whether the preprocessing is the one that they "
+        "were trained with."
+    )
 
 
 def _healthy_words(now: Mapping[str, float], before: Mapping[str, float] | None) -> str:

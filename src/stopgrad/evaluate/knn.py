@@ -70,11 +70,11 @@ def evaluate_knn(
         by_k = {str(number): score(predicted[number], asked.labels).accuracy for number in ks}
         return Judged(score(predicted[ks[0]], asked.labels), predicted[ks[0]], {"by_k": by_k})
 
-    def describe(bank: Features, asked: Features) -> Description:
+    def describe(num_train: int, num_asked: int) -> Description:
         which = (
-            f"each of {len(bank):,} images of {sides.train_name} asks the others (leave-one-out)"
+            f"each of {num_train:,} images of {sides.train_name} asks the others (leave-one-out)"
             if sides.test is None
-            else f"bank of {len(bank):,} ({sides.train_name}), queries {len(asked):,} ({sides.test_name})"
+            else f"bank of {num_train:,} ({sides.train_name}), queries {num_asked:,} ({sides.test_name})"
         )
         settings = {"k": ks[0], "ks": ks, "temperature": sharpness, "leave_one_out": sides.test is None}
         return Description(f"k-NN, k = {ks[0]}, T = {sharpness:g}, cosine; {which}", settings)

@@ -74,7 +74,7 @@ def evaluate_linear(
         predicted = probe.predict(queries.vectors.to(place)).cpu()
         return Judged(score(predicted, queries.labels), predicted, {"fit": fit_details(probe, choice, chosen)})
 
-    def describe(bank: Features, asked: Features) -> Description:
+    def describe(num_train: int, num_asked: int) -> Description:
         how = "1 / C" if l2 is not None else (
             f"1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training images, then fitted "
             "to all"
@@ -83,8 +83,8 @@ def evaluate_linear(
         def words(penalty: str, came_out: str) -> str:
             return (
                 f"linear classifier on frozen features, standardised by the training images; L2{penalty} ({how}); "
-                f"L-BFGS{came_out}; {len(bank):,} training images ({subject.sides.train_name}), judged by "
-                f"{len(asked):,} ({subject.sides.test_name})"
+                f"L-BFGS{came_out}; {num_train:,} training images ({subject.sides.train_name}), judged by "
+                f"{num_asked:,} ({subject.sides.test_name})"
             )
 
         penalty = f" {used['l2']:.3g}"

@@ -22,7 +22,7 @@ from stopgrad.evaluate.baselines import untrained_like
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
 from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.heads import MOMENTUM, LinearHeads
-from stopgrad.evaluate.holdout import hold_out
+from stopgrad.evaluate.holdout import check_can_choose, hold_out
 from stopgrad.evaluate.outcome import Outcome, Score, by_class, score
 from stopgrad.evaluate.pace import Pace
 from stopgrad.evaluate.sides import Images, open_sides
@@ -89,7 +89,7 @@ def evaluate_linear_augmented(
         reporter: told of progress.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value out of range, or rates to choose among and one image a class.
         DataError: labels missing, one class only, or classes that differ between the sides.
         NonFiniteLossError: no learning rate leads to finite weights.
         CheckpointError: no encoder there.
@@ -170,6 +170,7 @@ class _Training:
         self.views = LabelledViews(store, config, device)
         chooses = len(rates) > 1
         self.held = hold_out(self.views.labels, HELD_OUT, config.training.seed)
+        check_can_choose(rates, self.held)
         self.num_sets = 2 if chooses else 1
 
     def judge(self, backbone: nn.Module, name: str, reporter: Reporter) -> _Judged:
@@ -181,8 +182,7 @@ class _Training:
             frozen, self.preprocess, self.test, self.device,
             progress=lambda done, total: reporter.progress("embedding test images", done, total),
         )  # fmt: skip
-        with torch.no_grad():
-            predicted = heads.logits(test.vectors.to(self.device))[:, chosen].argmax(dim=1).cpu()
+        predicted = heads.predict(test.vectors, chosen)
         return _Judged(predicted, test.labels, self.rates[chosen], held_out, images_per_second, dict(test.skipped))
 
     def _train(self, frozen: FrozenBackbone, name: str, reporter: Reporter) -> tuple[LinearHeads, float]:
@@ -225,11 +225,8 @@ class _Training:
             return 0, {}
         positions = self.held.nonzero().flatten().tolist()
         kept, (features,) = extract(frozen, self.store, self.preprocess, positions, self.device)
-        labels, features = self.views.labels[kept].to(self.device), features.to(self.device)
         num = len(self.rates)
-        with torch.no_grad():
-            right = (heads.logits(features).argmax(dim=2) == labels[:, None]).float().mean(dim=0)[num:]
-            losses = heads.losses(features, labels).mean(dim=0)[num:]
+        right, losses = (figures[num:] for figures in heads.judge(features, self.views.labels[kept]))
         # A rate at which either head diverged is none to choose.
         sound = [a and b for a, b in zip(heads.finite()[:num], heads.finite()[num:], strict=True)]
         if not any(sound):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.errors import DataError
+from stopgrad.evaluate.holdout import TO_TEST, hold_out
 from stopgrad.metrics.logistic import (
     Design,
     LogisticFit,
@@ -60,27 +61,19 @@ class Probe:
 
 def held_out_first(labels: Tensor, share: float, seed: int) -> tuple[Tensor, int]:
     """An order of the images with a share of each class, but never all of it, in front; and how many these are."""
-    part = _parts(labels, share, 1, seed)
-    return torch.cat([(part == 0).nonzero()[:, 0], (part != 0).nonzero()[:, 0]]), int((part == 0).sum())
+    held = hold_out(labels, share, seed, purpose=TO_TEST)
+    return torch.cat([held.nonzero()[:, 0], (~held).nonzero()[:, 0]]), int(held.sum())
 
 
 def folds(labels: Tensor, num: int, seed: int) -> list[Tensor]:
     """Which images are held out in each of `num` folds, each class spread over them evenly."""
-    part = _parts(labels, 1 / num, num, seed)
-    return [part == fold for fold in range(num)]
-
-
-def _parts(labels: Tensor, share: float, num: int, seed: int) -> Tensor:
-    """For each image the part it is held out in, of `num` parts with that share of each class, or -1 for none."""
     rng = np.random.Generator(np.random.PCG64(seed))
     part = np.full(len(labels), -1)
     for label in labels.unique().tolist():
         members = rng.permutation(np.flatnonzero(labels.cpu().numpy() == label))
-        if num > 1:
-            part[members] = np.arange(len(members)) % num
-        else:
-            part[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = 0
-    return torch.from_numpy(part).to(labels.device)
+        part[members] = np.arange(len(members)) % num
+    held = torch.from_numpy(part).to(labels.device)
+    return [held == fold for fold in range(num)]
 
 
 def choose_l2(

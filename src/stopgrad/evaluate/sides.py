@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.sources import IN_MEMORY, UNLABELLED, ImageSource, Splits, Subset, open_images
 from stopgrad.errors import ConfigError, DataError
+from stopgrad.evaluate.holdout import TO_TEST, check_seed, hold_out
 
 Images = str | Path | ImageSource
 
@@ -42,12 +44,13 @@ def open_sides(
         run: where to look for the data set if none is given.
         holdout: with one set only, the share of each class, above 0 and below 1, that is taken out as test images;
             0 leaves `test` None.
-        seed: of that choice.
+        seed: of that choice, 0 or more.
 
     Raises:
-        ConfigError: no data set given and none known.
+        ConfigError: no data set given and none known, or a negative seed.
         DataError: labels missing, one class only, or test images of a class that the training images lack.
     """
+    check_seed(seed)
     if train is None:
         train = images_of(run, "--train")
     if "" in (train, test) and run is None:
@@ -157,11 +160,6 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _split(source: ImageSource, share: float, seed: int) -> tuple[Subset, Subset]:
-    """The same share of each class, at least one image, is taken out; a class of one image stays in whole."""
-    rng = np.random.Generator(np.random.PCG64(seed))
-    labels = np.array([source.label(i) for i in range(len(source))])
-    taken = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        taken[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
-    return Subset(source, np.flatnonzero(~taken).tolist()), Subset(source, np.flatnonzero(taken).tolist())
+    """What is left to learn from, and the share of each class that is taken out to test on."""
+    taken = hold_out(torch.tensor([source.label(i) for i in range(len(source))]), share, seed, purpose=TO_TEST)
+    return Subset(source, (~taken).nonzero()[:, 0].tolist()), Subset(source, taken.nonzero()[:, 0].tolist())
