@@ -38,11 +38,11 @@ def _score_table(outcome: "Outcome") -> Table:
     table = Table(title="top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     spread = any(score.std is not None for score in outcome.scores.values())
-    table.add_column("mean ± deviation" if spread else "accuracy", justify="right")
-    table.add_column("95% interval", justify="right")
+    table.add_column("mean ± deviation" if spread else "accuracy", justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
     others = list(by_k.get("trained", {}))[1:]
     for k in others:
-        table.add_column(f"k = {k}", justify="right")
+        table.add_column(f"k = {k}", justify="right", no_wrap=True)
     for name, score in outcome.scores.items():
         figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
         cells = [variant_name(name), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
