@@ -57,8 +57,8 @@ def test_baselines_of_a_network_of_the_callers_own(pixels, digits):
     [
         ({"k": (281,)}, "k = 281: there are only 280 images"),
         ({"k": (5, 0)}, "k = 0: must be at least 1"),
-        ({"temperature": 0.0}, "temperature = 0.0: must be a number above 0"),
-        ({"temperature": float("nan")}, "must be a number above 0"),
+        ({"temperature": 0.0}, "temperature = 0.0: must be above 0"),
+        ({"temperature": float("nan")}, "must be above 0"),
     ],
 )
 def test_bad_arguments(pixels, digits, settings, message):
