@@ -6,6 +6,7 @@ from torch import nn
 
 from stopgrad.config import Config
 from stopgrad.methods import METHODS
+from stopgrad.methods.choice import SourceChoice
 from stopgrad.methods.moco import MoCo
 from stopgrad.methods.siamese import Siamese
 from stopgrad.objective.contrastive import nt_xent
@@ -82,7 +83,8 @@ class Plain(nn.Module):
 
 def siamese(**settings):
     torch.manual_seed(0)
-    return Siamese(Plain(), nn.Linear(8, 5), nn.Linear(5, 5), **settings)
+    choice = SourceChoice(settings.pop("guide"), settings.pop("partners", "mutual"), **settings.pop("options", {}))
+    return Siamese(Plain(), nn.Linear(8, 5), nn.Linear(5, 5), choice=choice, **settings)
 
 
 @pytest.mark.parametrize("guide", ["nearest_of_all", "random_of_all", "nearest_views", "random_views"])
@@ -114,3 +116,36 @@ def test_all_sources_and_the_mean_of_others_is_fastsiam(generator):
         target = torch.stack([z[u] for u in range(4) if u != v]).mean(dim=0)
         terms.append(-nn.functional.cosine_similarity(method.predictor(z[v]), target, dim=1).mean())
     torch.testing.assert_close(loss, torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("guide", ["nearest_views", "nearest_in_batch"])
+def test_source_first_of_the_most_decided_is_the_same_without_batchnorm(guide, generator):
+    views = torch.randn(2, 8, 3, 4, 4, generator=generator)
+    losses = []
+    for source_first in (False, True):
+        method = siamese(guide=guide, ema_momentum=0.9, source_first=source_first, options={"keep": 0.5})
+        losses.append(method(views, torch.Generator().manual_seed(3))[0])
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_the_memory_holds_the_latest_projections(generator):
+    choice = SourceChoice("nearest_in_memory", memory_size=10, dim=5)
+    first, second = torch.randn(2, 6, 2, 5, generator=generator)
+    choice(first, generator)
+    assert torch.equal(choice.memory[:6], first[:, 0])
+    choice(second, generator)
+    assert torch.equal(choice.memory, torch.cat((second[4:, 0], first[2:, 0], second[:4, 0])))
+    assert int(choice.filled) == 10
+    assert "memory" in choice.state_dict()
+
+
+@pytest.mark.parametrize("guide", ["nearest_in_memory", "nearest_in_batch"])
+@pytest.mark.parametrize(
+    "options", [{}, {"guide_softness": 0.5}, {"guide_keep": 0.5}, {"guide_distance": "normalised"}]
+)
+def test_guides_by_distance_train(guide, options, generator):
+    method = built(method="byol", guide=guide, source_first=True, **options)
+    for _ in range(2):
+        loss, _ = method(torch.randn(2, 8, 3, 32, 32, generator=generator), generator)
+        loss.backward()
+    assert torch.isfinite(loss)

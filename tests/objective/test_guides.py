@@ -43,7 +43,7 @@ def chosen_by_hand(target, partners, pick):
 
 
 def test_names_agree_with_the_config():
-    assert tuple(GUIDES) == GUIDE_NAMES
+    assert (*GUIDES, "nearest_in_memory") == GUIDE_NAMES
     assert frozenset(PARTNERED_GUIDES) == PARTNERED
 
 
@@ -57,7 +57,7 @@ def test_equals_the_rule_in_plain_loops(generator, num_images, num_views, guide,
 
 
 @pytest.mark.parametrize("num_views", [2, 4])
-@pytest.mark.parametrize("name", GUIDE_NAMES)
+@pytest.mark.parametrize("name", GUIDES)
 def test_weights_sum_to_one_an_image(generator, name, num_views):
     target = targets(9, num_views, generator)
     partners = choose_partners(9, generator, mutual=num_views == 2 or name in ONE_OF_ALL)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.hardness import distances_to_batch, weights_of
 
 Targets = Float[Tensor, "image view dim"]
 Partners = Int[Tensor, "image"]
@@ -84,6 +85,13 @@ def random_of_all(
     return torch.nn.functional.one_hot(source, num_views).float()
 
 
+def nearest_in_batch(
+    target: Targets, partners: Partners | None = None, generator: Generator | None = None
+) -> SourceWeights:
+    """One source an image, of all its views: the one nearest to any view of any other image of the batch."""
+    return weights_of(distances_to_batch(target))
+
+
 GUIDES: Mapping[str, Guide] = MappingProxyType(
     {
         "symmetric": symmetric,
@@ -92,10 +100,11 @@ GUIDES: Mapping[str, Guide] = MappingProxyType(
         "farthest_views": farthest_views,
         "nearest_of_all": nearest_of_all,
         "random_of_all": random_of_all,
+        "nearest_in_batch": nearest_in_batch,
     }
 )
 PARTNERED = frozenset({"nearest_views", "farthest_views", "nearest_of_all"})
-ONE_OF_ALL = frozenset({"nearest_of_all", "random_of_all"})
+ONE_OF_ALL = frozenset({"nearest_of_all", "random_of_all", "nearest_in_batch", "nearest_in_memory"})
 """Guides that choose one source among all views of an image, not one of each pair; partners must be mutual."""
 
 
