@@ -199,7 +199,8 @@ def test_one_forward_a_step_moves_batchnorms_statistics(generator, momentum, num
         return nn.Sequential(nn.Linear(in_dim, 5), nn.BatchNorm1d(5))
 
     images = torch.randn(num_views, 6, 3, 4, 4, generator=generator)
-    method = Siamese(Flat(), with_norm(8), with_norm(5), ema_momentum=momentum, choice=SourceChoice("nearest_views", partners), source_first=True)
+    choice = SourceChoice("nearest_views", partners)
+    method = Siamese(Flat(), with_norm(8), with_norm(5), ema_momentum=momentum, choice=choice, source_first=True)
     method(images, torch.Generator())
     norms = {name: module for name, module in method.named_modules() if isinstance(module, nn.BatchNorm1d)}
     moved = {name for name, norm in norms.items() if int(norm.num_batches_tracked) == 1}
