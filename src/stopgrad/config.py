@@ -16,9 +16,14 @@ from stopgrad.errors import ConfigError, did_you_mean
 
 # Kept here as literals so that a misspelt name is caught without importing torch; a test holds them
 # against METHODS and GUIDES.
-METHOD_NAMES = ("simsiam", "byol")
-GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
-PARTNERED_GUIDES = ("nearest_views", "farthest_views")
+METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg")
+SIAMESE_METHODS = ("simsiam", "byol")
+GUIDE_NAMES = (
+    "symmetric", "nearest_views", "random_views", "farthest_views", "nearest_of_all", "random_of_all",
+    "nearest_in_batch", "nearest_in_memory",
+)  # fmt: skip
+DISTANCE_GUIDES = ("nearest_views", "nearest_of_all", "nearest_in_batch", "nearest_in_memory")
+PARTNERED_GUIDES = ("nearest_views", "farthest_views", "nearest_of_all")
 
 
 def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), low: float | None = None,
@@ -88,6 +93,9 @@ class Network:
     projector_layers: int = _setting(2, "layers of the projector", low=1)
     projector_width: int = _setting(2048, "hidden width of the projector; 0: the backbone's", low=0)
     projection_dim: int = _setting(2048, "dimensions of a projection", low=1)
+    projector_norm: str = _setting("all", "BatchNorm in the projector. all: after every layer (SimSiam); hidden: not "
+                                   "at the output (BYOL); none (MoCo v2)",
+                                   choices=("all", "hidden", "none"))  # fmt: skip
     predictor: bool = _setting(True, "with a predictor on the source branch, or without")
     predictor_width: int = _setting(512, "hidden width of the predictor", low=1)
 
@@ -96,17 +104,30 @@ class Network:
 class Objective:
     """Where targets come from, and which views carry the gradient."""
 
-    method: str = _setting("simsiam", "simsiam: targets from the online encoder; byol: from its moving average",
-                           choices=METHOD_NAMES)  # fmt: skip
+    method: str = _setting("simsiam", "simsiam: targets from the online encoder; byol: from its moving average; to "
+                           "compare with: simclr, moco, barlow_twins, vicreg", choices=METHOD_NAMES)  # fmt: skip
     guide: str = _setting("nearest_views", "how each image's source view is chosen", choices=GUIDE_NAMES)
     views: int = _setting(2, "views an image and step: 2, or the authors' 4", choices=(2, 4))
+    guide_distance: str = _setting("raw", "distances between projections as they are, or normalised",
+                                   choices=("raw", "normalised"))  # fmt: skip
+    guide_softness: float = _setting(0.0, "0: the chosen view is the only source; larger: weights spread over "
+                                     "the views", low=0.0)  # fmt: skip
+    guide_keep: float = _setting(1.0, "share of the images, the most decided, that give a gradient", low=0.05, high=1.0)
+    guide_neighbours: int = _setting(1, "nearest_in_batch, nearest_in_memory: how many neighbours count", low=1)
+    guide_skip: int = _setting(0, "nearest_in_batch, nearest_in_memory: how many of the very nearest are passed over, "
+                               "as likely of the same kind", low=0)  # fmt: skip
     partners: str = _setting("auto", "which image is whose reference. mutual: a perfect matching; derangement: a "
                              "permutation without fixed points; permutation: the authors' plain one; auto: mutual "
                              "for 2 views, derangement for 4",
                              choices=("auto", "mutual", "derangement", "permutation"))  # fmt: skip
+    targets: str = _setting("other", "what a source is pulled toward. other: the other view of its pair; "
+                            "mean_of_others: the mean of all other views (FastSiam)",
+                            choices=("other", "mean_of_others"))  # fmt: skip
     source_first: bool = _setting(False, "encode targets, choose the sources, and run the online encoder on those "
                                   "alone: fewer passes, other BatchNorm statistics")  # fmt: skip
-    ema_momentum: float = _setting(0.99, "byol: momentum of the moving average", low=0.0, high=1.0)
+    temperature: float = _setting(0.2, "simclr, moco: temperature of the softmax", low=1e-3)
+    queue_size: int = _setting(4096, "moco, nearest_in_memory: targets of earlier batches that are remembered", low=1)
+    ema_momentum: float = _setting(0.99, "byol, moco: momentum of the moving average", low=0.0, high=1.0)
     ema_schedule: str = _setting("constant", "byol: constant, or cosine: rising to 1",
                                  choices=("constant", "cosine"))  # fmt: skip
 
@@ -254,10 +275,15 @@ def _check_together(config: Config) -> None:
         )
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
-    if objective.guide in PARTNERED_GUIDES and objective.views == 2 and objective.partners not in ("auto", "mutual"):
+    one_of_all = objective.guide == "nearest_of_all" or objective.guide_softness > 0 or objective.guide_keep < 1
+    if (
+        objective.guide in PARTNERED_GUIDES
+        and (objective.views == 2 or one_of_all)
+        and objective.partners not in ("auto", "mutual")
+    ):
         raise ConfigError(
-            f"partners = {objective.partners!r} with views = 2: two views need mutual partners; "
-            "use partners = 'mutual', or views = 4."
+            f"partners = {objective.partners!r} with views = {objective.views} and guide = {objective.guide!r}: they "
+            f"need mutual partners; use partners = 'mutual'{'' if one_of_all else ', or views = 4'}."
         )
     if config.training.devices and config.training.batch_size % config.training.devices:
         raise ConfigError(
@@ -269,7 +295,20 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     """Of the settings a user gave, those the rest of the config leaves without effect, each with the reason."""
     o, a, t = config.objective, config.augmentation, config.training
     rules: list[tuple[bool, tuple[str, ...], str]] = [
-        (o.method != "byol", ("ema_momentum", "ema_schedule"), f"method = {o.method!r} has no moving average"),
+        (o.method not in ("byol", "moco"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
+        (o.method != "byol", ("ema_schedule",), f"method = {o.method!r} has no moving average that could rise"),
+        (o.method not in SIAMESE_METHODS,
+         ("guide", "guide_distance", "guide_softness", "guide_keep", "guide_neighbours", "guide_skip", "partners",
+          "source_first", "targets", "predictor", "predictor_width", "predictor_lr_fixed"),
+         f"method = {o.method!r} has no sources to choose and no predictor"),
+        (o.method not in ("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
+        (o.method != "moco" and o.guide != "nearest_in_memory", ("queue_size",), "nothing is remembered"),
+        (o.guide not in DISTANCE_GUIDES, ("guide_softness", "guide_keep"), f"guide = {o.guide!r} ranks no views"),
+        (o.guide not in (*DISTANCE_GUIDES, "farthest_views"), ("guide_distance",),
+         f"guide = {o.guide!r} looks at no distance"),
+        (o.guide not in ("nearest_in_batch", "nearest_in_memory"), ("guide_neighbours", "guide_skip"),
+         f"guide = {o.guide!r} looks at one image"),
+        (o.views == 2, ("targets",), "views = 2 leave one other view"),
         (o.guide == "symmetric", ("source_first",), "guide = 'symmetric' makes every view a source: none is left out"),
         (o.guide not in PARTNERED_GUIDES, ("partners",), f"guide = {o.guide!r} looks at no partner"),
         (not config.network.predictor, ("predictor_width", "predictor_lr_fixed"), "predictor = false"),

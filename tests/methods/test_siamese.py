@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from stopgrad.config import Config
+from stopgrad.config import SIAMESE_METHODS, Config
 from stopgrad.methods import METHODS
+from stopgrad.methods.choice import SourceChoice
 from stopgrad.methods.siamese import Siamese
 from stopgrad.nets.heads import build_predictor
 from stopgrad.objective.guided import GuidedStopGradientLoss
@@ -29,7 +30,8 @@ def views(generator):
 
 def siamese(**settings):
     torch.manual_seed(0)
-    return Siamese(Flat(), nn.Linear(8, 5), build_predictor(5, 4), **settings)
+    choice = SourceChoice(settings.pop("guide", "nearest_views"), settings.pop("partners", "mutual"))
+    return Siamese(Flat(), nn.Linear(8, 5), build_predictor(5, 4), choice=choice, **settings)
 
 
 def config(**settings):
@@ -96,7 +98,7 @@ def test_simsiam_has_nothing_to_do_after_a_step(views):
 
 def test_without_predictor_the_projection_is_the_prediction(views):
     torch.manual_seed(0)
-    method = Siamese(Flat(), nn.Linear(8, 5), None, guide="symmetric")
+    method = Siamese(Flat(), nn.Linear(8, 5), None, choice=SourceChoice("symmetric"))
     loss, _ = method(views, torch.Generator())
     z = torch.stack([method.encoder(v) for v in views], dim=1)
     torch.testing.assert_close(loss, GuidedStopGradientLoss("symmetric")(z, z))
@@ -118,7 +120,7 @@ def test_diagnostics_only_when_watched(views):
     assert method(views, torch.Generator())[1] == {}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SIAMESE_METHODS)
 @pytest.mark.parametrize("predictor", [True, False])
 @pytest.mark.parametrize("num_views", [2, 4])
 def test_built_from_a_config_every_trained_weight_gets_a_gradient(name, predictor, num_views, generator):
@@ -197,7 +199,8 @@ def test_one_forward_a_step_moves_batchnorms_statistics(generator, momentum, num
         return nn.Sequential(nn.Linear(in_dim, 5), nn.BatchNorm1d(5))
 
     images = torch.randn(num_views, 6, 3, 4, 4, generator=generator)
-    method = Siamese(Flat(), with_norm(8), with_norm(5), ema_momentum=momentum, partners=partners, source_first=True)
+    choice = SourceChoice("nearest_views", partners)
+    method = Siamese(Flat(), with_norm(8), with_norm(5), ema_momentum=momentum, choice=choice, source_first=True)
     method(images, torch.Generator())
     norms = {name: module for name, module in method.named_modules() if isinstance(module, nn.BatchNorm1d)}
     moved = {name for name, norm in norms.items() if int(norm.num_batches_tracked) == 1}

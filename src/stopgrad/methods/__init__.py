@@ -10,8 +10,10 @@ from typing import Protocol
 from torch import Tensor
 
 from stopgrad.config import Config
+from stopgrad.methods.moco import build_moco
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
+from stopgrad.methods.two_views import build_two_views
 
 
 class BuildMethod(Protocol):
@@ -22,4 +24,13 @@ class BuildMethod(Protocol):
         ...
 
 
-METHODS: Mapping[str, BuildMethod] = MappingProxyType({"simsiam": build_siamese, "byol": build_siamese})
+METHODS: Mapping[str, BuildMethod] = MappingProxyType(
+    {
+        "simsiam": build_siamese,
+        "byol": build_siamese,
+        "simclr": build_two_views,
+        "moco": build_moco,
+        "barlow_twins": build_two_views,
+        "vicreg": build_two_views,
+    }
+)

@@ -14,15 +14,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
+from stopgrad.methods.choice import SourceChoice
+from stopgrad.methods.parts import initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
-from stopgrad.nets.backbones import build_backbone, num_features
+from stopgrad.nets.backbones import num_features
 from stopgrad.nets.batchnorm import statistics_kept
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
-from stopgrad.nets.heads import build_predictor, build_projector
+from stopgrad.nets.heads import build_predictor
 from stopgrad.objective.cosine import negative_cosine
-from stopgrad.objective.guided import choose_partners, guided_loss, random_permutation, source_views
-from stopgrad.objective.guides import GUIDES, PARTNERED
+from stopgrad.objective.guided import guided_loss, other_views, source_views
 
 
 class Siamese(Method):
@@ -35,23 +36,24 @@ class Siamese(Method):
         ema_momentum: None takes targets from the online encoder (SimSiam); a number takes them from its moving
             average with this momentum (BYOL).
         ema_rises: whether the momentum rises to 1 along a half cosine (BYOL, arXiv 2006.07733, section 3.3).
-        guide: a name in `GUIDES`.
-        partners: `mutual`, `derangement` or `permutation`, for guides that need them.
+        choice: how sources are chosen; None: by `nearest_views` with mutual partners.
         source_first: choose the sources on targets encoded without gradient, and run the online encoder on the sources
             alone. An image that a matching leaves over then has its first view for a source.
+        targets: `other`, the other view of the pair, or `mean_of_others`, the mean of all other views.
     """
 
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module | None, *,
-        ema_momentum: float | None = None, ema_rises: bool = False, guide: str = "nearest_views",
-        partners: str = "mutual", source_first: bool = False,
+        ema_momentum: float | None = None, ema_rises: bool = False, choice: SourceChoice | None = None,
+        source_first: bool = False, targets: str = "other",
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = nn.Sequential(backbone, projector)
         self.predictor = predictor
         self.target_encoder = None if ema_momentum is None else ema_copy(self.encoder)
         self.ema_momentum, self.ema_rises = ema_momentum, ema_rises
-        self.guide, self.partners, self.source_first = guide, partners, source_first
+        self.choice = choice or SourceChoice("nearest_views")
+        self.source_first, self.targets = source_first, targets
 
     @property
     def backbone(self) -> nn.Module:
@@ -72,7 +74,7 @@ class Siamese(Method):
         else:
             target = self._encode_targets(views)
         weights, diagnostics = self._choose(target, generator)
-        return guided_loss(prediction, target, weights), diagnostics
+        return guided_loss(prediction, target, weights, self.targets), diagnostics
 
     def _forward_source_first(self, views: Views, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The same loss from fewer passes: the encoder that is trained sees the sources alone.
@@ -83,15 +85,18 @@ class Siamese(Method):
         """
         target = self._encode_targets(views)
         weights, diagnostics = self._choose(target, generator)
-        row = torch.arange(target.shape[0], device=target.device)
+        others = other_views(target, self.targets)
+        group = len(views) if self.choice.one_of_all else 2
         loss = torch.zeros((), device=target.device)
-        for first, source in zip(range(0, len(views), 2), source_views(weights).T, strict=True):
-            images = torch.where((source == first).view(-1, 1, 1, 1), views[first], views[first + 1])
+        for first, source in zip(range(0, len(views), group), source_views(weights, group).T, strict=True):
+            share = weights[:, first : first + group].sum(dim=1)
+            # Images without weight need no pass.
+            row = share.nonzero().squeeze(1)
+            images = _chosen(views, source, first, group)
             with nullcontext() if first == 0 else statistics_kept(self):
-                prediction = self._predict(self.encoder(images))
-            # 2 first + 1 - source is the other view of the pair.
-            other = target[row, 2 * first + 1 - source]
-            loss = loss + (weights[:, first : first + 2].sum(dim=1) * negative_cosine(prediction, other)).mean()
+                prediction = self._predict(self.encoder(images if len(row) == len(images) else images[row]))
+            distances = negative_cosine(prediction, others[row, source[row]])
+            loss = loss + (share[row] * distances).sum() / len(target)
         return loss, diagnostics
 
     def _predict(self, projection: Tensor) -> Tensor:
@@ -114,21 +119,13 @@ class Siamese(Method):
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The guide's source weights, and diagnostics where `watch` is set."""
-        partners = self._choose_partners(target.shape[0], generator)
-        weights = GUIDES[self.guide](target, partners, generator)
+        weights, partners = self.choice(target, generator)
         diagnostics = {}
         if self.watch:
             diagnostics["guide_balance"] = guide_balance(weights)
-            if partners is not None:
+            if partners is not None and not self.choice.one_of_all:
                 diagnostics["guide_margin"] = guide_margin(target, partners)
         return weights, diagnostics
-
-    def _choose_partners(self, num_images: int, generator: Generator) -> Tensor | None:
-        if self.guide not in PARTNERED:
-            return None
-        if self.partners == "permutation":
-            return random_permutation(num_images, generator)
-        return choose_partners(num_images, generator, mutual=self.partners == "mutual")
 
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, by the online encoder."""
@@ -156,6 +153,14 @@ class Siamese(Method):
         ema_update(self.target_encoder, self.encoder, momentum)
 
 
+def _chosen(views: Views, source: Tensor, first: int, group: int) -> Tensor:
+    """Each image's source view `[image 3 height width]`, of the group of views that begins at `first`."""
+    images = views[first]
+    for view in range(first + 1, first + group):
+        images = torch.where((source == view).view(-1, 1, 1, 1), views[view], images)
+    return images
+
+
 def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -> Siamese:
     """The module a config describes, with weights drawn from torch's global generator.
 
@@ -167,29 +172,34 @@ def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -
         ValueError: a backbone that does not exist, or initial weights that do not fit it.
     """
     network, objective = config.network, config.objective
-    backbone = build_backbone(
-        network.backbone,
-        stem=network.stem,
-        image_size=config.data.image_size,
-        pretrained=network.init == "pretrained",
-    )
-    if initial is not None:
-        try:
-            backbone.load_state_dict(initial)
-        except RuntimeError as error:
-            raise ValueError(f"init = {network.init!r} does not fit backbone {network.backbone!r}: {error}") from error
+    backbone = initial_backbone(config, initial)
     dim = num_features(backbone)
-    partners = objective.partners
-    if partners == "auto":
-        partners = "mutual" if objective.views == 2 else "derangement"
+    choice = _choice_of(config)
     return Siamese(
         backbone,
-        build_projector(dim, network.projector_width or dim, network.projection_dim, network.projector_layers),
+        projector_of(config, dim),
         build_predictor(network.projection_dim, network.predictor_width) if network.predictor else None,
         ema_momentum=objective.ema_momentum if objective.method == "byol" else None,
         ema_rises=objective.ema_schedule == "cosine",
-        guide=objective.guide,
-        partners=partners,
-        # Every view is a source of the symmetric guide: none can be left out.
-        source_first=objective.source_first and objective.guide != "symmetric",
+        choice=choice,
+        # Where every view is a source, none can be left out.
+        source_first=objective.source_first and choice.one_hot,
+        targets=objective.targets,
     )
+
+
+def _choice_of(config: Config) -> SourceChoice:
+    o = config.objective
+    partners = o.partners
+    if partners == "auto":
+        paired = (
+            o.views == 4
+            and o.guide in ("nearest_views", "farthest_views")
+            and not (o.guide_softness or o.guide_keep < 1)
+        )
+        partners = "derangement" if paired else "mutual"
+    return SourceChoice(
+        o.guide, partners, normalised=o.guide_distance == "normalised", softness=o.guide_softness, keep=o.guide_keep,
+        neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size,
+        dim=config.network.projection_dim,
+    )  # fmt: skip

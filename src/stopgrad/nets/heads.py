@@ -7,13 +7,25 @@ at the predictor's output.
 from torch import nn
 
 
-def build_projector(in_dim: int, width: int, out_dim: int, num_layers: int) -> nn.Sequential:
-    """Features to projections: BatchNorm and ReLU after each hidden layer, BatchNorm without affine at the end."""
+def build_projector(in_dim: int, width: int, out_dim: int, num_layers: int, *, norm: str = "all") -> nn.Sequential:
+    """Features to projections, through hidden layers with ReLU.
+
+    Args:
+        in_dim, width, out_dim: dimensions of features, hidden layers and projections.
+        num_layers: at least 1.
+        norm: where BatchNorm stands. `all`: after every layer, at the end without affine (SimSiam); `hidden`: after
+            hidden layers only (BYOL, Barlow Twins, VICReg); `none` (MoCo v2).
+    """
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
-        layers += [nn.Linear(in_dim, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        layers.append(nn.Linear(in_dim, width, bias=norm == "none"))
+        if norm != "none":
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(nn.ReLU(inplace=True))
         in_dim = width
-    layers += [nn.Linear(in_dim, out_dim, bias=False), nn.BatchNorm1d(out_dim, affine=False)]
+    layers.append(nn.Linear(in_dim, out_dim, bias=norm != "all"))
+    if norm == "all":
+        layers.append(nn.BatchNorm1d(out_dim, affine=False))
     return nn.Sequential(*layers)
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from stopgrad.objective.cosine import negative_cosine
-from stopgrad.objective.guides import GUIDES, PARTNERED
+from stopgrad.objective.guides import GUIDES, ONE_OF_ALL, PARTNERED
 
 
 def choose_partners(
@@ -45,30 +45,45 @@ def random_permutation(num_images: int, generator: Generator | None = None) -> I
     return torch.randperm(num_images, generator=generator, device=device)
 
 
+def other_views(target: Float[Tensor, "image view dim"], targets: str = "other") -> Float[Tensor, "image view dim"]:
+    """What each view's prediction is pulled toward.
+
+    Args:
+        target: projections, pairs of views (0, 1), (2, 3), ...
+        targets: `other`: the other view of its pair; `mean_of_others`: the mean of all the image's other views
+            (FastSiam, DAGM 2022). The same with two views.
+    """
+    if targets == "other":
+        return target.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+    return (target.sum(dim=1, keepdim=True) - target) / (target.shape[1] - 1)
+
+
 def guided_loss(
     prediction: Float[Tensor, "image view dim"],
     target: Float[Tensor, "image view dim"],
     weights: Float[Tensor, "image view"],
+    targets: str = "other",
 ) -> Float[Tensor, ""]:
-    """Mean over images of the sum over views of weight x D(prediction of the view, target of its pair's other view).
+    """Mean over images of the sum over views of weight x D(prediction of the view, target of the other view or views).
 
     Args:
         prediction: predictor outputs, pairs of views (0, 1), (2, 3), ...
         target: projections; no gradient reaches them.
         weights: source weights, summing to one an image (over the batch on average, with four views).
+        targets: as for `other_views`.
 
     Returns:
         A float32 scalar in [-1, 1].
 
     Source: arXiv 2503.09058, section 3; with symmetric weights, SimSiam (arXiv 2011.10566), equation 4.
     """
-    others = target.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
-    return (weights * negative_cosine(prediction, others)).sum(dim=1).mean()
+    return (weights * negative_cosine(prediction, other_views(target.detach(), targets))).sum(dim=1).mean()
 
 
-def source_views(weights: Float[Tensor, "image view"]) -> Int[Tensor, "image pair"]:
-    """Index of the source view in each pair of views: the one with the larger weight, the first of equals."""
-    return weights.unflatten(1, (-1, 2)).argmax(dim=2) + torch.arange(0, weights.shape[1], 2, device=weights.device)
+def source_views(weights: Float[Tensor, "image view"], group: int = 2) -> Int[Tensor, "image source"]:
+    """Index of the source in each `group` of views: the one with the largest weight, the first of equals."""
+    starts = torch.arange(0, weights.shape[1], group, device=weights.device)
+    return weights.unflatten(1, (-1, group)).argmax(dim=2) + starts
 
 
 class GuidedStopGradientLoss(nn.Module):
@@ -129,11 +144,12 @@ class GuidedStopGradientLoss(nn.Module):
     ) -> Float[Tensor, "image view"]:
         """The guide's source weights `[image, view]`, without gradient; arguments as for `forward`."""
         num_images, num_views = target.shape[:2]
+        mutual = num_views == 2 or self.guide in ONE_OF_ALL
         if self.guide in PARTNERED:
             if partners is None:
-                partners = choose_partners(num_images, self.generator, mutual=num_views == 2)
+                partners = choose_partners(num_images, self.generator, mutual=mutual)
             else:
-                _check_partners(partners, num_images, num_views)
+                _check_partners(partners, num_images, mutual=mutual)
         return GUIDES[self.guide](target.detach(), partners, self.generator)
 
     def extra_repr(self) -> str:
@@ -141,15 +157,15 @@ class GuidedStopGradientLoss(nn.Module):
         return f"guide={self.guide!r}"
 
 
-def _check_partners(partners: Tensor, num_images: int, num_views: int) -> None:
+def _check_partners(partners: Tensor, num_images: int, *, mutual: bool) -> None:
     index = torch.arange(num_images, device=partners.device)
     if partners.shape != index.shape or partners.is_floating_point():
         raise ValueError(f"partners of shape {tuple(partners.shape)}: needs {num_images} whole numbers, one an image.")
     if not torch.equal(partners.sort().values, index):
         raise ValueError(f"partners must be a permutation of 0..{num_images - 1}.")
-    if num_views == 2:
+    if mutual:
         if not torch.equal(partners[partners], index):
-            raise ValueError("two views need mutual partners: partners[partners[i]] == i for every i.")
+            raise ValueError("this guide, or two views, need mutual partners: partners[partners[i]] == i for every i.")
         num_alone = int((partners == index).sum())
         if num_alone != num_images % 2:
             raise ValueError(

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.hardness import distances_to_batch, weights_of
 
 Targets = Float[Tensor, "image view dim"]
 Partners = Int[Tensor, "image"]
@@ -53,15 +54,58 @@ def farthest_views(
     return _guided(target, partners, sign=-1.0)
 
 
+def nearest_of_all(
+    target: Targets, partners: Partners | None = None, generator: Generator | None = None
+) -> SourceWeights:
+    """One source an image, of all its views: of the closest cross-image pair of any views of two mutual partners."""
+    num_images, num_views = target.shape[:2]
+    if partners is None:
+        raise ValueError("this guide needs `partners`: which image is held against which.")
+    index = torch.arange(num_images, device=partners.device)
+    first = index[index < partners].to(target.device)
+    second = partners[index < partners].to(target.device)
+    target = at_least_fp32(target.detach())
+    distances = (target[first][:, :, None] - target[second][:, None]).square().sum(dim=-1).flatten(1)
+    choice = distances.argmin(dim=1)
+    # An image left over by the matching stays symmetric.
+    weights = target.new_zeros((num_images, num_views), dtype=torch.float32)
+    weights[(partners == index).to(target.device)] = 1 / num_views
+    weights[first, choice // num_views] = 1
+    weights[second, choice % num_views] = 1
+    return weights
+
+
+def random_of_all(
+    target: Targets, partners: Partners | None = None, generator: Generator | None = None
+) -> SourceWeights:
+    """One source an image, any of its views by chance: the control of `nearest_of_all`."""
+    num_images, num_views = target.shape[:2]
+    device = generator.device if generator is not None else torch.device("cpu")
+    source = torch.randint(num_views, (num_images,), generator=generator, device=device).to(target.device)
+    return torch.nn.functional.one_hot(source, num_views).float()
+
+
+def nearest_in_batch(
+    target: Targets, partners: Partners | None = None, generator: Generator | None = None
+) -> SourceWeights:
+    """One source an image, of all its views: the one nearest to any view of any other image of the batch."""
+    return weights_of(distances_to_batch(target))
+
+
 GUIDES: Mapping[str, Guide] = MappingProxyType(
     {
         "symmetric": symmetric,
         "nearest_views": nearest_views,
         "random_views": random_views,
         "farthest_views": farthest_views,
+        "nearest_of_all": nearest_of_all,
+        "random_of_all": random_of_all,
+        "nearest_in_batch": nearest_in_batch,
     }
 )
-PARTNERED = frozenset({"nearest_views", "farthest_views"})
+PARTNERED = frozenset({"nearest_views", "farthest_views", "nearest_of_all"})
+ONE_OF_ALL = frozenset({"nearest_of_all", "random_of_all", "nearest_in_batch", "nearest_in_memory"})
+"""Guides that choose one source among all views of an image, not one of each pair; partners must be mutual."""
 
 
 @torch.no_grad()

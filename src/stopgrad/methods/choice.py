@@ -1,0 +1,90 @@
+"""The choice of sources while training: a guide with its references."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from stopgrad.objective.guided import choose_partners, random_permutation
+from stopgrad.objective.guides import GUIDES, ONE_OF_ALL, PARTNERED
+from stopgrad.objective.hardness import distances_to_bank, distances_to_batch, distances_to_partner, weights_of
+
+
+class SourceChoice(nn.Module):
+    """From targets to source weights.
+
+    Args:
+        guide: a name in `GUIDES`, or `nearest_in_batch` or `nearest_in_memory`.
+        partners: `mutual`, `derangement` or `permutation`, for guides that need them.
+        normalised: whether distances are of normalised projections.
+        softness, keep: as for `weights_of`.
+        neighbours, skip: as for `distances_to_batch`.
+        memory_size, dim: earlier projections that `nearest_in_memory` keeps, and their dimension.
+    """
+
+    memory: Tensor
+    place: Tensor
+    filled: Tensor
+
+    def __init__(
+        self, guide: str, partners: str = "mutual", *, normalised: bool = False, softness: float = 0.0,
+        keep: float = 1.0, neighbours: int = 1, skip: int = 0, memory_size: int = 4096, dim: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.guide, self.partners, self.normalised = guide, partners, normalised
+        self.softness, self.keep, self.neighbours, self.skip = softness, keep, neighbours, skip
+        if guide == "nearest_in_memory":
+            self.register_buffer("memory", torch.zeros(memory_size, dim))
+            self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def one_of_all(self) -> bool:
+        """Whether one source is chosen among all views, and not one of each pair."""
+        return self.guide in ONE_OF_ALL or self._by_distance
+
+    @property
+    def _by_distance(self) -> bool:
+        return self.guide.startswith("nearest_in_") or self.softness > 0 or self.keep < 1
+
+    @property
+    def one_hot(self) -> bool:
+        """Whether there is nothing between source and target."""
+        return self.guide != "symmetric" and self.softness == 0
+
+    @torch.no_grad()
+    def forward(self, target: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """Source weights `[image, view]`, and the partners where the guide has any.
+
+        Args:
+            target: projections `[image, view, dim]` without gradient.
+            generator: decides partners and coins.
+        """
+        if self.normalised:
+            target = F.normalize(target, dim=2)
+        partners = self._choose_partners(len(target), generator) if self.guide in PARTNERED else None
+        if not self._by_distance:
+            return GUIDES[self.guide](target, partners, generator), partners
+        if partners is not None:
+            distances = distances_to_partner(target, partners)
+        elif self.guide == "nearest_in_batch" or not int(self.filled):
+            distances = distances_to_batch(target, neighbours=self.neighbours, skip=self.skip)
+        else:
+            bank = self.memory[: int(self.filled)]
+            distances = distances_to_bank(target, bank, neighbours=self.neighbours, skip=self.skip)
+        if self.guide == "nearest_in_memory" and self.training:
+            self._remember(target[:, 0])
+        return weights_of(distances, softness=self.softness, keep=self.keep), partners
+
+    def _choose_partners(self, num_images: int, generator: Generator) -> Tensor:
+        if self.partners == "permutation":
+            return random_permutation(num_images, generator)
+        return choose_partners(num_images, generator, mutual=self.partners == "mutual")
+
+    def _remember(self, projections: Tensor) -> None:
+        """Overwrite the oldest."""
+        size = len(self.memory)
+        projections = projections[-size:].to(self.memory.dtype)
+        rows = (self.place + torch.arange(len(projections), device=projections.device)) % size
+        self.memory[rows] = projections
+        self.place.add_(len(projections)).remainder_(size)
+        self.filled.add_(len(projections)).clamp_(max=size)

@@ -1,0 +1,109 @@
+"""MoCo v2: a queue of the EMA encoder's earlier targets serves as negatives.
+
+Source: arXiv 1911.05722 and 2003.04297.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.protocol import Method, Views
+from stopgrad.nets.backbones import num_features
+from stopgrad.nets.batchnorm import statistics_kept
+from stopgrad.nets.ema import cast_once, ema_copy, ema_update
+from stopgrad.objective.contrastive import info_nce
+
+GROUP = 32
+"""Images that share BatchNorm statistics, as on one of the authors' eight devices."""
+
+
+class MoCo(Method):
+    """Momentum contrast, both views of each pair in both roles.
+
+    BatchNorm would tell a prediction's own target by the batch they share. So both encoders normalise groups of the
+    batch, and the targets' groups are drawn anew (the authors' shuffling, without several devices).
+
+    Args:
+        backbone: images to pooled features.
+        projector: features to projections.
+        ema_momentum: of the encoder that makes the targets.
+        queue_size: targets kept as negatives.
+        temperature: of the softmax over cosines.
+    """
+
+    queue: Tensor
+    place: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, *, ema_momentum: float, queue_size: int,
+        temperature: float, dim: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.encoder = nn.Sequential(backbone, projector)
+        self.target_encoder = ema_copy(self.encoder)
+        self.ema_momentum, self.temperature = ema_momentum, temperature
+        self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that is kept."""
+        return self.encoder[0]
+
+    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of a batch; its targets join the queue afterwards."""
+        groups = max(1, views.shape[1] // GROUP)
+        targets = [self._targets(view, groups, generator) for view in views]
+        loss = views.new_zeros((), dtype=torch.float32)
+        for index, view in enumerate(views):
+            prediction = torch.cat([self.encoder(part) for part in view.chunk(groups)]).float()
+            loss = loss + info_nce(prediction, targets[index ^ 1], self.queue, temperature=self.temperature)
+        if self.training:
+            self._remember(torch.cat(targets))
+        return loss / len(views), {}
+
+    @torch.no_grad()
+    def _targets(self, view: Tensor, groups: int, generator: Generator) -> Tensor:
+        order = torch.randperm(len(view), generator=generator, device=generator.device).to(view.device)
+        with statistics_kept(self.target_encoder), cast_once(self.target_encoder):
+            shuffled = torch.cat([self.target_encoder(part) for part in view[order].chunk(groups)])
+        torch.clear_autocast_cache()
+        return F.normalize(shuffled[order.argsort()].float(), dim=1)
+
+    @torch.no_grad()
+    def _remember(self, targets: Tensor) -> None:
+        """Overwrite the oldest; of a batch larger than the queue, the last."""
+        targets = targets[-len(self.queue) :]
+        rows = (self.place + torch.arange(len(targets), device=targets.device)) % len(self.queue)
+        # A new tensor: the graph of the loss still holds the old one.
+        self.queue = self.queue.index_copy(0, rows, targets)
+        self.place = (self.place + len(targets)) % len(self.queue)
+
+    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Backbone features and projections of images, by the online encoder."""
+        features = self.encoder[0](images)
+        return features, self.encoder[1](features)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The online encoder."""
+        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
+
+    def after_step(self, progress: float) -> None:
+        """Move the EMA encoder toward the online one."""
+        ema_update(self.target_encoder, self.encoder, self.ema_momentum)
+
+
+def build_moco(config: Config, initial: Mapping[str, Tensor] | None = None) -> MoCo:
+    """The module a config describes; arguments and errors as for `build_siamese`."""
+    objective = config.objective
+    backbone = initial_backbone(config, initial)
+    return MoCo(
+        backbone, projector_of(config, num_features(backbone)), ema_momentum=objective.ema_momentum,
+        queue_size=objective.queue_size, temperature=objective.temperature, dim=config.network.projection_dim,
+    )  # fmt: skip

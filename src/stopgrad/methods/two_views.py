@@ -1,0 +1,64 @@
+"""Methods whose loss takes two views' projections of one encoder: SimCLR, Barlow Twins, VICReg."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.protocol import Method, Views
+from stopgrad.nets.backbones import num_features
+from stopgrad.objective.contrastive import nt_xent
+from stopgrad.objective.redundancy import barlow_twins, vicreg
+
+TwoViewLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+class TwoViews(Method):
+    """An encoder, and a loss of its projections of two views; of four, the mean over the two pairs.
+
+    Args:
+        backbone: images to pooled features.
+        projector: features to projections.
+        loss: of two views' projections `[image, dim]`.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, loss: TwoViewLoss) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(backbone, projector)
+        self.loss = loss
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that is kept."""
+        return self.encoder[0]
+
+    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of a batch; there is nothing else to watch."""
+        projections = [self.encoder(view).float() for view in views]
+        pairs = list(zip(projections[::2], projections[1::2], strict=True))
+        loss = sum((self.loss(first, second) for first, second in pairs), start=projections[0].new_zeros(()))
+        return loss / len(pairs), {}
+
+    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Backbone features and projections of images."""
+        features = self.encoder[0](images)
+        return features, self.encoder[1](features)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The encoder."""
+        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
+
+
+def build_two_views(config: Config, initial: Mapping[str, Tensor] | None = None) -> TwoViews:
+    """The module a config describes; arguments and errors as for `build_siamese`."""
+    losses: dict[str, TwoViewLoss] = {
+        "simclr": partial(nt_xent, temperature=config.objective.temperature),
+        "barlow_twins": barlow_twins,
+        "vicreg": vicreg,
+    }
+    backbone = initial_backbone(config, initial)
+    return TwoViews(backbone, projector_of(config, num_features(backbone)), losses[config.objective.method])
