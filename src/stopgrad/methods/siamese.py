@@ -90,11 +90,13 @@ class Siamese(Method):
         loss = torch.zeros((), device=target.device)
         for first, source in zip(range(0, len(views), group), source_views(weights, group).T, strict=True):
             share = weights[:, first : first + group].sum(dim=1)
-            # Images without weight need no pass.
-            row = share.nonzero().squeeze(1)
-            images = _chosen(views, source, first, group)
+            images, row = _chosen(views, source, first, group), torch.arange(len(target), device=target.device)
+            if self.choice.keep < 1:
+                # Images without weight need no pass. (Elsewhere counting them would wait for the device.)
+                row = share.nonzero().squeeze(1)
+                images = images[row]
             with nullcontext() if first == 0 else statistics_kept(self):
-                prediction = self._predict(self.encoder(images if len(row) == len(images) else images[row]))
+                prediction = self._predict(self.encoder(images))
             distances = negative_cosine(prediction, others[row, source[row]])
             loss = loss + (share[row] * distances).sum() / len(target)
         return loss, diagnostics
