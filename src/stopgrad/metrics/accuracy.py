@@ -78,7 +78,7 @@ def knn_predict_each(
         raise ValueError(f"k = {min(ks, default='none')}: must be from 1 to the size of the bank.")
     predicted = {k: torch.empty(len(queries), dtype=torch.int64, device=bank.device) for k in ks}
     for rows, cosines, places in neighbour_blocks(
-        bank, queries, max(ks), own=own, memory_budget_bytes=memory_budget_bytes
+        bank, queries, max(ks), own=own, numbers_beside=num_classes, memory_budget_bytes=memory_budget_bytes
     ):
         labels = bank_labels[places]
         # Shifted by the largest, so that a small temperature does not overflow; the vote is the same.

@@ -15,6 +15,7 @@ def neighbour_blocks(
     k: int,
     *,
     own: Int[Tensor, "query"] | None = None,
+    numbers_beside: int = 0,
     memory_budget_bytes: int = 256 * 2**20,
 ) -> Iterator[tuple[slice, Float[Tensor, "block k"], Int[Tensor, "block k"]]]:
     """The k bank features nearest to each query, block of queries by block.
@@ -24,6 +25,7 @@ def neighbour_blocks(
         queries: features of the same dimension and device.
         k: neighbours, from 1 to the size of the bank (less one with `own`).
         own: the place in the bank of each query itself, which is left out; None where queries are not in the bank.
+        numbers_beside: float32 numbers a query that the caller makes of a block, within the same bound.
         memory_budget_bytes: bound on the working memory beside inputs and result; results do not depend on it.
 
     Yields:
@@ -39,7 +41,7 @@ def neighbour_blocks(
     dim = bank.shape[1]
     # A block of the bank in float32, and beside it a block of similarities and its copy inside topk.
     bank_rows = max(k, min(len(bank), memory_budget_bytes // 2 // (4 * dim)))
-    query_rows = max(1, memory_budget_bytes // 2 // (4 * (2 * bank_rows + dim + 6 * k)))
+    query_rows = max(1, memory_budget_bytes // 2 // (4 * (2 * bank_rows + dim + 6 * k + numbers_beside)))
     bank_scale = 1 / torch.linalg.vector_norm(bank, dim=1, dtype=torch.float32).clamp(min=1e-12)
     for first in range(0, len(queries), query_rows):
         rows = slice(first, min(first + query_rows, len(queries)))
