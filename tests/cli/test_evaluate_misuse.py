@@ -54,7 +54,7 @@ def _there(place, monkeypatch):
     monkeypatch.chdir(place)
 
 
-def refused(capsys, arguments, code, message):
+def assert_refused(capsys, arguments, code, message):
     assert run(["evaluate", "knn", *arguments]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -93,7 +93,7 @@ def refused(capsys, arguments, code, message):
     ],
 )
 def test_wrong_usage_exits_2(capsys, arguments, message):
-    refused(capsys, arguments, 2, message)
+    assert_refused(capsys, arguments, 2, message)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_wrong_usage_exits_2(capsys, arguments, message):
     ],
 )
 def test_what_is_not_there_or_not_labelled_exits_1(capsys, arguments, message):
-    refused(capsys, arguments, 1, message)
+    assert_refused(capsys, arguments, 1, message)
 
 
 def test_nothing_wrong_is_kept(capsys, place):
@@ -134,7 +134,7 @@ def test_images_of_the_run_that_have_gone(capsys, place, tmp_path):
     shutil.copytree(place / "run", tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace(str(place / "photos"), "/no/such/photos"))
-    refused(capsys, [str(tmp_path / "run")], 2, "not there any more: give --train")
+    assert_refused(capsys, [str(tmp_path / "run")], 2, "not there any more: give --train")
 
 
 def test_a_few_unreadable_images_are_named_and_left_out(capsys, place, tmp_path):

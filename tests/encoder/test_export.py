@@ -66,7 +66,7 @@ def features(network, size, dtype=torch.float32):
         return network(torch.randn(3, 3, size, size))
 
 
-def same_features(run, network):
+def assert_same_features(run, network):
     encoder = load_encoder(run)
     size = encoder.preprocess.size
     torch.testing.assert_close(features(network, size), features(encoder.backbone, size), atol=1e-5, rtol=1e-4)
@@ -81,7 +81,7 @@ def run_lines(lines):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_timm_loads_it_with_the_lines_printed(runs, tmp_path, kind):
     exported = export(runs(kind), to="timm", out=tmp_path / "weights.safetensors")
-    same_features(runs(kind), run_lines(exported.load)["model"])
+    assert_same_features(runs(kind), run_lines(exported.load)["model"])
     assert exported.max_difference < 1e-5
     assert bool(exported.notes) == (kind not in ("resnet18", "vit", "convnext"))
 
@@ -90,14 +90,14 @@ def test_timm_takes_it_as_a_pretrained_file_too(runs, tmp_path):
     exported = export(runs("resnet18"), to="timm", out=tmp_path / "weights.safetensors")
     overlay = {"file": str(exported.path), "num_classes": 0}
     model = timm.create_model("resnet18", pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay).eval()
-    same_features(runs("resnet18"), model)
+    assert_same_features(runs("resnet18"), model)
 
 
 @pytest.mark.parametrize("kind", ["resnet18", "cifar"])
 def test_torchvision_loads_it_strictly(runs, tmp_path, kind):
     pytest.importorskip("torchvision")
     exported = export(runs(kind), to="torchvision", out=tmp_path / "weights.pth")
-    same_features(runs(kind), run_lines(exported.load)["model"])
+    assert_same_features(runs(kind), run_lines(exported.load)["model"])
     assert not any(name.startswith("fc") for name in torch.load(exported.path, weights_only=True))
 
 
@@ -150,7 +150,7 @@ def test_our_own_format_comes_back(runs, tmp_path):
         load_encoder(runs("narrow")).spec,
         load_encoder(runs("narrow")).preprocess,
     )
-    same_features(runs("narrow"), again.backbone)
+    assert_same_features(runs("narrow"), again.backbone)
     assert os.stat(exported.path).st_mode & 0o777 == os.stat(tmp_path / "deep/er/mine.json").st_mode & 0o777
 
 
@@ -158,8 +158,8 @@ def test_our_own_format_comes_back(runs, tmp_path):
 def test_hub_folder_is_what_timm_reads(runs, tmp_path, kind):
     exported = export(runs(kind), to="hub-folder", out=tmp_path / "mine")
     names = run_lines(exported.load)
-    same_features(runs(kind), names["model"])
-    same_features(runs(kind), names["encoder"].backbone)
+    assert_same_features(runs(kind), names["model"])
+    assert_same_features(runs(kind), names["encoder"].backbone)
     p = load_encoder(runs(kind)).preprocess
     config = timm.data.resolve_model_data_config(names["model"])
     assert (*config["input_size"], *config["mean"], *config["std"]) == (3, p.size, p.size, *p.mean, *p.std)
@@ -168,7 +168,7 @@ def test_hub_folder_is_what_timm_reads(runs, tmp_path, kind):
     # To fine-tune it: another head, the same body.
     tuned = timm.create_model(f"local-dir:{tmp_path / 'mine'}", pretrained=True, num_classes=10).eval()
     tuned.reset_classifier(0)
-    same_features(runs(kind), tuned)
+    assert_same_features(runs(kind), tuned)
 
 
 def test_timm_prepares_images_as_we_do(runs, tmp_path, rng):
@@ -185,8 +185,8 @@ def test_timm_prepares_images_as_we_do(runs, tmp_path, rng):
 def test_hub_folder_without_a_name_in_timm(runs, tmp_path, kind):
     exported = export(runs(kind), to="hub-folder", out=tmp_path / "mine")
     names = run_lines(exported.load)
-    same_features(runs(kind), names["model"])
-    same_features(runs(kind), names["encoder"].backbone)
+    assert_same_features(runs(kind), names["model"])
+    assert_same_features(runs(kind), names["encoder"].backbone)
     assert not (tmp_path / "mine" / "config.json").exists()
     assert "timm has no name for" in exported.notes[0]
 
@@ -200,7 +200,7 @@ def test_the_lines_of_the_card_work(runs, tmp_path, monkeypatch):
         assert len(blocks) == 2
         monkeypatch.chdir(tmp_path)
         run_lines(blocks[0].replace("photos/", "one.png"))
-        same_features(runs(kind), run_lines(blocks[1])["model"])
+        assert_same_features(runs(kind), run_lines(blocks[1])["model"])
 
 
 def test_the_card_says_what_the_run_knows(tmp_path, tiny):
@@ -229,7 +229,7 @@ def test_a_foreign_checkpoint_is_converted(tmp_path):
     source = build_backbone("resnet10_16", stem="small").eval()
     torch.save({"state_dict": {f"module.encoder.{n}": t for n, t in source.state_dict().items()}}, tmp_path / "x.pth")
     exported = export(tmp_path / "x.pth", to="hub-folder", out=tmp_path / "mine")
-    same_features(tmp_path / "mine", source)
+    assert_same_features(tmp_path / "mine", source)
     assert "from state_dict.module.encoder.*" in exported.encoder
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "Not known here: the weights were converted from `x.pth" in card
@@ -312,6 +312,6 @@ def test_the_callers_own_encoder_is_left_alone(runs, tmp_path):
     encoder.backbone.train()
     exported = export(encoder, to="timm", out=tmp_path / "a.safetensors")
     assert encoder.backbone.training
-    same_features(runs("narrow"), run_lines(exported.load)["model"])
+    assert_same_features(runs("narrow"), run_lines(exported.load)["model"])
     with pytest.raises(ConfigError, match="onnx alone"):
         export(replace(encoder, spec=None), to="timm", out=tmp_path / "b.safetensors")

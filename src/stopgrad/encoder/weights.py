@@ -67,7 +67,7 @@ def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 def _carries_code(path: Path, error: Exception) -> str:
     try:
         named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:
+    except (RuntimeError, ValueError, OSError):
         # It reads the newer format only.
         named = []
     what = ", ".join(named[:MAX_NAMED]) + (f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else "")
