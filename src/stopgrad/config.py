@@ -177,6 +177,8 @@ class Monitoring:
                                    "end uses all", low=16)  # fmt: skip
     knn_k: int = _setting(200, "neighbours that vote", low=1)
     knn_temperature: float = _setting(0.2, "temperature of the vote", low=1e-3)
+    baselines: bool = _setting(True, "at the end, measure raw pixels and the untrained network too; without them the "
+                               "verdict knows no more than without labels")  # fmt: skip
     report: bool = _setting(True, "write report.html, the page of the run: in full at the end, its curves about once a "
                             "minute while training")  # fmt: skip
 

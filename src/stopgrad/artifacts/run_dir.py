@@ -147,10 +147,14 @@ class RunDir:
         text = json.dumps(content, indent=2, allow_nan=True) + "\n"
         write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder."""
+        content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return content
+
     def read_summary(self) -> dict[str, Any]:
         """What summary.json says."""
-        summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
-        return summary
+        return self.read_json(self.summary_file.name)
 
     def read_environment(self) -> dict[str, Any]:
         """What environment.json says; nothing where it is missing or damaged."""

@@ -16,6 +16,7 @@ from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
 from stopgrad.cli.report import report
 from stopgrad.cli.search import search
+from stopgrad.cli.study import study
 from stopgrad.errors import StopgradError
 
 app = App(
@@ -37,6 +38,7 @@ app.command(report)
 app.command(compare)
 app.command(check)
 app.command(bench)
+app.command(study)
 
 
 def main() -> None:

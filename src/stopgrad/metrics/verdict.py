@@ -116,7 +116,7 @@ def judge(
 
     Args:
         now, untrained: measurements of the monitor at the end and before training.
-        scores: k-NN accuracies `trained`, `untrained`, `pixels`, `pixels_centred`; empty without labels.
+        scores: k-NN accuracies `trained`, `untrained`, `pixels`, `pixels_centred`; empty without labels or baselines.
         num_queries: how many images they were measured on.
         few_label_scores: the same with 10 labels a class, where that was measured.
     """
@@ -151,7 +151,7 @@ def _best_pixels(scores: Mapping[str, float]) -> float:
 def _without_labels(now: Mapping[str, float], untrained: Mapping[str, float]) -> Verdict:
     views = (
         f"two views of an image lie at {now['relative_alignment']:.0%} of the squared distance between different "
-        f"images, untrained {untrained['relative_alignment']:.0%}. Without labels no more can be said"
+        f"images, untrained {untrained['relative_alignment']:.0%}. Without labels and baselines no more can be said"
     )
     if now["relative_alignment"] < 0.8 * untrained["relative_alignment"]:
         return Verdict("healthy", f"Not collapsed, and it learnt to tell images apart: {views}.")

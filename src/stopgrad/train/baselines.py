@@ -25,7 +25,7 @@ class Table:
     """k-NN accuracies in 0..1 by what the features are, and how they were measured."""
 
     scores: dict[str, float]
-    """trained, untrained, pixels, pixels_centred."""
+    """trained, and where baselines are measured untrained, pixels, pixels_centred."""
     few_label_scores: dict[str, tuple[float, float]]
     """The same with few labels: mean and deviation over draws; empty where a class has too few images."""
     protocol: str
@@ -33,7 +33,7 @@ class Table:
 
 
 def measure_table(
-    config: Config, bank: ImageStore, queries: ImageStore | None, trained: nn.Module, untrained: nn.Module,
+    config: Config, bank: ImageStore, queries: ImageStore | None, trained: nn.Module, untrained: nn.Module | None,
     device: torch.device,
 ) -> Table | None:  # fmt: skip
     """Measure the table; None where the labels do not allow it.
@@ -42,7 +42,7 @@ def measure_table(
         config: k, temperature, seed and image size.
         bank: the training images.
         queries: the test images, or those held out; None takes every fifth training image out of the bank.
-        trained, untrained: backbones in eval mode.
+        trained, untrained: backbones in eval mode; `untrained` None: no baselines, and nothing with few labels.
         device: where they are.
     """
     class_names = bank.source.class_names
@@ -62,11 +62,10 @@ def measure_table(
     pixels = _pixels_of(config)
     scores, few = {}, {}
     knn, num_bank, num_queries = None, 0, 0
-    for name, network, preprocess in (
-        ("trained", trained, preprocess_of(config)),
-        ("untrained", untrained, preprocess_of(config)),
-        ("pixels", nn.Flatten(), pixels),
-    ):
+    rows: list[tuple[str, nn.Module, Preprocess]] = [("trained", trained, preprocess_of(config))]
+    if untrained is not None:
+        rows += [("untrained", untrained, preprocess_of(config)), ("pixels", nn.Flatten(), pixels)]
+    for name, network, preprocess in rows:
         sides = [
             _labelled(network, store, preprocess, sorted(positions.tolist()), device)
             for store, positions in ((bank, bank_positions), (query_store, query_positions))
@@ -81,7 +80,7 @@ def measure_table(
         knn = KnnProtocol(min(m.knn_k, num_bank), m.knn_temperature, len(class_names))
         for variant, (bank_side, query_side) in variants.items():
             scores[variant] = knn.accuracy(bank_side, query_side)
-            if _allows_few_labels(bank_side.labels, len(class_names), knn.k):
+            if untrained is not None and _allows_few_labels(bank_side.labels, len(class_names), knn.k):
                 few[variant] = knn.few_label_accuracy(
                     bank_side,
                     query_side,
@@ -96,8 +95,10 @@ def measure_table(
     )  # fmt: skip
     protocol = (
         f"k-NN, k = {knn.k}, T = {knn.temperature:g}, cosine; bank of {num_bank:,} training images, "
-        f"queries {num_queries:,} {which}; pixels at {pixels.size} x {pixels.size}"
+        f"queries {num_queries:,} {which}"
     )
+    if untrained is not None:
+        protocol += f"; pixels at {pixels.size} x {pixels.size}"
     return Table(scores, few, protocol, num_queries)
 
 

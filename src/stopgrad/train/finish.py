@@ -24,14 +24,16 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
     config, run, progress, store = training.config, training.run_dir, training.progress, training.loader.store
     backbone = training.method.backbone.eval()
     save_encoder(run, backbone, spec_of(config, num_features(backbone)))
-    if len(store.source.class_names) > 1:
-        reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
-    untrained = build_untrained(config, store, training.device).backbone
+    untrained = None
+    if config.monitoring.baselines:
+        if len(store.source.class_names) > 1:
+            reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
+        untrained = build_untrained(config, store, training.device).backbone
     table = measure_table(config, store, queries, backbone, untrained, training.device)
     final = training.monitor.measure(training.method)
     verdict = (
         judge(final, progress.untrained, {}, 0)
-        if table is None
+        if table is None or untrained is None
         else judge(
             final, progress.untrained, table.scores, table.num_queries,
             {name: mean for name, (mean, _) in table.few_label_scores.items()},

@@ -40,7 +40,9 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    processes = [_start(module, request, index, num_processes, port, messages) for index in range(num_processes)]
+    processes = [
+        start(module, request, rank_variables(index, num_processes, port), messages) for index in range(num_processes)
+    ]
     asked: list[int] = []
 
     def hand_on(number: int, _frame: object = None) -> None:
@@ -115,15 +117,23 @@ class _Relay:
         _send(self._channel, {"call": call, "arguments": arguments})
 
 
-def _start(
-    module: str, request: Mapping[str, Any], index: int, world: int, port: int, messages: queue.SimpleQueue[Any]
+def start(
+    module: str, request: Mapping[str, Any], variables: Mapping[str, str], messages: queue.SimpleQueue[dict[str, Any]]
 ) -> "subprocess.Popen[str]":
+    """Start a process that does a request by the `main` of a module, which calls `answer`.
+
+    Args:
+        module, request: as for `launch`.
+        variables: added to its environment.
+        messages: what it says comes here, as it was sent: `{"call", "arguments"}` of the reporter, or `{"error",
+            "message"}`.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **rank_variables(index, world, port)},
+        env={**os.environ, **variables},
         # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
         start_new_session=True,
     )

@@ -40,14 +40,15 @@ class Run:
 
 
 def pretrain(
-    data: str | Path | ImageSource | None = None, *, out: str | Path, recipe: str | None = None,
+    data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Pretrain a backbone on unlabelled images.
 
     Args:
-        data: a folder of images, a parquet file or folder, an `ImageSource`; None: scikit-learn's digits.
+        data: a folder of images, a parquet file or folder, an `ImageSource`, or `Splits`: one with its test images;
+            None: scikit-learn's digits.
         out: the run folder.
         recipe: settings to start from; None: chosen by the images.
         config: a TOML file of settings, which go before the recipe's.
@@ -70,9 +71,11 @@ def pretrain(
     if not rank.leads:
         reporter = SilentReporter()
     reporter = reporter or QuietReporter()
-    source = None if data is None or isinstance(data, (str, Path)) else data
+    source: Splits | None = None
     if isinstance(data, (str, Path)):
         overrides["path"] = str(data)
+    elif data is not None:
+        source = Splits(IN_MEMORY, data.train, data.test) if isinstance(data, Splits) else Splits(IN_MEMORY, data)
     recipe, given = resolve(recipe, config, overrides)
     run = RunDir(out)
     _check_folder(run, resume=resume, overwrite=overwrite, leads=rank.leads)
@@ -131,8 +134,8 @@ def _with_processes(
     return settings.replace(devices=processes)
 
 
-def _open(source: ImageSource | None, path: str) -> Splits:
-    return open_images(path) if source is None else Splits(IN_MEMORY, source)
+def _open(source: Splits | None, path: str) -> Splits:
+    return source or open_images(path)
 
 
 def _check_folder(run: RunDir, *, resume: bool, overwrite: bool, leads: bool) -> None:

@@ -23,7 +23,7 @@ from stopgrad.train.stop import StopRequest
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
-     "knn_temperature", "report"}
+     "knn_temperature", "baselines", "report"}
 )  # fmt: skip
 
 

@@ -1,0 +1,169 @@
+"""stopgrad study."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.errors import StopgradError
+
+if TYPE_CHECKING:
+    from stopgrad.studies.conduct import Plan
+
+
+def study(
+    name: str, /, *, scale: str = "digits", data: str = "", seeds: int = 3, first_seed: int = 0, epochs: int = 0,
+    arm: Annotated[tuple[str, ...], Parameter(negative="")] = (), jobs: int = 0,
+    out: Annotated[Path, Parameter(name=("--out", "-o"))] = Path("studies"),
+    test: Annotated[bool, Parameter(negative="")] = False, retry: Annotated[bool, Parameter(negative="")] = False,
+    time_limit_seconds: float = 0.0, plan: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:  # fmt: skip
+    """Run a study: many small pretrainings that answer one question, with spread.
+
+    What was run before is not run again; what was interrupted goes on. Exits with 1 if a cell failed.
+
+    Parameters
+    ----------
+    name
+        main, no-predictor, batch-size, guide or stability.
+    scale
+        digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; full: CIFAR-10 and ResNet-18, on a GPU.
+    data
+        CIFAR-10 as a parquet file, a folder of them or of images; the scale digits needs none.
+    seeds
+        How many seeds an arm.
+    first_seed
+        The first of them.
+    epochs
+        Of an arm of length 1, in place of the scale's.
+    arm
+        Only this arm; may be given several times.
+    jobs
+        Cells side by side; 0: one a core, or one a GPU.
+    out
+        Folder of results, shared by studies: NAME-SCALE.json, .html and .svg, and the cells.
+    test
+        Judge by the test images, and train on those that are held out otherwise. For a finalist with fresh seeds.
+    retry
+        Run cells again that failed.
+    time_limit_seconds
+        Stop after so long, with everything saved; 0: no limit.
+    plan
+        Print the cells and how long they should take, and stop.
+    json
+        Print one JSON object on stdout and everything else on stderr.
+    """
+    from stopgrad.studies.conduct import conduct, plan_study
+
+    found = plan_study(
+        name, scale=scale, seeds=seeds, first_seed=first_seed, epochs=epochs, arms=arm, data=data, out=out, jobs=jobs,
+        judged_by="test" if test else "held out", retry=retry,
+    )  # fmt: skip
+    if plan:
+        print_json(_plan_json(found)) if json else _print_plan(found)
+        return
+    command = " ".join(["stopgrad", *map(shlex.quote, sys.argv[1:])])
+    with ConsoleReporter(json=json) as reporter:
+        if found.stale:
+            reporter.warn(f"{found.stale} results are of another version of the program, or damaged: run again.")
+        for cell in found.failed:
+            reporter.warn(f"{cell.name} failed before and is left: --retry runs it again.")
+        reporter.say(_plan_words(found))
+        results, num_failed = conduct(
+            found, data, command=command, time_limit_seconds=time_limit_seconds, reporter=reporter
+        )
+    if json:
+        print_json(results)
+    else:
+        _print_results(results)
+        print(f"Results {found.results_file}, with .html and .svg beside it")
+    if num_failed:
+        raise StopgradError(f"{num_failed} of {len(found.cells)} cells failed; the table has their errors.")
+
+
+def _plan_words(plan: "Plan") -> str:
+    return (
+        f"{plan.study.title} {len(plan.cells)} cells, {len(plan.missing)} to run, {plan.machine.jobs} side by side: "
+        f"about {_minutes(plan.expected_seconds)} on the machine it was planned on"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
+
+
+def _plan_json(plan: "Plan") -> dict[str, Any]:
+    missing = {cell.key for cell in plan.missing}
+    return {
+        "study": plan.study.name, "scale": plan.scale.name, "jobs": plan.machine.jobs,
+        "expected_seconds": round(plan.expected_seconds),
+        "cells": [
+            {"arm": c.arm.name, "seed": c.seed, "key": c.key, "missing": c.key in missing,
+             "expected_seconds": round(plan.seconds_of(c)), "epochs": c.config.training.epochs} for c in plan.cells
+        ],
+    }  # fmt: skip
+
+
+def _print_plan(plan: "Plan") -> None:
+    console = plain_console(width=160)
+    console.print(f"{plan.study.title}\n{plan.study.question}\nScale {plan.scale.name}: {plan.scale.words}")
+    table = _table(("arm", "left"), ("", "left"), ("epochs", "right"), ("passes an image", "right"),
+                   ("seconds a cell", "right"), ("seeds done", "right"))  # fmt: skip
+    missing = {cell.key for cell in plan.missing}
+    for arm in plan.study.arms:
+        own = [cell for cell in plan.cells if cell.arm == arm]
+        done = [str(cell.seed) for cell in own if cell.key not in missing]
+        passes = own[0].passes(plan.num_images) / plan.num_images / own[0].config.training.epochs
+        table.add_row(
+            arm.name, arm.words, str(own[0].config.training.epochs), f"{passes:g}", f"{plan.seconds_of(own[0]):.0f}",
+            ", ".join(done) or "-",
+        )  # fmt: skip
+    console.print(table)
+    console.print(_plan_words(plan))
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    console = plain_console(width=170)
+    console.print(f"\n{results['protocol']}")
+    table = _table(("arm", "left"), ("n", "right"), ("k-NN, %", "right"), ("linear, %", "right"),
+                   ("spread of projections", "right"), ("rank", "right"), ("passes", "right"), ("seconds", "right"),
+                   ("verdicts", "left"))  # fmt: skip
+    for arm in results["arms"]:
+        f = arm["figures"]
+        verdicts = ", ".join(f"{name} {count}" for name, count in arm["verdicts"].items())
+        failed = f"FAILED {len(arm['failed'])}" if arm["failed"] else ""
+        if not f:
+            table.add_row(arm["name"], "0", *["-"] * 6, failed)
+            continue
+        table.add_row(
+            arm["name"], str(len(arm["seeds"])), _percent(f["knn_top1"]), _percent(f["linear_top1"]),
+            f"{f['projection_std']['mean']:.2f}", f"{f['projection_effective_rank']['mean']:.1f}",
+            f"{arm['passes']:,.0f}", f"{arm['seconds']:.0f}", ", ".join(filter(None, (verdicts, failed))),
+        )  # fmt: skip
+    console.print(table)
+    shown = [c for c in results["comparisons"] if c["figure"] == "knn_top1"]
+    if shown:
+        table = _table(("difference in k-NN, points", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
+                       ("95% interval", "right"), ("", "left"))  # fmt: skip
+        for c in shown:
+            interval = "-" if c["interval"] is None else "{:+.1f} to {:+.1f}".format(*(100 * x for x in c["interval"]))
+            table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]), f"{100 * c['difference']:+.1f}",
+                          interval, c["verdict"])  # fmt: skip
+        console.print(table)
+
+
+def _percent(figure: dict[str, Any]) -> str:
+    spread = "" if figure["std"] is None else f" ± {100 * figure['std']:.1f}"
+    return f"{100 * figure['mean']:.1f}{spread}"
+
+
+def _table(*columns: tuple[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True)
+    return table

@@ -1,0 +1,125 @@
+"""Cells, the runs a study is made of, and where their results are kept."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.config import Config
+from stopgrad.studies.passes import passes_an_image
+from stopgrad.studies.scales import Scale
+from stopgrad.studies.study import Arm, Study
+from stopgrad.train.session import FREE_ON_RESUME
+
+VERSION = 1
+"""Of how a cell is run and measured: results of another one are not mixed with these."""
+# Where and how watchfully it runs; the k-NN protocol does count.
+_NO_PART = (FREE_ON_RESUME | {"devices", "time_limit_seconds"}) - {"knn_k", "knn_temperature", "baselines"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images a cell trains on and is judged by."""
+
+    num: int
+    """Training images used, in a fixed random order; 0: all."""
+    num_held_out: int
+    """Of these, how many are kept out of training."""
+    judged_by: str = "held out"
+    """`held out`: by those; `test`: by the test images, and trained on all the rest."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    config: Config
+    images: Images
+
+    @cached_property
+    def key(self) -> str:
+        """The same for cells that compute the same, whatever study they belong to."""
+        settings = {name: value for name, value in self.config.flat().items() if name not in _NO_PART}
+        content = [settings, self.images.num, self.images.num_held_out, self.images.judged_by]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.arm.name}, seed {self.seed}"
+
+    def passes(self, num_images: int) -> float:
+        """Encoder passes it takes in all, with so many training images."""
+        return passes_an_image(self.config) * self.config.training.epochs * num_images
+
+
+def cells_of(study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out") -> list[Cell]:
+    """The cells of a study: all arms with the first seed, then with the next."""
+    images = Images(scale.num_images, scale.num_held_out, judged_by)
+    return [
+        Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms
+    ]  # fmt: skip
+
+
+def _judged(config: Config) -> Config:
+    """Only the arm of the untrained network measures the baselines."""
+    return config if config.optimization.lr == 0 else config.replace(baselines=False)
+
+
+class CellStore:
+    """Results of cells in a folder, a JSON file each, and the folders of their runs.
+
+    Args:
+        folder: `cells/` and `runs/` are made in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cell_dir, self.run_dir = folder / "cells", folder / "runs"
+
+    def run_of(self, cell: Cell) -> Path:
+        """The cell's run folder."""
+        return self.run_dir / cell.key
+
+    def file_of(self, cell: Cell) -> Path:
+        """Where the cell's result is kept."""
+        return self.cell_dir / f"{cell.key}.json"
+
+    def read(self, cell: Cell) -> dict[str, Any] | None:
+        """The cell's result, a failure (`error`) included; None where there is none that can be read.
+
+        A result of another version is none: it is to be computed again.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self.file_of(cell).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if found.get("version") == VERSION else None
+
+    def is_stale(self, cell: Cell) -> bool:
+        """Whether there is a file, but of another version or damaged."""
+        return self.file_of(cell).exists() and self.read(cell) is None
+
+    def write(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Keep a result."""
+        self.cell_dir.mkdir(parents=True, exist_ok=True)
+        content = {"version": VERSION, "arm": cell.arm.name, "seed": cell.seed, "settings": _given(cell), **result}
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(self.file_of(cell), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _given(cell: Cell) -> dict[str, Any]:
+    """The settings that differ from the defaults."""
+    plain = Config().flat()
+    return {name: value for name, value in cell.config.flat().items() if value != plain[name]}
+
+
+def on_device(cell: Cell, **settings: Any) -> Cell:
+    """The cell with settings that say where it runs; its key stays."""
+    return replace(cell, config=cell.config.replace(**settings))

@@ -1,0 +1,164 @@
+"""A study from its name to its files: the plan, the cells that are missing, the results."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.data.sources import open_images
+from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.hardware import usable_cores
+from stopgrad.report.study import draw_study
+from stopgrad.reporter import Reporter, SilentReporter
+from stopgrad.studies import study_of
+from stopgrad.studies.cells import Cell, CellStore, cells_of
+from stopgrad.studies.results import results_of
+from stopgrad.studies.run import Machine, run_cells
+from stopgrad.studies.scales import Scale, scale_of
+from stopgrad.studies.study import Study
+
+JUDGES = ("held out", "test")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study consists of, and what of it is missing."""
+
+    study: Study
+    scale: Scale
+    cells: Sequence[Cell]
+    missing: Sequence[Cell]
+    failed: Sequence[Cell]
+    """Those that failed before, and are not tried again."""
+    stale: int
+    """Results of another version among the missing."""
+    num_images: int
+    """A cell trains on."""
+    machine: Machine
+    store: CellStore
+
+    def seconds_of(self, cell: Cell) -> float:
+        """How long a cell is expected to take."""
+        return cell.passes(self.num_images) / self.scale.pace + self.scale.overhead
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long the missing cells are expected to take in all."""
+        each = [self.seconds_of(cell) for cell in self.missing]
+        return max([sum(each) / self.machine.jobs, *each[-1:]], default=0.0)
+
+    @property
+    def results_file(self) -> Path:
+        """Where the results go; the page and the figure stand beside it."""
+        judged = "-test" if self.cells[0].images.judged_by == "test" else ""
+        return self.store.folder / f"{self.study.name}-{self.scale.name}{judged}.json"
+
+
+def plan_study(
+    name: str, *, scale: str = "digits", seeds: int = 3, first_seed: int = 0, epochs: int = 0, arms: Sequence[str] = (),
+    data: str = "", out: Path = Path("studies"), jobs: int = 0, judged_by: str = "held out", retry: bool = False,
+) -> Plan:  # fmt: skip
+    """Plan a study.
+
+    Args:
+        name: of the study.
+        scale: `digits`, `small` or `full`.
+        seeds, first_seed: how many, and the first of them.
+        epochs: of an arm of length 1; 0: the scale's.
+        arms: only these; empty: all.
+        data: the images, as `open_images` takes them.
+        out: folder of results, shared by studies.
+        jobs: cells side by side; 0: one a core, or one a GPU.
+        judged_by: `held out` or `test`.
+        retry: whether cells that failed before are missing.
+
+    Raises:
+        ConfigError: an unknown study, scale, arm or judge, no data where some is needed, or nothing to run.
+    """
+    study, size = study_of(name), scale_of(scale)
+    if seeds < 1 or first_seed < 0 or jobs < 0 or epochs < 0:
+        raise ConfigError(f"seeds = {seeds}, first_seed = {first_seed}, jobs = {jobs}, epochs = {epochs}: needs at least "
+                          "1 seed, and nothing below 0.")  # fmt: skip
+    if judged_by not in JUDGES:
+        raise ConfigError(f"judged_by = {judged_by!r} is unknown: {did_you_mean(judged_by, JUDGES)}")
+    if size.needs_data and not data:
+        raise ConfigError(f"scale {scale!r} needs {size.needs_data}: give --data, its folder or parquet files.")
+    if epochs:
+        size = replace(size, epochs=epochs)
+    study = _only(study, arms)
+    store = CellStore(out.expanduser())
+    cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by)
+    known = {cell.key: store.read(cell) for cell in cells}
+    failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
+    missing = [cell for cell in cells if known[cell.key] is None or (retry and cell in failed)]
+    num_train = size.num_images or len(open_images(data).train)
+    held = 0 if judged_by == "test" else size.num_held_out
+    return Plan(
+        study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
+        num_train - held, _machine(jobs), store,
+    )  # fmt: skip
+
+
+def conduct(
+    plan: Plan, data: str = "", *, command: str = "", time_limit_seconds: float = 0.0, reporter: Reporter | None = None
+) -> tuple[dict[str, Any], int]:
+    """Run what is missing, and write results (JSON), page and figure.
+
+    Args:
+        plan: what to run.
+        data: as for `plan_study`.
+        command: what the files say they were made by.
+        time_limit_seconds: stop after so long, everything saved; 0: no limit.
+        reporter: told of every cell.
+
+    Returns:
+        The results, and how many of all cells have failed, now or before.
+
+    Raises:
+        Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
+    """
+    reporter = reporter or SilentReporter()
+
+    def write() -> dict[str, Any]:
+        results = {**results_of(plan.study, plan.scale, plan.cells, plan.store), "command": command}
+        _write(plan.results_file, results)
+        return results
+
+    plan.store.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if plan.missing:
+            run_cells(
+                plan.missing, plan.store, data, plan.machine, reporter, time_limit_seconds=time_limit_seconds,
+                when_done=write,
+            )  # fmt: skip
+    finally:
+        results = write()
+        draw_study(results, plan.results_file.with_suffix(".html"), plan.results_file.with_suffix(".svg"))
+    return results, sum(len(arm["failed"]) for arm in results["arms"])
+
+
+def _write(path: Path, results: Mapping[str, Any]) -> None:
+    text = json.dumps(results, indent=1) + "\n"
+    put: Callable[[Path], Any] = lambda part: part.write_text(text, encoding="utf-8")  # noqa: E731
+    write_atomically(path, put)
+
+
+def _only(study: Study, names: Sequence[str]) -> Study:
+    known = [arm.name for arm in study.arms]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"study {study.name!r} has no arm {name!r}: {did_you_mean(name, known)}")
+    if not names:
+        return study
+    arms = [arm for arm in study.arms if arm.name in names]
+    comparisons = [c for c in study.comparisons if c.arm in names and c.rival in names]
+    return replace(study, arms=arms, comparisons=comparisons)
+
+
+def _machine(jobs: int) -> Machine:
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Machine(jobs or devices or usable_cores(), devices)

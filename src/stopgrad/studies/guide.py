@@ -1,0 +1,64 @@
+"""Claim 4, and beyond: which guide, if any, earns more than chance, at equal encoder passes.
+
+All arms are BYOL and cost what symmetric BYOL costs: those that encode sources first save passes, and spend them on
+more epochs.
+"""
+
+from typing import Any
+
+from stopgrad.studies.main import siamese
+from stopgrad.studies.study import Arm, Comparison, Study
+
+SYMMETRIC_PASSES = 8
+
+
+def _arm(name: str, words: str, passes: float, **settings: Any) -> Arm:
+    own: dict[str, Any] = {"method": "byol", "views": 2, "source_first": True, **settings}
+    return Arm(name, words, own, epochs=SYMMETRIC_PASSES / passes)
+
+
+_FOUR: dict[str, Any] = {"views": 4, "targets": "mean_of_others"}
+RANDOM, RANDOM_OF_FOUR = "random", "random_of_four"
+_RIVALS = {
+    "gsg": RANDOM, "farthest": RANDOM, "gsg_normalised": RANDOM, "batch": RANDOM, "batch_normalised": RANDOM,
+    "memory": RANDOM, "memory_skip": RANDOM, "half": RANDOM, "soft": RANDOM, "memory_soft": RANDOM,
+    "gsg_of_four": RANDOM_OF_FOUR, "batch_of_four": RANDOM_OF_FOUR,
+}  # fmt: skip
+
+STUDY = Study(
+    "guide",
+    "Which guide earns more than chance?",
+    "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a random "
+    "source and the farthest one, all at the cost of symmetric BYOL.",
+    (
+        siamese("byol", "symmetric", 2, "symmetric"),
+        _arm(RANDOM, "random source", 5, guide="random_views"),
+        _arm("gsg", "nearest to the partner (GSG)", 5, guide="nearest_views"),
+        _arm("farthest", "farthest from the partner", 5, guide="farthest_views"),
+        _arm("gsg_normalised", "nearest to the partner, normalised", 5, guide="nearest_views",
+             guide_distance="normalised"),
+        _arm("batch", "nearest in the batch", 5, guide="nearest_in_batch"),
+        _arm("batch_normalised", "nearest in the batch, normalised", 5, guide="nearest_in_batch",
+             guide_distance="normalised"),
+        _arm("memory", "nearest in a memory", 5, guide="nearest_in_memory", guide_distance="normalised"),
+        _arm("memory_skip", "nearest five in a memory after the first five", 5, guide="nearest_in_memory",
+             guide_distance="normalised", guide_neighbours=5, guide_skip=5),
+        _arm("soft", "soft weights, nearest in the batch", 8, guide="nearest_in_batch", guide_softness=0.5,
+             source_first=False),
+        _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
+             source_first=False),
+        _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
+        _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
+             **_FOUR),
+        _arm("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, guide="nearest_of_all",
+             **_FOUR),
+        _arm("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
+             guide="nearest_in_batch", **_FOUR),
+    ),
+    (
+        *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
+        *(Comparison(arm, "byol_symmetric_2v", "equal passes")
+          for arm in (RANDOM, "gsg", RANDOM_OF_FOUR, "gsg_of_four")),
+        Comparison(RANDOM_OF_FOUR, RANDOM, "four views and one source, beside two: equal passes"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,30 @@
+"""Claim 3: without a predictor SimSiam and BYOL collapse, and guided they train."""
+
+from stopgrad.studies.main import NAMES, UNTRAINED, siamese
+from stopgrad.studies.study import Arm, Comparison, Study
+
+GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
+
+
+def _without(arm: Arm) -> Arm:
+    return Arm(f"{arm.name}_bare", f"{arm.words}, no predictor", {**arm.settings, "predictor": False}, arm.epochs)
+
+
+_WITH = [siamese(m, guide, 2, words) for m in NAMES for guide, words in GUIDES.items()]
+
+STUDY = Study(
+    "no-predictor",
+    "Does guiding prevent collapse without a predictor?",
+    "Targets from the online encoder (SimSiam) or its moving average (BYOL), with and without a predictor. Collapse is "
+    "judged in eval mode by the spread and effective rank of features and projections.",
+    (UNTRAINED, *_WITH, *map(_without, _WITH)),
+    tuple(
+        Comparison(f"{m}_gsg_2v_bare", f"{m}_{rival}", question)
+        for m in NAMES
+        for rival, question in (
+            ("symmetric_2v_bare", "guided and not, no predictor"),
+            ("random_2v_bare", "the guide, beside chance, no predictor"),
+            ("gsg_2v", "what the predictor is worth, guided"),
+        )
+    ),
+)

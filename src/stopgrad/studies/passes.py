@@ -1,0 +1,25 @@
+"""What a method computes for an image: the axis on which arms of different graphs compare."""
+
+from stopgrad.config import SIAMESE_METHODS, Config
+from stopgrad.methods import METHODS
+from stopgrad.objective.guides import ONE_OF_ALL
+
+FORWARD, BACKWARD = 1, 2
+
+
+def passes_an_image(config: Config) -> float:
+    """Encoder passes for one image in one epoch: a forward counts 1, a backward 2, forwards of targets included.
+
+    Predictor, projector and losses are left out: of a step with a ResNet they are a few per cent.
+    """
+    o = config.objective
+    if o.method not in METHODS:
+        raise ValueError(f"unknown method {o.method!r}")
+    trained = FORWARD + BACKWARD
+    if o.method not in SIAMESE_METHODS:
+        return o.views * (trained + (FORWARD if o.method == "moco" else 0))
+    if o.source_first and o.guide != "symmetric" and o.guide_softness == 0:
+        by_distance = o.guide.startswith("nearest_in_") or o.guide_keep < 1
+        num_sources = 1 if o.guide in ONE_OF_ALL or by_distance else o.views // 2
+        return o.views * FORWARD + num_sources * trained * o.guide_keep
+    return o.views * (trained + (FORWARD if o.method == "byol" else 0))

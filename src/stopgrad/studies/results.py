@@ -1,0 +1,109 @@
+"""From the results of cells to those of a study: means, paired differences, curves."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from stopgrad.studies.cells import Cell, CellStore
+from stopgrad.studies.passes import passes_an_image
+from stopgrad.studies.scales import Scale
+from stopgrad.studies.statistics import difference_of, spread_of
+from stopgrad.studies.study import Arm, Study
+
+FIGURES = ("knn_top1", "linear_top1")
+HEALTH = ("feature_std", "effective_rank", "projection_std", "projection_effective_rank")
+Found = Mapping[int, Mapping[str, Any]]
+"""Seed -> result of a cell."""
+
+
+def results_of(study: Study, scale: Scale, cells: Sequence[Cell], store: CellStore) -> dict[str, Any]:
+    """What is known of a study so far: one JSON object, which the page and the figure are drawn from.
+
+    Args:
+        study, scale: which.
+        cells: all its cells, run or not.
+        store: where their results are.
+    """
+    found = {(cell.arm.name, cell.seed): result for cell in cells if (result := store.read(cell)) is not None}
+    done = {key: result for key, result in found.items() if "error" not in result}
+    by_arm = {
+        arm.name: {seed: result for (name, seed), result in done.items() if name == arm.name} for arm in study.arms
+    }
+    any_result = next(iter(done.values()), {})
+    baselines = by_arm.get("untrained") or {}
+    comparisons = [
+        row for figure in FIGURES for comparison in study.comparisons
+        if (row := _compared(comparison.arm, comparison.rival, comparison.question, figure, by_arm)) is not None
+    ]  # fmt: skip
+    halves = [(c["interval"][1] - c["interval"][0]) / 2 for c in comparisons
+              if c["interval"] is not None and c["figure"] == FIGURES[0]]  # fmt: skip
+    return {
+        "study": study.name, "scale": scale.name, "title": study.title, "question": study.question,
+        "images": scale.words, "protocol": any_result.get("knn_protocol", ""),
+        "linear_protocol": any_result.get("linear_protocol", ""),
+        "judged_by": cells[0].images.judged_by if cells else "", "environment": any_result.get("environment", {}),
+        "complete": len(done) == len(cells), "num_cells": len(cells), "num_done": len(done),
+        "untrained_knn": _mean(r["knn"].get("untrained") for r in baselines.values()),
+        "pixels_knn": _mean(r["knn"].get("pixels_centred") for r in baselines.values()),
+        "arms": [_arm_entry(arm, scale, cells, by_arm[arm.name], found) for arm in study.arms
+                 if any(cell.arm.name == arm.name for cell in cells)],
+        "comparisons": comparisons, "resolution": statistics.median(halves) if halves else None,
+    }  # fmt: skip
+
+
+def _compared(
+    arm: str, rival: str, question: str, figure: str, by_arm: Mapping[str, Found]
+) -> dict[str, Any] | None:  # fmt: skip
+    own, other = ({s: r[figure] for s, r in by_arm.get(name, {}).items()} for name in (arm, rival))
+    difference = difference_of(own, other)
+    if difference is None:
+        return None
+    return {
+        "arm": arm, "rival": rival, "question": question, "figure": figure, "n": difference.n,
+        "difference": difference.mean, "interval": difference.interval, "verdict": difference.verdict,
+    }  # fmt: skip
+
+
+def _arm_entry(
+    arm: Arm, scale: Scale, cells: Sequence[Cell], done: Found, found: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> dict[str, Any]:
+    config = next(cell.config for cell in cells if cell.arm.name == arm.name)
+    results = [done[seed] for seed in sorted(done)]
+    on_cpu = bool(results) and results[0]["environment"].get("device_type") == "cpu"
+    figures = {name: asdict(spread_of([r[name] for r in results])) for name in FIGURES if results}
+    figures |= {name: asdict(spread_of([r["final"][name] for r in results])) for name in HEALTH if results}
+    return {
+        "name": arm.name, "words": arm.words,
+        "settings": {**scale.of_method.get(arm.settings["method"], {}), **arm.settings,
+                     "lr": config.optimization.lr, "batch_size": config.training.batch_size},
+        "epochs": config.training.epochs, "passes_an_image": passes_an_image(config),
+        "passes": _mean(r["passes"] for r in results), "seeds": sorted(done),
+        # Of a core where cells share a machine; of the clock where each has a device.
+        "seconds": _mean(r["cpu_seconds" if on_cpu else "seconds"] for r in results),
+        "figures": figures, "verdicts": dict(Counter(r["verdict"] for r in results)),
+        "untrained_knn": _mean(r["untrained"].get("knn_top1") for r in results),
+        "curve": _mean_curve([r["curve"] for r in results]),
+        "failed": [{"seed": seed, "error": result["error"]} for (name, seed), result in sorted(found.items())
+                   if name == arm.name and "error" in result],
+    }  # fmt: skip
+
+
+def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Point by point, as far as all seeds go."""
+    if not curves:
+        return []
+    return [
+        {
+            name: statistics.fmean(point[name] for point in points)
+            for name in points[0]
+            if all(name in p for p in points)
+        }
+        for points in zip(*curves, strict=False)
+    ]
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

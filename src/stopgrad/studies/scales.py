@@ -1,0 +1,86 @@
+"""How large a study is: images, network and schedule, the same for every arm."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from stopgrad.config import Config
+from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.recipes import CIFAR10_MEAN, CIFAR10_STD
+from stopgrad.recipes import digits as digits_recipe
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Images, network and schedule of a study's cells."""
+
+    name: str
+    words: str
+    base: Config
+    """What every arm starts from."""
+    epochs: int
+    """Of an arm of length 1."""
+    num_images: int
+    """Training images used, those held out included; 0: all."""
+    num_held_out: int
+    """Of these, how many are kept out of training as queries."""
+    pace: float
+    """Encoder passes a second on one core (or GPU) of the machine it was planned on, to foretell how long it takes."""
+    overhead: float
+    """Seconds a cell takes beside training, there."""
+    needs_data: str = ""
+    """What DATA has to be; empty: none is needed."""
+    of_method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of one method's arms, where methods need different ones."""
+
+
+def digits() -> Scale:
+    """scikit-learn's digits: minutes on two cores. 8 x 8 pixels show what breaks, not what is good."""
+    base = digits_recipe().replace(source_first=False, devices=1, report=False)
+    return Scale(
+        "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
+        num_held_out=360, pace=7600, overhead=9,
+        of_method={"simclr": {"temperature": 0.2}},
+    )  # fmt: skip
+
+
+def small() -> Scale:
+    """A part of CIFAR-10 at 24 pixels and a ResNet of 0.3 M weights: about an hour a study on two cores."""
+    base = Config().replace(
+        image_size=24, mean=CIFAR10_MEAN, std=CIFAR10_STD, backbone="resnet10_16", stem="small",
+        projector_width=512, projection_dim=512, predictor_width=128, method="byol", ema_momentum=0.98,
+        lr=0.4, weight_decay=5e-4, batch_size=128, devices=1, monitor_images=2000, report=False,
+    )  # fmt: skip
+    return Scale(
+        "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
+        num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
+    )  # fmt: skip
+
+
+def full() -> Scale:
+    """CIFAR-10 and ResNet-18, 200 epochs: for a GPU."""
+    base = Config().replace(
+        image_size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, backbone="resnet18", stem="small",
+        projector_layers=2, projector_width=2048, projection_dim=2048, predictor_width=512,
+        lr=0.03, weight_decay=5e-4, batch_size=512, devices=1, report=False,
+    )  # fmt: skip
+    return Scale(
+        "full", "CIFAR-10, ResNet-18 with a 3 x 3 stem, 32 x 32 pixels", base, epochs=200, num_images=0,
+        num_held_out=5000, pace=60_000, overhead=60, needs_data="CIFAR-10",
+        of_method={"simclr": {"lr": 0.06, "projection_dim": 128}, "moco": {"lr": 0.06, "projection_dim": 128}},
+    )  # fmt: skip
+
+
+SCALES: Mapping[str, Callable[[], Scale]] = MappingProxyType({"digits": digits, "small": small, "full": full})
+
+
+def scale_of(name: str) -> Scale:
+    """The scale of a name.
+
+    Raises:
+        ConfigError: no scale of that name.
+    """
+    if name not in SCALES:
+        raise ConfigError(f"unknown scale {name!r}: {did_you_mean(name, SCALES)}")
+    return SCALES[name]()

@@ -1,0 +1,53 @@
+"""The nouns of a study: arms that are compared, and which pairs of them the question is about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stopgrad.config import Config
+from stopgrad.studies.scales import Scale
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things compared: settings on top of a scale's."""
+
+    name: str
+    words: str
+    settings: Mapping[str, Any]
+    """By their unique names; `method` is always among them."""
+    epochs: float = 1.0
+    """Length, as a factor of the scale's epochs; each length has its own complete schedule."""
+
+    def config(self, scale: Scale, seed: int) -> Config:
+        """The config of one cell of this arm."""
+        own = {**scale.of_method.get(self.settings["method"], {}), **self.settings}
+        if "lr_factor" in own:
+            own["lr"] = own.get("lr", scale.base.optimization.lr) * own.pop("lr_factor")
+        if "batch_factor" in own:
+            own["batch_size"] = round(scale.base.training.batch_size * own.pop("batch_factor"))
+        return scale.base.replace(**own, epochs=max(1, round(self.epochs * scale.epochs)), seed=seed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference that the study is about: of an arm to its rival."""
+
+    arm: str
+    rival: str
+    question: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, the arms that answer it, and how they are compared."""
+
+    name: str
+    title: str
+    question: str
+    arms: Sequence[Arm]
+    comparisons: Sequence[Comparison] = field(default=())
+
+    def arm(self, name: str) -> Arm:
+        """The arm of a name."""
+        return next(arm for arm in self.arms if arm.name == name)

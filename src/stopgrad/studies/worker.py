@@ -1,0 +1,122 @@
+"""The process that runs one cell: trains, measures, and writes the result."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.data.sources import Splits, Subset, open_images
+from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.evaluate.linear import evaluate_linear
+from stopgrad.hardware import share_cores
+from stopgrad.metrics.verdict import find_collapse
+from stopgrad.reporter import Reporter
+from stopgrad.studies.cells import Images
+from stopgrad.studies.passes import passes_an_image
+from stopgrad.train.launch import answer
+from stopgrad.train.pretrain import Run, pretrain
+
+ORDER_SEED = 2503_09058
+CURVE = ("knn_top1", "feature_std", "effective_rank", "projection_std", "projection_effective_rank",
+         "guide_balance", "guide_margin")  # fmt: skip
+
+
+def main() -> NoReturn:
+    """Do the request on standard input: `settings`, `data`, `images`, `run`, `processes`."""
+    answer(_work)
+
+
+def _work(request: dict[str, Any], reporter: Reporter) -> None:
+    share_cores(request["processes"])
+    config = Config().replace(**request["settings"])
+    result = run_cell(config, request["data"], Images(**request["images"]), Path(request["run"]), reporter)
+    RunDir(request["run"]).write_json("cell.json", result)
+
+
+def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train and measure; what is known of the cell afterwards.
+
+    Args:
+        config: of the run.
+        data: as `open_images` takes it.
+        images: which of them.
+        run: the run folder; a run that was interrupted goes on. Checkpoints and events are deleted at the end.
+        reporter: told of progress.
+
+    Raises:
+        DataError: too few images, or none to be judged by.
+    """
+    splits = splits_of(data, images)
+    began_cpu = time.process_time()
+    trained = _train(config, splits, run, reporter)
+    cpu_seconds = time.process_time() - began_cpu
+    linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
+    for folder in ("checkpoints", "tensorboard"):
+        shutil.rmtree(trained.path / folder, ignore_errors=True)
+    metrics, folder = trained.metrics, RunDir(trained.path)
+    passes = passes_an_image(config)
+    curve = [
+        {
+            "epoch": round(line["epoch"], 4), "passes": line["images_seen"] * passes, "seconds": line["seconds"],
+            **{name: line[name] for name in CURVE if name in line},
+        }
+        for line in folder.read_metrics() if "feature_std" in line
+    ]  # fmt: skip
+    collapse = find_collapse(metrics["final"], metrics["untrained"])
+    return {
+        "knn_top1": metrics["knn_top1"], "linear_top1": linear.accuracy, "knn": metrics["knn"],
+        **_protocols(config, splits, images), "verdict": collapse.state if collapse else "not_collapsed",
+        "final": metrics["final"], "untrained": metrics["untrained"], "epochs": metrics["epochs"],
+        "steps": metrics["steps"], "num_images": metrics["num_images"], "passes_an_image": passes,
+        "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
+        "cpu_seconds": round(cpu_seconds, 1), "views_per_second": metrics["views_per_second"], "curve": curve,
+        "environment": folder.read_environment(),
+    }  # fmt: skip
+
+
+def splits_of(data: str, images: Images) -> Splits:
+    """The images a cell trains on, and those it is judged by.
+
+    Raises:
+        DataError: fewer images than the scale wants, or no test images where they are asked for.
+    """
+    found = open_images(data)
+    order = np.random.Generator(np.random.PCG64(ORDER_SEED)).permutation(len(found.train))
+    num = images.num or len(order)
+    if num > len(order):
+        raise DataError(f"{data!r} has {len(order):,} training images: this scale needs {num:,}.")
+    if images.judged_by == "test":
+        if found.test is None:
+            raise DataError(f"{data!r} has no test images to be judged by.")
+        return Splits(found.name, Subset(found.train, sorted(order[:num].tolist())), found.test)
+    if not 0 < images.num_held_out < num:
+        raise ConfigError(f"{images.num_held_out} of {num} images held out: leaves none to train on, or none to judge.")
+    held, used = sorted(order[: images.num_held_out].tolist()), sorted(order[images.num_held_out : num].tolist())
+    return Splits(found.name, Subset(found.train, used), Subset(found.train, held))
+
+
+def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]:
+    assert splits.test is not None
+    num, size = len(splits.train), config.data.image_size
+    asked = f"{len(splits.test):,} " + ("test images" if images.judged_by == "test" else "training images held out")
+    m = config.monitoring
+    return {
+        "knn_protocol": f"k-NN, k = {min(m.knn_k, num)}, T = {m.knn_temperature:g}, cosine; bank of the {num:,} images "
+        f"trained on, queries {asked}; {size} x {size} pixels",
+        "linear_protocol": "logistic regression on frozen features, standardised; L2 chosen on a fifth of each class of "
+        f"the {num:,} images trained on, then fitted to all; judged by {asked}",
+    }
+
+
+def _train(config: Config, splits: Splits, run: Path, reporter: Reporter) -> Run:
+    settings = {name: value for name, value in config.flat().items() if name != "path"}
+    if RunDir(run).is_run:
+        try:
+            return pretrain(splits, out=run, resume=True, reporter=reporter, **settings)
+        except (CheckpointError, ConfigError) as error:
+            reporter.warn(f"{run} cannot be gone on with and is begun anew: {error}")
+    return pretrain(splits, out=run, overwrite=True, reporter=reporter, **settings)
