@@ -31,9 +31,9 @@ def _arm(key: str, factor: float = 1.0, *, how: str = "", **settings: Any) -> Ar
 STUDY = Study(
     "batch-size",
     "Do small batches work?",
-    "A quarter of the batch and four times the batch, at equal epochs and at equal optimizer steps, with the learning rate "
-    "scaled linearly and by the square root. Doing better with a smaller batch at equal epochs is not robustness: it takes "
-    "more steps.",
+    "A quarter of the batch and four times the batch, at equal epochs and at equal optimizer steps, with the learning "
+    "rate scaled linearly and by the square root. Doing better with a smaller batch at equal epochs is not robustness: "
+    "it takes more steps.",
     [
         *(_arm(key, factor) for key in METHODS for factor in (0.25, 1.0, 4.0)),
         *(_arm(key, factor, how="root") for key in METHODS for factor in SIZES),

@@ -1,7 +1,7 @@
 """A study from its name to its files: the plan, the cells that are missing, the results."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,10 @@ def plan_study(
     """
     study, size = study_of(name), scale_of(scale)
     if seeds < 1 or first_seed < 0 or jobs < 0 or epochs < 0:
-        raise ConfigError(f"seeds = {seeds}, first_seed = {first_seed}, jobs = {jobs}, epochs = {epochs}: needs at least "
-                          "1 seed, and nothing below 0.")  # fmt: skip
+        raise ConfigError(
+            f"seeds = {seeds}, first_seed = {first_seed}, jobs = {jobs}, epochs = {epochs}: needs at least 1 seed, and "
+            "nothing below 0."
+        )
     if judged_by not in JUDGES:
         raise ConfigError(f"judged_by = {judged_by!r} is unknown: {did_you_mean(judged_by, JUDGES)}")
     if size.needs_data and not data:
@@ -123,28 +125,26 @@ def conduct(
     """
     reporter = reporter or SilentReporter()
 
-    def write() -> dict[str, Any]:
-        results = {**results_of(plan.study, plan.scale, plan.cells, plan.store), "command": command}
-        _write(plan.results_file, results)
-        return results
+    def results_now() -> dict[str, Any]:
+        return {**results_of(plan.study, plan.scale, plan.cells, plan.store), "command": command}
 
     plan.store.folder.mkdir(parents=True, exist_ok=True)
     try:
         if plan.missing:
             run_cells(
                 plan.missing, plan.store, data, plan.machine, reporter, time_limit_seconds=time_limit_seconds,
-                when_done=write,
+                when_done=lambda: _write(plan.results_file, results_now()),
             )  # fmt: skip
     finally:
-        results = write()
+        results = results_now()
+        _write(plan.results_file, results)
         draw_study(results, plan.results_file.with_suffix(".html"), plan.results_file.with_suffix(".svg"))
     return results, sum(len(arm["failed"]) for arm in results["arms"])
 
 
 def _write(path: Path, results: Mapping[str, Any]) -> None:
     text = json.dumps(results, indent=1) + "\n"
-    put: Callable[[Path], Any] = lambda part: part.write_text(text, encoding="utf-8")  # noqa: E731
-    write_atomically(path, put)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _only(study: Study, names: Sequence[str]) -> Study:

@@ -28,8 +28,8 @@ _RIVALS = {
 STUDY = Study(
     "guide",
     "Which guide earns more than chance?",
-    "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a random "
-    "source and the farthest one, all at the cost of symmetric BYOL.",
+    "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
+    "random source and the farthest one, all at the cost of symmetric BYOL.",
     (
         siamese("byol", "symmetric", 2, "symmetric"),
         _arm(RANDOM, "random source", 5, guide="random_views"),

@@ -6,8 +6,8 @@ from stopgrad.studies.study import Arm, Comparison, Study
 
 NAMES = {"simsiam": "SimSiam", "byol": "BYOL"}
 UNTRAINED = Arm(
-    "untrained", "the network as initialised", {"method": "simsiam", "guide": "symmetric", "lr": 0.0, "baselines": True},
-    epochs=0.01,
+    "untrained", "the network as initialised",
+    {"method": "simsiam", "guide": "symmetric", "lr": 0.0, "baselines": True}, epochs=0.01,
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def arms_of(method: str) -> list[Arm]:
 
 
 def comparisons_of(method: str) -> list[Comparison]:
-    """What guiding earns over chance in the same graph, and what the whole earns at equal passes and at equal epochs."""
+    """What guiding earns over chance in the same graph, and what the whole earns at equal passes or epochs."""
 
     def pair(arm: str, rival: str, question: str) -> Comparison:
         return Comparison(f"{method}_{arm}", f"{method}_{rival}", question)
@@ -55,8 +55,8 @@ FASTSIAM = {"method": "simsiam", "views": 4, "targets": "mean_of_others"}
 STUDY = Study(
     "main",
     "Does guided stop-gradient raise accuracy?",
-    "SimSiam and BYOL: symmetric, with a random source, and guided. Guiding earns credit only beyond a random source in "
-    "the same graph; a configuration wins only over the best rival at equal cost.",
+    "SimSiam and BYOL: symmetric, with a random source, and guided. Guiding earns credit only beyond a random source "
+    "in the same graph; a configuration wins only over the best rival at equal cost.",
     (
         UNTRAINED,
         *arms_of("simsiam"),

@@ -62,7 +62,7 @@ def _compared(
         return None
     return {
         "arm": arm, "rival": rival, "question": question, "figure": figure, "n": difference.n,
-        "difference": difference.mean, "interval": difference.interval, "verdict": difference.verdict,
+        "difference": difference.mean, "interval": difference.interval and list(difference.interval), "verdict": difference.verdict,
     }  # fmt: skip
 
 
@@ -95,11 +95,7 @@ def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[st
     if not curves:
         return []
     return [
-        {
-            name: statistics.fmean(point[name] for point in points)
-            for name in points[0]
-            if all(name in p for p in points)
-        }
+        {name: statistics.fmean(p[name] for p in points) for name in points[0] if all(name in p for p in points)}
         for points in zip(*curves, strict=False)
     ]
 

@@ -15,6 +15,7 @@ from stopgrad.train.launch import GRACE_SECONDS, start
 from stopgrad.train.stop import StopRequest
 
 POLL_SECONDS = 0.2
+WORKER = "stopgrad.studies.worker"
 
 
 @dataclass
@@ -113,7 +114,7 @@ def _begin(cell: Cell, place: int, store: CellStore, data: str, machine: Machine
         "processes": machine.jobs if not machine.devices else 1,
     }  # fmt: skip
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    process = start("stopgrad.studies.worker", request, machine.variables(place), messages)
+    process = start(WORKER, request, machine.variables(place), messages)
     return _Running(cell, place, process, messages)
 
 

@@ -55,9 +55,9 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     trained = _train(config, splits, run, reporter)
     cpu_seconds = time.process_time() - began_cpu
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
-    for folder in ("checkpoints", "tensorboard"):
-        shutil.rmtree(trained.path / folder, ignore_errors=True)
     metrics, folder = trained.metrics, RunDir(trained.path)
+    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
+        shutil.rmtree(done_with, ignore_errors=True)
     passes = passes_an_image(config)
     curve = [
         {
@@ -107,8 +107,8 @@ def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]
     return {
         "knn_protocol": f"k-NN, k = {min(m.knn_k, num)}, T = {m.knn_temperature:g}, cosine; bank of the {num:,} images "
         f"trained on, queries {asked}; {size} x {size} pixels",
-        "linear_protocol": "logistic regression on frozen features, standardised; L2 chosen on a fifth of each class of "
-        f"the {num:,} images trained on, then fitted to all; judged by {asked}",
+        "linear_protocol": "logistic regression on frozen features, standardised; L2 chosen on a fifth of each class "
+        f"of the {num:,} images trained on, then fitted to all; judged by {asked}",
     }
 
 

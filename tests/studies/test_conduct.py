@@ -1,0 +1,100 @@
+import json
+
+import pytest
+from recorder import Recorder
+
+import stopgrad.studies.conduct as module
+from stopgrad.cli.main import run
+from stopgrad.data.sources import open_images
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.studies.cells import Images
+from stopgrad.studies.conduct import conduct, plan_study
+from stopgrad.studies.worker import splits_of
+
+SMALL = {"arms": ("simsiam_gsg_2v", "simsiam_random_2v"), "epochs": 1, "seeds": 1, "jobs": 2}
+
+
+def test_a_study_of_real_runs(tmp_path):
+    plan = plan_study("main", out=tmp_path, **SMALL)
+    assert len(plan.missing) == 2
+    results, failed = conduct(plan, command="stopgrad study main", reporter=Recorder())
+    assert failed == 0
+    assert results["complete"]
+    arm = results["arms"][0]
+    assert 0.3 < arm["figures"]["knn_top1"]["mean"] < 1
+    assert 0.3 < arm["figures"]["linear_top1"]["mean"] < 1
+    assert arm["passes"] == 6 * 1024  # eight batches of 128, each image 2 forwards and 2 backwards
+    assert "1,077 images trained on, queries 360 training images held out" in results["protocol"]
+    assert json.loads((tmp_path / "main-digits.json").read_text())["arms"] == results["arms"]
+    assert "<svg" in (tmp_path / "main-digits.svg").read_text()
+    assert "simsiam_gsg_2v" in (tmp_path / "main-digits.html").read_text()
+    # Cells that another study shares are not run again.
+    shared = plan_study("no-predictor", out=tmp_path, **SMALL)
+    assert shared.missing == []
+    # A cell's encoder stays, its checkpoints do not.
+    run_folder = plan.store.run_of(plan.cells[0])
+    assert (run_folder / "encoder.safetensors").exists()
+    assert not (run_folder / "checkpoints").exists()
+
+
+def test_held_out_images_are_the_same_for_all_and_not_trained_on():
+    splits = splits_of("", Images(0, 360))
+    assert len(splits.train) == 1077
+    assert len(splits.test) == 360
+    assert not set(splits.train.indices) & set(splits.test.indices)
+    part = splits_of("", Images(500, 360))
+    assert part.test.indices == splits.test.indices
+    assert len(part.train) == 140
+
+
+def test_judged_by_the_test_images_all_others_are_trained_on():
+    splits = splits_of("", Images(0, 360, "test"))
+    assert len(splits.train) == 1437
+    assert len(splits.test) == len(open_images("").test)
+
+
+def test_a_scale_that_is_too_large_for_the_images():
+    with pytest.raises(DataError, match="this scale needs 5,000"):
+        splits_of("", Images(5000, 360))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "mian"}, "unknown study"),
+        ({"name": "main", "scale": "tiny"}, "unknown scale"),
+        ({"name": "main", "scale": "small"}, "needs CIFAR-10"),
+        ({"name": "main", "seeds": 0}, "at least 1 seed"),
+        ({"name": "main", "arms": ("simsiam_gsg",)}, "has no arm"),
+        ({"name": "main", "judged_by": "eye"}, "judged_by"),
+    ],
+)
+def test_what_cannot_be_planned(arguments, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        plan_study(out=tmp_path, **arguments)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("stopgrad.studies.run.WORKER", "celled")
+    monkeypatch.setattr(module, "draw_study", lambda *_: None)
+    arguments = ["study", "main", "--arm", "untrained", "--seeds", "1", "--out", str(tmp_path), "--json"]
+    plan = plan_study("main", out=tmp_path, arms=["untrained"], seeds=1)
+    plan.store.write(plan.cells[0], {"error": "DataError: none"})
+    assert run(arguments) == 1
+    out = capsys.readouterr()
+    assert json.loads(out.out)["arms"][0]["failed"] == [{"seed": 0, "error": "DataError: none"}]
+    assert "--retry runs it again" in out.err
+    assert run([*arguments, "--retry"]) == 0
+    assert json.loads(capsys.readouterr().out)["complete"]
+
+
+def test_the_plan_runs_nothing(tmp_path, capsys):
+    assert run(["study", "no-predictor", "--plan", "--json", "--seeds", "2", "--out", str(tmp_path / "s")]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["cells"]) == 26
+    assert all(cell["missing"] for cell in plan["cells"])
+    assert plan["expected_seconds"] > 60
+    assert run(["study", "guide", "--plan", "--out", str(tmp_path / "s")]) == 0
+    assert "nearest to the partner (GSG)" in capsys.readouterr().out
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch import nn
+
+from stopgrad.config import Config
+from stopgrad.methods import METHODS
+from stopgrad.studies.passes import passes_an_image
+
+COMMON = {"backbone": "resnet10_16", "stem": "small", "image_size": 8, "projector_width": 8, "projection_dim": 8,
+          "predictor_width": 4, "queue_size": 16}  # fmt: skip
+
+
+def counted(config):
+    """Images that pass the encoders, those with gradient counted three times, per image of the batch."""
+    method = METHODS[config.objective.method](config, None)
+    count = 0
+
+    def count_images(_module, inputs, _output):
+        nonlocal count
+        count += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
+
+    for encoder in (method.encoder, getattr(method, "target_encoder", None)):
+        if isinstance(encoder, nn.Module):
+            encoder[0].register_forward_hook(count_images)
+    views = torch.randn(config.objective.views, 8, 3, 8, 8)
+    method(views, torch.Generator().manual_seed(0))
+    return count / 8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "simsiam", "guide": "symmetric"},
+        {"method": "simsiam", "guide": "nearest_views", "views": 4},
+        {"method": "simsiam", "guide": "nearest_views", "source_first": True},
+        {"method": "byol", "guide": "symmetric"},
+        {"method": "byol", "guide": "symmetric", "source_first": True},
+        {"method": "byol", "guide": "random_views", "views": 4},
+        {"method": "byol", "guide": "nearest_views", "source_first": True},
+        {"method": "byol", "guide": "nearest_views", "source_first": True, "views": 4},
+        {"method": "byol", "guide": "nearest_of_all", "source_first": True, "views": 4},
+        {"method": "byol", "guide": "random_of_all", "source_first": True, "views": 4, "targets": "mean_of_others"},
+        {"method": "byol", "guide": "nearest_in_memory", "source_first": True},
+        {"method": "byol", "guide": "nearest_views", "source_first": True, "guide_keep": 0.5},
+        {"method": "byol", "guide": "nearest_in_batch", "source_first": True, "guide_softness": 0.5},
+        {"method": "simclr"},
+        {"method": "moco", "projector_norm": "none"},
+    ],
+    ids=lambda s: "-".join(str(v) for v in s.values()),
+)
+def test_the_passes_are_those_that_are_made(settings):
+    config = Config().replace(**COMMON, **settings)
+    assert passes_an_image(config) == counted(config)
