@@ -9,8 +9,8 @@ import pytest
 from browser import opened_page
 
 from stopgrad.report.forest import forest_of, ticks
+from stopgrad.report.lettering import wrapped
 from stopgrad.report.study import draw_study
-from stopgrad.report.study_figure import wrapped
 
 WORDS = ("SimSiam, GSG on two views, mutual partners", "SimSiam, a random guide on two views", "BYOL, symmetric",
          "SimSiam without stop-gradient", "SimCLR, four views of each image")  # fmt: skip
@@ -18,7 +18,11 @@ DRAWN = "document.body.dataset.drawn === 'yes' && document.body.dataset.scattere
 
 
 def spread(mean, std, num=3):
-    return {"mean": mean, "std": std if num > 1 else None, "values": [mean + std * (i - (num - 1) / 2) for i in range(num)]}
+    return {
+        "mean": mean,
+        "std": std if num > 1 else None,
+        "values": [mean + std * (i - (num - 1) / 2) for i in range(num)],
+    }
 
 
 def invented(num_arms=5, num_comparisons=4):
@@ -32,10 +36,11 @@ def invented(num_arms=5, num_comparisons=4):
              **({"guide_margin": 0.2 + 0.01 * i} if place == 0 else {"guide_margin": None})} for i in range(10)
         ]  # fmt: skip
         arms.append({
-            "name": f"arm_{place}", "words": WORDS[place % len(WORDS)] + (f", variant {place}" if place >= len(WORDS) else ""),
+            "name": f"arm_{place}",
+            "words": WORDS[place % len(WORDS)] + (f", variant {place}" if place >= len(WORDS) else ""),
             "settings": {"method": "simsiam", "guide": f"guide {place % 4}", "lr": 0.06, "batch": 256},
-            "epochs": 8 * (1 + place % 3), "passes_an_image": 6, "passes": 480_000.0 * (1 + place % 3), "seeds": [0, 1, 2],
-            "seconds": 92.1 + 30 * place,
+            "epochs": 8 * (1 + place % 3), "passes_an_image": 6, "passes": 480_000.0 * (1 + place % 3),
+            "seeds": [0, 1, 2], "seconds": 92.1 + 30 * place,
             "figures": {"knn_top1": spread(0.13 if fallen else mean, 0.006), "linear_top1": spread(mean + 0.05, 0.004),
                         "projection_std": spread(0.02 if fallen else 0.97, 0.01),
                         "projection_effective_rank": spread(1.1 if fallen else 40.2, 0.3)},
@@ -65,10 +70,10 @@ def broken():
     """All that can be missing or strange at once."""
     found = invented(num_arms=7)
     arms = found["arms"]
-    arms[0]["words"] = "<script>alert(1)</script> & \"quoted\" \x01"
+    arms[0]["words"] = '<script>alert(1)</script> & "quoted" \x01'
     arms[1]["words"] = "word" * 80
     arms[2] |= {"figures": {}, "verdicts": {}, "curve": [], "seconds": None, "passes": None, "untrained_knn": None,
-                "failed": [{"seed": s, "error": "NonFiniteLossError: <loss> is nan " + "x" * 200} for s in (0, 1, 2)]}  # fmt: skip
+                "failed": [{"seed": s, "error": "NonFiniteLossError: <loss> is nan " + "x" * 200} for s in range(3)]}  # fmt: skip
     arms[4]["figures"]["knn_top1"] = {"mean": math.nan, "std": math.inf, "values": [math.nan]}
     arms[4]["curve"][3]["knn_top1"] = math.inf
     arms[5] |= {"seeds": [0], "figures": {"knn_top1": spread(0.4, 0, 1)}, "untrained_knn": 0.31, "settings": {}}
@@ -96,6 +101,7 @@ def test_a_full_study(tmp_path):
     assert page.stat().st_size < 4_000_000
     assert "Differences under 1.6 points cannot be told" in text_of(figure)
     assert "3 collapsed" in text_of(figure)
+    assert "Arrow: below the scale" in text_of(figure)
     for width in (1200, 390):
         with opened_page(page, width=width) as (tab, errors, requests):
             tab.wait_for_function(DRAWN)
@@ -104,12 +110,14 @@ def test_a_full_study(tmp_path):
             assert tab.locator("[data-chart='guide_margin'] .scatterlayer .trace").count() == 1
             assert tab.locator(".forest circle").count() == 4
             assert "under 1.6 points" in tab.inner_text("#comparisons")
-            assert "collapsed × 3" in tab.inner_text("#arms")
+            assert "collapsed \N{MULTIPLICATION SIGN} 3" in tab.inner_text("#arms")
             assert "k = 200" in tab.inner_text("#arms")
             tab.select_option("#accuracy", "linear_top1")
             tab.select_option("#x-axis", "passes")
             tab.click("#curves .keys button >> nth=1")
-            tab.wait_for_function("document.querySelector('[data-chart]').data.filter((t) => t.opacity === 1).length === 1")
+            tab.wait_for_function(
+                "document.querySelector('[data-chart]').data.filter((t) => t.opacity === 1).length === 1"
+            )
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             assert not errors
             assert not requests
@@ -184,4 +192,6 @@ def test_wrapped_words_keep_within():
     assert wrapped("two words", 1000, 12, 2) == ["two words"]
     assert wrapped("x" * 500, 100, 12, 2)[-1].endswith("…")
     assert len(wrapped("many words " * 50, 100, 12, 3)) == 3
-    assert "".join(wrapped("a long-winded explanation", 60, 12, 9)).replace(" ", "") == re.sub(r"\s", "", "a long-winded explanation")
+    assert "".join(wrapped("a long-winded explanation", 60, 12, 9)).replace(" ", "") == re.sub(
+        r"\s", "", "a long-winded explanation"
+    )

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind readers; the verdict stands beside it in words.
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind readers; the verdict is in words too.
 VERDICT_COLOURS = {"better": "#0072b2", "worse": "#c24e00", "not told apart": "#5f6878"}
 UNDECIDED = "#98a1b0"
 FIGURES = {
@@ -64,12 +65,14 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
         return [low]
     step = 10.0 ** math.floor(math.log10(span / most))
     step = next(step * factor for factor in (1, 2, 5, 10, 20) if span / (step * factor) <= most - 1)
-    return [round(number * step, 10) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(number * step, 10) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def signed(value: float) -> str:
     """A tick of a scale of differences, with a proper minus."""
-    return "0" if value == 0 else f"{value:+g}".replace("-", "−")
+    return "0" if value == 0 else f"{value:+g}".replace("-", MINUS)
 
 
 def _range(found: Sequence[tuple[float | None, tuple[float, float] | None]]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stopgrad.report.curves import CHARTS, COLOURS, describe, series_of
-from stopgrad.report.forest import figure_name, forest_of, is_accuracy
+from stopgrad.report.forest import NONE, figure_name, forest_of, is_accuracy
 from stopgrad.report.page import finite, packed_plotly, write_page
 from stopgrad.report.pictures import as_script
 from stopgrad.report.progress import TITLES, tone_of
@@ -47,9 +47,9 @@ def _page_values(found: Mapping[str, Any]) -> dict[str, Any]:
         "protocol": found.get("protocol") or "", "arms": arms, "baselines": _baselines(arms),
         "forests": _forests(found.get("comparisons") or (), words), "resolution": found.get("resolution"),
         "has_linear": any("linear_top1" in arm["figures"] for arm in arms), "scatter": as_script(scatter),
-        "scatter_figures": list(dict.fromkeys(key for point in scatter["points"] for key in point["figures"])) if scatter else [],
-        "scatter_axes": list(scatter["axes"]) if scatter else [], "figure_name": figure_name,
-        "curves": as_script(curves), "charts": charts, "axes": _axes_of(runs),
+        "scatter_figures": scatter["figures"] if scatter else [],
+        "scatter_axes": list(scatter["axes"]) if scatter else [],
+        "figure_name": figure_name, "curves": as_script(curves), "charts": charts, "axes": _axes_of(runs),
         "plotly": packed_plotly() if curves or scatter else "", "command": found.get("command") or "",
         "environment": _environment(found.get("environment") or {}), "differing": differing, "shared": shared,
         "settings": [arm.get("settings") or {} for arm in found.get("arms") or ()],
@@ -69,7 +69,8 @@ def partial_words(found: Mapping[str, Any]) -> str:
 
 def _facts(found: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[str]:
     device = (found.get("environment") or {}).get("device")
-    facts = [f"scale {found['scale']}" if found.get("scale") else "", f"{len(arms)} arms" if len(arms) != 1 else "1 arm",
+    facts = [f"scale {found['scale']}" if found.get("scale") else "",
+             f"{len(arms)} arms" if len(arms) != 1 else "1 arm",
              f"{found.get('num_done')} cells (an arm and a seed each)" if found.get("num_done") is not None else "",
              str(device or "")]  # fmt: skip
     return [fact for fact in facts if fact]
@@ -80,9 +81,10 @@ def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
     figures = {key: own for key, own in (arm.get("figures") or {}).items() if own and own.get("mean") is not None}
     cycle = place // len(COLOURS) % len(SYMBOLS)
     seeds = arm.get("seeds") or []
+    measured = [sum(v is not None for v in own.get("values") or seeds) for own in figures.values()]
     return {
         "name": name, "words": str(arm.get("words") or name), "number": place + 1, "figures": figures, "seeds": seeds,
-        "n": max((len(own.get("values") or ()) for own in figures.values()), default=0) or len(seeds),
+        "n": max(measured, default=0),
         "epochs": arm.get("epochs"), "passes_an_image": arm.get("passes_an_image"), "passes": arm.get("passes"),
         "seconds": arm.get("seconds"), "untrained_knn": arm.get("untrained_knn"), "pixels_knn": arm.get("pixels_knn"),
         "verdicts": [
@@ -102,7 +104,9 @@ def _baselines(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for arm in arms:
             if arm[key] is not None:
                 values.setdefault(round(arm[key], 4), []).append(arm["words"])
-        rows += [{"words": words, "value": value, "arms": own if len(values) > 1 else []} for value, own in values.items()]
+        rows += [
+            {"words": words, "value": value, "arms": own if len(values) > 1 else []} for value, own in values.items()
+        ]
     return rows
 
 
@@ -118,7 +122,7 @@ def _forests(comparisons: Sequence[Mapping[str, Any]], words: Mapping[str, str])
             row |= {"arm": words.get(comparison.get("arm", ""), comparison.get("arm")),
                     "rival": words.get(comparison.get("rival", ""), comparison.get("rival")),
                     "question": comparison.get("question") or "", "n": comparison.get("n"),
-                    "verdict": comparison.get("verdict") or "–"}  # fmt: skip
+                    "verdict": comparison.get("verdict") or NONE}  # fmt: skip
         unit = "points" if is_accuracy(key) else "as it is"
         forests.append({**forest, "figure": figure_name(key), "unit": unit, "digits": 1 if is_accuracy(key) else 3})
     return forests
@@ -133,10 +137,11 @@ def _scatter(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             for key, own in arm["figures"].items() if is_accuracy(key)
         }  # fmt: skip
         if figures:
-            points.append({"name": arm["words"], "group": arm["number"], "colour": arm["colour"], "symbol": arm["symbol"],
-                           "figures": figures, **{axis: arm[key] for axis, key in _ENDS.items()}})  # fmt: skip
+            points.append({"name": arm["words"], "group": arm["number"], "colour": arm["colour"],
+                           "symbol": arm["symbol"], "figures": figures, **{axis: arm[key] for axis, key in _ENDS.items()}})  # fmt: skip
     axes = {axis: words for axis, words in X_AXES.items() if any(point[axis] is not None for point in points)}
-    return {"points": points, "axes": axes} if axes else None
+    shown = list(dict.fromkeys(key for point in points for key in point["figures"]))
+    return {"points": points, "axes": axes, "figures": shown} if axes else None
 
 
 def _charts(arms: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
@@ -150,7 +155,8 @@ def _charts(arms: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]
                 drawn = series_of(chart, key, log, place)
                 if drawn is not None:
                     series.append({**drawn, "name": arm["words"], "group": arm["number"], "colour": arm["colour"],
-                                   "dash": arm["dash"], "symbol": arm["symbol"], "width": 1.6, "level": None})  # fmt: skip
+                                   "dash": arm["dash"], "symbol": arm["symbol"], "width": 1.6,
+                                   "level": None})  # fmt: skip
             if series:
                 title = chart.title + (f": {what}" if len(chart.series) > 1 else "")
                 words = chart.words.replace("the figure at the top", "the accuracy in the table")
@@ -178,4 +184,6 @@ def _environment(environment: Mapping[str, Any]) -> dict[str, str]:
             return ", ".join(f"{key} {words(item)}" for key, item in value.items())
         return ", ".join(map(words, value)) if isinstance(value, list) else str(value)
 
-    return {key.replace("_", " "): words(value) for key, value in environment.items() if value not in (None, "", {}, [])}
+    return {
+        key.replace("_", " "): words(value) for key, value in environment.items() if value not in (None, "", {}, [])
+    }

@@ -46,7 +46,7 @@
       showlegend: data.legend !== false && traces(chart, axis).filter((t) => t.showlegend).length > 1,
       xaxis: { title: { text: data.axes[axis], standoff: 6 }, gridcolor: "#eef0f3", linecolor: "#cfd4dc", ticks: "outside",
         tickcolor: "#cfd4dc", zeroline: false, rangemode: "tozero" },
-      yaxis: { title: { text: escaped(chart.unit), standoff: 6 }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
+      yaxis: { title: { text: escaped(chart.unit), standoff: 6, font: { size: 11 } }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
         linecolor: "#cfd4dc", zeroline: false, automargin: true, exponentformat: "power",
         ...(chart.log ? { tickvals: ticks, ticktext: ticks.map(String) } : {}) },
     };

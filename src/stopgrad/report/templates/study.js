@@ -28,11 +28,10 @@
         x: [point[axis]], y: [mean], type: "scatter", mode: "markers", meta: point.group,
         marker: { color: point.colour, symbol: point.symbol, size: 10, line: { color: "#fff", width: 1 } },
         error_y: std === null ? undefined : { type: "data", array: [std], color: point.colour, thickness: 1.5, width: 3 },
-        hovertemplate: `%{y:.1f}%${std === null ? "" : ` ± ${std.toFixed(1)}`}, %{x:,.4~g} ${data.axes[axis]}<extra></extra>` +
-          "", text: folded(point.name), hoverlabel: { align: "left" },
+        text: folded(point.name), hoverlabel: { align: "left" },
+        hovertemplate: `%{text}<br>%{y:.1f}%${std === null ? "" : ` ± ${std.toFixed(1)}`}, %{x:,.4~g} ${data.axes[axis]}<extra></extra>`,
       };
     });
-    for (const trace of traces) trace.hovertemplate = "%{text}<br>" + trace.hovertemplate;
     const layout = {
       height: 280, margin: { l: 50, r: 12, t: 8, b: 42 }, font, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       hovermode: "closest", hoverlabel: { font: { size: 12 } }, showlegend: false,
