@@ -138,7 +138,8 @@ def _scatter(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         }  # fmt: skip
         if figures:
             points.append({"name": arm["words"], "group": arm["number"], "colour": arm["colour"],
-                           "symbol": arm["symbol"], "figures": figures, **{axis: arm[key] for axis, key in _ENDS.items()}})  # fmt: skip
+                           "symbol": arm["symbol"], "figures": figures,
+                           **{axis: arm[key] for axis, key in _ENDS.items()}})  # fmt: skip
     axes = {axis: words for axis, words in X_AXES.items() if any(point[axis] is not None for point in points)}
     shown = list(dict.fromkeys(key for point in points for key in point["figures"]))
     return {"points": points, "axes": axes, "figures": shown} if axes else None

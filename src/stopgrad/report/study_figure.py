@@ -51,6 +51,8 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
     right_foot = "Paired by seed, with 95% intervals; numbers are those of the arms." if right else ""
     if right and resolution is not None:
         right_foot += f" Differences under {100 * resolution:.1f} points cannot be told here."
+    if right and any(row["cut_low"] or row["cut_high"] for row in right["rows"]):
+        right_foot += " Arrow: the interval goes on."
     feet = [wrapped(foot, half, 11, 2), wrapped(right_foot, half, 11, 2)]
     return {
         "width": WIDTH, "height": round(top + height + 44 + 14 * max(map(len, feet)), 1), "size": SIZE, "line": LINE,
@@ -82,14 +84,14 @@ def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -
         # An arm that fell off the scale is an arrow at its end; its mean stands beside it.
         is_off = spread is not None and spread[0] < low
         rows.append({
-            "height": LINE * max(len(label), 1) + _PAD, "label": label, "number": place + 1,
+            "height": LINE * max(len(label), 2 if fallen[place] else 1) + _PAD, "label": label, "number": place + 1,
             "name": clean(arm.get("words") or arm.get("name") or ""), "dots": [x(v) for v in values[place] if v >= low],
             "mean": x(spread[0]) if spread and not is_off else None,
-            "off": plot if is_off else None, "untrained": x(untrained[place]),
+            "off": plot - 10 if is_off else None, "untrained": x(untrained[place]),
             "bar": [x(spread[0] + way * spread[1]) for way in (-1, 1)] if spread and spread[1] and not is_off else None,
             "text": _told(figures[place]),
             "note": f"{fallen[place]} collapsed" if fallen[place] else "" if spread
-            else "failed" if arm.get("failed") else "not run",
+            else "failed" if arm.get("failed") else "no figure" if arm.get("figures") else "not run",
         })  # fmt: skip
     return {"begin": begin, "plot": plot, "end": end, "right": begin + width, "rows": rows, "pixels": x(line),
             "label": begin + 22, "title": f"{figure_name('knn_top1')} top-1 accuracy, %",
