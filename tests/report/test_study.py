@@ -73,7 +73,7 @@ def broken():
     arms[0]["words"] = '<script>alert(1)</script> & "quoted" \x01'
     arms[1]["words"] = "word" * 80
     arms[2] |= {"figures": {}, "verdicts": {}, "curve": [], "seconds": None, "passes": None, "untrained_knn": None,
-                "failed": [{"seed": s, "error": "NonFiniteLossError: <loss> " + "x" * 200} for s in range(3)]}  # fmt: skip
+                "failed": [{"seed": s, "error": "LossError: <loss> " + "x" * 200} for s in range(3)]}  # fmt: skip
     arms[4]["figures"]["knn_top1"] = {"mean": math.nan, "std": math.inf, "values": [math.nan]}
     arms[4]["curve"][3]["knn_top1"] = math.inf
     arms[5] |= {"seeds": [0], "figures": {"knn_top1": spread(0.4, 0, 1)}, "untrained_knn": 0.31, "settings": {}}
@@ -131,7 +131,7 @@ def test_what_is_missing_or_strange_breaks_nothing(tmp_path):
         tab.wait_for_function(DRAWN)
         assert "partial: 12 of 39 cells, 3 failed" in tab.inner_text("header")
         assert "<script>alert(1)</script>" in tab.inner_text("#arms")
-        assert "NonFiniteLossError: <loss>" in tab.inner_text("#arms")
+        assert "LossError: <loss>" in tab.inner_text("#arms")
         assert "too few seeds" in tab.inner_text("#comparisons")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert not errors
