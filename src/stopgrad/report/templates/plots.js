@@ -23,7 +23,7 @@
       made.push({
         x, y: s.y, type: "scatter", name: escaped(s.name), legendgroup: escaped(s.group), connectgaps: false,
         showlegend: !named.has(s.group), mode: x.length < 40 ? "lines+markers" : "lines",
-        marker: { size: 5 }, line: { color: s.colour, width: s.width },
+        marker: { size: 5, symbol: s.symbol }, line: { color: s.colour, width: s.width, dash: s.dash }, meta: s.group,
         hovertemplate: `%{y:.4~g}<extra>${escaped(s.label ?? s.name)}</extra>`,
       });
       named.add(s.group);
@@ -41,12 +41,12 @@
   function layout(chart, axis) {
     return {
       height: 250, margin: { l: 58, r: 14, t: 8, b: 42 }, font, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
-      hovermode: "x", hoverlabel: { font: { size: 12 } }, dragmode: "zoom",
+      hovermode: data.legend === false ? "closest" : "x", hoverlabel: { font: { size: 12 } }, dragmode: "zoom",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } },
-      showlegend: traces(chart, axis).filter((t) => t.showlegend).length > 1,
+      showlegend: data.legend !== false && traces(chart, axis).filter((t) => t.showlegend).length > 1,
       xaxis: { title: { text: data.axes[axis], standoff: 6 }, gridcolor: "#eef0f3", linecolor: "#cfd4dc", ticks: "outside",
         tickcolor: "#cfd4dc", zeroline: false, rangemode: "tozero" },
-      yaxis: { title: { text: escaped(chart.unit), standoff: 6 }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
+      yaxis: { title: { text: escaped(chart.unit), standoff: 6, font: { size: 11 } }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
         linecolor: "#cfd4dc", zeroline: false, automargin: true, exponentformat: "power",
         ...(chart.log ? { tickvals: ticks, ticktext: ticks.map(String) } : {}) },
     };
@@ -61,6 +61,7 @@
       await new Promise((done) => setTimeout(done, 0));
     }
     document.body.dataset.drawn = "yes";
+    document.dispatchEvent(new Event("drawn"));
   }
   choice.addEventListener("change", drawAll);
   await drawAll();
