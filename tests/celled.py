@@ -32,8 +32,7 @@ def work(request, reporter):
                     raise Interrupted("by SIGTERM after step 5.")
     result = {
         "knn_top1": 0.5 + seed / 100 + lr / 10, "linear_top1": 0.6, "knn": {"trained": 0.5}, "verdict": "not_collapsed",
-        "final": {name: 1.0 for name in ("feature_std", "effective_rank", "projection_std",
-                                         "projection_effective_rank")},
+        "final": dict.fromkeys(("feature_std", "effective_rank", "projection_std", "projection_effective_rank"), 1.0),
         "untrained": {"knn_top1": 0.3}, "passes": 600.0, "passes_an_image": 6, "seconds": 2.0, "cpu_seconds": 1.0,
         "epochs": 1, "curve": [{"epoch": 1, "passes": 600.0, "seconds": 2.0, "knn_top1": 0.5}],
         "knn_protocol": "k-NN", "linear_protocol": "linear", "threads": os.environ.get("OMP_NUM_THREADS"),

@@ -54,8 +54,9 @@ class Plan:
     @property
     def results_file(self) -> Path:
         """Where the results go; the page and the figure stand beside it."""
+        length = "" if self.scale.epochs == scale_of(self.scale.name).epochs else f"-{self.scale.epochs}-epochs"
         judged = "-test" if self.cells[0].images.judged_by == "test" else ""
-        return self.store.folder / f"{self.study.name}-{self.scale.name}{judged}.json"
+        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{judged}.json"
 
 
 def plan_study(

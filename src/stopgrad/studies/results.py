@@ -62,7 +62,8 @@ def _compared(
         return None
     return {
         "arm": arm, "rival": rival, "question": question, "figure": figure, "n": difference.n,
-        "difference": difference.mean, "interval": difference.interval and list(difference.interval), "verdict": difference.verdict,
+        "difference": difference.mean, "interval": None if difference.interval is None else list(difference.interval),
+        "verdict": difference.verdict,
     }  # fmt: skip
 
 

@@ -1,0 +1,87 @@
+"""What a GPU is for, most valuable first: one sitting of it, to be called until it says that nothing is left.
+
+    python benchmarks/gpu_agenda.py CIFAR10 --out studies --minutes 9
+
+Every entry is a study at full scale (CIFAR-10, ResNet-18); cells that are done are not run again, and a cell cut off by
+the end of a sitting goes on in the next one on the same disk. After every sitting the results of each entry stand in
+`OUT/NAME-full-EPOCHS-epochs.json`, complete or not (`complete`, `num_done`), with figure and page beside it. To go on on
+another machine, take `OUT/cells` along.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stopgrad.cli.console import ConsoleReporter
+from stopgrad.errors import Interrupted
+from stopgrad.studies.conduct import conduct, plan_study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study, how long its arms train, and on how many seeds."""
+
+    study: str
+    epochs: int
+    seeds: int
+
+
+AGENDA = (
+    Entry("main", 50, 1),
+    Entry("no-predictor", 50, 1),
+    Entry("main", 200, 1),
+    Entry("no-predictor", 200, 1),
+    Entry("main", 50, 3),
+    Entry("main", 200, 3),
+    Entry("guide", 50, 3),
+    Entry("batch-size", 50, 3),
+    Entry("stability", 50, 3),
+)
+LAST_MOMENT = 40.0
+"""Seconds kept back for checkpoints and pages."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="CIFAR-10: a parquet file or a folder")
+    parser.add_argument("--out", type=Path, default=Path("studies"))
+    parser.add_argument("--minutes", type=float, default=9.0, help="how long this sitting is")
+    parser.add_argument("--jobs", type=int, default=0, help="cells side by side; 0: one a GPU")
+    parser.add_argument("--scale", default="full", help="another scale, to try the agenda without a GPU")
+    parser.add_argument("--epochs", type=int, default=0, help="other epochs, for the same")
+    arguments = parser.parse_args()
+    if arguments.scale == "full" and not torch.cuda.is_available():
+        print("no GPU here: at full scale this would take weeks.", file=sys.stderr)
+        return 2
+    ends = time.monotonic() + 60 * arguments.minutes - LAST_MOMENT
+    num_failed = 0
+    with ConsoleReporter() as reporter:
+        for entry in AGENDA:
+            plan = plan_study(
+                entry.study, scale=arguments.scale, seeds=entry.seeds, epochs=arguments.epochs or entry.epochs,
+                data=arguments.data, out=arguments.out, jobs=arguments.jobs,
+            )  # fmt: skip
+            reporter.say(f"{entry}: {len(plan.cells) - len(plan.missing)} of {len(plan.cells)} cells done")
+            if not plan.missing:
+                continue
+            left = ends - time.monotonic()
+            if left <= 0:
+                return 3
+            try:
+                _, failed = conduct(
+                    plan, arguments.data, command=" ".join(sys.argv), time_limit_seconds=left, reporter=reporter
+                )
+            except Interrupted as reason:
+                reporter.say(f"stopped {reason}")
+                return 3
+            num_failed += failed
+    print("nothing is left on the agenda")
+    return 1 if num_failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
