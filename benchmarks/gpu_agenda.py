@@ -2,10 +2,10 @@
 
     python benchmarks/gpu_agenda.py CIFAR10 --out studies --minutes 9
 
-Every entry is a study at full scale (CIFAR-10, ResNet-18); cells that are done are not run again, and a cell cut off by
-the end of a sitting goes on in the next one on the same disk. After every sitting the results of each entry stand in
-`OUT/NAME-full-EPOCHS-epochs.json`, complete or not (`complete`, `num_done`), with figure and page beside it. To go on on
-another machine, take `OUT/cells` along.
+Every entry is a study at full scale (CIFAR-10, ResNet-18). Cells that are done are not run again, and a cell cut off
+by the end of a sitting goes on in the next one on the same disk. After every sitting the results of each entry stand in
+`OUT/NAME-full-EPOCHS-epochs.json` (200 epochs: `OUT/NAME-full.json`), complete or not (`complete`, `num_done`), with
+figure and page beside it. To go on on another machine, take `OUT/cells` along.
 """
 
 import argparse

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def study(
     name: str, /, *, scale: str = "digits", data: str = "", seeds: int = 3, first_seed: int = 0, epochs: int = 0,
-    arm: Annotated[tuple[str, ...], Parameter(negative="")] = (), jobs: int = 0,
+    arm: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    to: Annotated[tuple[str, ...], Parameter(negative="")] = (), jobs: int = 0,
     out: Annotated[Path, Parameter(name=("--out", "-o"))] = Path("studies"),
     test: Annotated[bool, Parameter(negative="")] = False, retry: Annotated[bool, Parameter(negative="")] = False,
     time_limit_seconds: float = 0.0, plan: Annotated[bool, Parameter(negative="")] = False,
@@ -30,7 +31,7 @@ def study(
     Parameters
     ----------
     name
-        main, no-predictor, batch-size, guide or stability.
+        main, no-predictor, batch-size, guide, stability or transfer.
     scale
         digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; full: CIFAR-10 and ResNet-18, on a GPU.
     data
@@ -43,6 +44,8 @@ def study(
         Of an arm of length 1, in place of the scale's.
     arm
         Only this arm; may be given several times.
+    to
+        For transfer: a labelled data set the networks have not seen; may be given several times.
     jobs
         Cells side by side; 0: one a core, or one a GPU.
     out
@@ -75,7 +78,7 @@ def study(
             reporter.warn(f"{cell.name} failed before and is left: --retry runs it again.")
         reporter.say(_plan_words(found))
         results, num_failed = conduct(
-            found, data, command=command, time_limit_seconds=time_limit_seconds, reporter=reporter
+            found, data, command=command, to=to, time_limit_seconds=time_limit_seconds, reporter=reporter
         )
     if json:
         print_json(results)
@@ -146,11 +149,12 @@ def _print_results(results: dict[str, Any]) -> None:
             f"{arm['passes']:,.0f}", f"{arm['seconds']:.0f}", ", ".join(filter(None, (verdicts, failed))),
         )  # fmt: skip
     console.print(table)
-    shown = [c for c in results["comparisons"] if c["figure"] == "knn_top1"]
-    if shown:
-        table = _table(("difference in k-NN, points", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
+    figures = dict.fromkeys(c["figure"] for c in results["comparisons"])
+    for figure in figures:
+        name = figure.removesuffix("_top1").replace("_", ", ")
+        table = _table((f"difference in {name}, points", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
                        ("95% interval", "right"), ("", "left"))  # fmt: skip
-        for c in shown:
+        for c in (c for c in results["comparisons"] if c["figure"] == figure):
             interval = "-" if c["interval"] is None else "{:+.1f} to {:+.1f}".format(*(100 * x for x in c["interval"]))
             table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]), f"{100 * c['difference']:+.1f}",
                           interval, c["verdict"])  # fmt: skip

@@ -16,7 +16,10 @@ FIGURES = {
 
 
 def figure_name(key: str) -> str:
-    """What a figure is called for people."""
+    """What a figure is called for people; `SET_knn_top1` is one on another data set."""
+    for name, words in FIGURES.items():
+        if key.endswith(f"_{name}") and is_accuracy(key):
+            return f"{words} on {key.removesuffix(f'_{name}')}"
     return FIGURES.get(key, key.replace("_", " "))
 
 

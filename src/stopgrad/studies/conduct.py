@@ -14,12 +14,13 @@ from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.hardware import usable_cores
 from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
-from stopgrad.studies import study_of
+from stopgrad.studies import study_of, transfer
 from stopgrad.studies.cells import Cell, CellStore, cells_of
 from stopgrad.studies.results import results_of
 from stopgrad.studies.run import Machine, run_cells
 from stopgrad.studies.scales import Scale, scale_of
 from stopgrad.studies.study import Study
+from stopgrad.studies.transfer import measure_transfer, names_of
 
 JUDGES = ("held out", "test")
 
@@ -107,7 +108,13 @@ def plan_study(
 
 
 def conduct(
-    plan: Plan, data: str = "", *, command: str = "", time_limit_seconds: float = 0.0, reporter: Reporter | None = None
+    plan: Plan,
+    data: str = "",
+    *,
+    command: str = "",
+    to: Sequence[str] = (),
+    time_limit_seconds: float = 0.0,
+    reporter: Reporter | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Run what is missing, and write results (JSON), page and figure.
 
@@ -115,6 +122,7 @@ def conduct(
         plan: what to run.
         data: as for `plan_study`.
         command: what the files say they were made by.
+        to: for the study `transfer`: labelled data sets, as `open_images` takes them.
         time_limit_seconds: stop after so long, everything saved; 0: no limit.
         reporter: told of every cell.
 
@@ -123,11 +131,17 @@ def conduct(
 
     Raises:
         Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
+        ConfigError: no sets to transfer to, or sets where none are wanted.
+        DataError: a set that is not there, or has no labels.
     """
     reporter = reporter or SilentReporter()
+    if to and plan.study.name != transfer.STUDY.name:
+        raise ConfigError(f"the study {plan.study.name!r} transfers to nothing: leave --to out.")
+    sets = names_of(to) if plan.study.name == transfer.STUDY.name else {}
 
     def results_now() -> dict[str, Any]:
-        return {**results_of(plan.study, plan.scale, plan.cells, plan.store), "command": command}
+        found = results_of(plan.study, plan.scale, plan.cells, plan.store, transferred_to=list(sets))
+        return {**found, "command": command}
 
     plan.store.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,6 +150,7 @@ def conduct(
                 plan.missing, plan.store, data, plan.machine, reporter, time_limit_seconds=time_limit_seconds,
                 when_done=lambda: _write(plan.results_file, results_now()),
             )  # fmt: skip
+        measure_transfer(plan.cells, plan.store, sets, reporter)
     finally:
         results = results_now()
         _write(plan.results_file, results)

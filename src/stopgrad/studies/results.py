@@ -18,15 +18,22 @@ Found = Mapping[int, Mapping[str, Any]]
 """Seed -> result of a cell."""
 
 
-def results_of(study: Study, scale: Scale, cells: Sequence[Cell], store: CellStore) -> dict[str, Any]:
+def results_of(
+    study: Study, scale: Scale, cells: Sequence[Cell], store: CellStore, *, transferred_to: Sequence[str] = ()
+) -> dict[str, Any]:
     """What is known of a study so far: one JSON object, which the page and the figure are drawn from.
 
     Args:
         study, scale: which.
         cells: all its cells, run or not.
         store: where their results are.
+        transferred_to: names of other sets, whose figures are wanted too.
     """
-    found = {(cell.arm.name, cell.seed): result for cell in cells if (result := store.read(cell)) is not None}
+    found = {
+        (cell.arm.name, cell.seed): _with_figures(result, transferred_to)
+        for cell in cells if (result := store.read(cell)) is not None
+    }  # fmt: skip
+    names = [*FIGURES, *(_transfer_name(name, figure) for name in transferred_to for figure in FIGURES)]
     done = {key: result for key, result in found.items() if "error" not in result}
     by_arm = {
         arm.name: {seed: result for (name, seed), result in done.items() if name == arm.name} for arm in study.arms
@@ -34,7 +41,7 @@ def results_of(study: Study, scale: Scale, cells: Sequence[Cell], store: CellSto
     any_result = next(iter(done.values()), {})
     baselines = by_arm.get("untrained") or {}
     comparisons = [
-        row for figure in FIGURES for comparison in study.comparisons
+        row for figure in names for comparison in study.comparisons
         if (row := _compared(comparison.arm, comparison.rival, comparison.question, figure, by_arm)) is not None
     ]  # fmt: skip
     halves = [(c["interval"][1] - c["interval"][0]) / 2 for c in comparisons
@@ -53,10 +60,32 @@ def results_of(study: Study, scale: Scale, cells: Sequence[Cell], store: CellSto
     }  # fmt: skip
 
 
+def _with_figures(result: Mapping[str, Any], transferred_to: Sequence[str]) -> dict[str, Any]:
+    """The result of a cell with all its numbers in one mapping, `figures`."""
+    if "error" in result:
+        return dict(result)
+    figures = {name: result[name] for name in FIGURES} | {name: result["final"][name] for name in HEALTH}
+    for other in transferred_to:
+        measured = result.get("transfer", {}).get(other, {})
+        figures |= {_transfer_name(other, name): measured[name] for name in FIGURES if name in measured}
+    return {**result, "figures": figures}
+
+
+def _transfer_name(other: str, figure: str) -> str:
+    return f"{other}_{figure}"
+
+
 def _compared(
     arm: str, rival: str, question: str, figure: str, by_arm: Mapping[str, Found]
 ) -> dict[str, Any] | None:  # fmt: skip
-    own, other = ({s: r[figure] for s, r in by_arm.get(name, {}).items()} for name in (arm, rival))
+    own, other = (
+        {
+            seed: result["figures"][figure]
+            for seed, result in by_arm.get(name, {}).items()
+            if figure in result["figures"]
+        }
+        for name in (arm, rival)
+    )
     difference = difference_of(own, other)
     if difference is None:
         return None
@@ -73,8 +102,8 @@ def _arm_entry(
     config = next(cell.config for cell in cells if cell.arm.name == arm.name)
     results = [done[seed] for seed in sorted(done)]
     on_cpu = bool(results) and results[0]["environment"].get("device_type") == "cpu"
-    figures = {name: asdict(spread_of([r[name] for r in results])) for name in FIGURES if results}
-    figures |= {name: asdict(spread_of([r["final"][name] for r in results])) for name in HEALTH if results}
+    names = [name for name in results[0]["figures"] if all(name in r["figures"] for r in results)] if results else []
+    figures = {name: asdict(spread_of([r["figures"][name] for r in results])) for name in names}
     return {
         "name": arm.name, "words": arm.words,
         "settings": {**scale.of_method.get(arm.settings["method"], {}), **arm.settings,
