@@ -1,7 +1,8 @@
 """Claim 4, and beyond: which guide, if any, earns more than chance, at equal encoder passes.
 
 All arms are BYOL and cost what symmetric BYOL costs: those that encode sources first save passes, and spend them on
-more epochs.
+more epochs, and so on more steps. `symmetric_steps` is the control for the steps: symmetric BYOL with a batch so much
+smaller that it takes as many, at the same rate a step.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ def _arm(name: str, words: str, passes: float, **settings: Any) -> Arm:
 
 
 _FOUR: dict[str, Any] = {"views": 4, "targets": "mean_of_others"}
-RANDOM, RANDOM_OF_FOUR = "random", "random_of_four"
+RANDOM, RANDOM_OF_FOUR, STEPS = "random", "random_of_four", "symmetric_steps"
 _RIVALS = {
     "gsg": RANDOM, "farthest": RANDOM, "gsg_normalised": RANDOM, "batch": RANDOM, "batch_normalised": RANDOM,
     "memory": RANDOM, "memory_skip": RANDOM, "half": RANDOM, "soft": RANDOM, "memory_soft": RANDOM,
@@ -32,6 +33,8 @@ STUDY = Study(
     "random source and the farthest one, all at the cost of symmetric BYOL.",
     (
         siamese("byol", "symmetric", 2, "symmetric"),
+        Arm(STEPS, "BYOL, symmetric, 5/8 of the batch: as many steps as with one source",
+            {"method": "byol", "guide": "symmetric", "source_first": False, "batch_factor": 5 / 8, "lr_factor": 8 / 5}),
         _arm(RANDOM, "random source", 5, guide="random_views"),
         _arm("gsg", "nearest to the partner (GSG)", 5, guide="nearest_views"),
         _arm("farthest", "farthest from the partner", 5, guide="farthest_views"),
@@ -59,6 +62,7 @@ STUDY = Study(
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
         *(Comparison(arm, "byol_symmetric_2v", "equal passes")
           for arm in (RANDOM, "gsg", RANDOM_OF_FOUR, "gsg_of_four")),
+        *(Comparison(arm, STEPS, "equal passes and steps") for arm in (RANDOM, "gsg")),
         Comparison(RANDOM_OF_FOUR, RANDOM, "four views and one source, beside two: equal passes"),
     ),
 )  # fmt: skip
