@@ -103,7 +103,7 @@ def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
         try:
             from pycocotools.mask import decode
         except ImportError:
-            raise ValueError("a mask is in compressed run lengths: pip install pycocotools, which reads them.") from None
+            raise ValueError("a mask is in compressed run lengths: pip install pycocotools.") from None
         return decode({**segmentation, "counts": counts.encode()}).astype(bool)
     ones = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return ones.reshape(tuple(segmentation["size"]), order="F")

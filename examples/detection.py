@@ -1,4 +1,4 @@
-"""Detection and instance segmentation from a pretrained backbone: torchvision's Faster or Mask R-CNN on COCO-format data.
+r"""Detection and instance segmentation from a pretrained backbone: torchvision's Faster and Mask R-CNN on COCO data.
 
     pip install "stopgrad[torchvision]"
     python examples/make_digit_scenes.py SCENES
@@ -90,7 +90,8 @@ def build_detector(
         return FasterRCNN(pyramid, **parts)
     return MaskRCNN(
         pyramid, **parts, mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
-        mask_head=MaskRCNNHeads(width, (width,) * 4, 1), mask_predictor=MaskRCNNPredictor(width, width, num_classes + 1),
+        mask_head=MaskRCNNHeads(width, (width,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(width, width, num_classes + 1),
     )  # fmt: skip
 
 
@@ -114,15 +115,14 @@ def _freeze(body: nn.Module, parts: int, norm: str) -> None:
     groups = [nn.ModuleList(stem), *(getattr(body, stage) for stage in STAGES)]
     for group in groups[:parts]:
         group.requires_grad_(False)
-    frozen = [body] if norm == "frozen" else groups[:parts]
-    inside = {module for group in frozen for module in group.modules()}
-    for parent in [module for module in body.modules() if module is body or module in inside]:
+    still = groups if norm == "frozen" else groups[:parts]
+    norms = {module for group in still for module in group.modules() if isinstance(module, nn.BatchNorm2d)}
+    for parent in list(body.modules()):
         for name, child in parent.named_children():
-            # Only plain ones: timm's with an activation inside would lose it.
-            if type(child) is nn.BatchNorm2d and child in inside:
-                still = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-                still.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
-                setattr(parent, name, still)
+            if child in norms:
+                frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
+                frozen.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
+                setattr(parent, name, frozen)
 
 
 def train(
@@ -166,7 +166,9 @@ def train(
     return losses
 
 
-def batches(images: ToTrainOn, steps: int, batch_size: int, seed: int, rank: int, world: int, workers: int) -> DataLoader:
+def batches(
+    images: ToTrainOn, steps: int, batch_size: int, seed: int, rank: int, world: int, workers: int
+) -> DataLoader:  # fmt: skip
     """So many batches, epoch after epoch in new orders; `batch_size` is of all processes together."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -177,7 +179,9 @@ def batches(images: ToTrainOn, steps: int, batch_size: int, seed: int, rank: int
 
 
 @torch.no_grad()
-def test(detector: nn.Module, images: CocoImages, annotations: Path, device: torch.device, workers: int = 0) -> dict:
+def evaluate(
+    detector: nn.Module, images: CocoImages, annotations: Path, device: torch.device, workers: int = 0
+) -> dict[str, Any]:
     """AP of boxes, and of masks if the images have them, in percent."""
     kinds = {"bbox": "boxes", "segm": "masks"} if images.masks else {"bbox": "boxes"}
     library = evaluator() != AveragePrecision.name
@@ -192,8 +196,9 @@ def test(detector: nn.Module, images: CocoImages, annotations: Path, device: tor
         ids = [images.category_ids[label - 1] for label in found["labels"].tolist()]
         for kind, name in kinds.items():
             if library:
-                rows = zip(ids, found["scores"].tolist(), coco_places(found[name]), strict=True)
-                written[kind] += [{"image_id": about["id"], "category_id": c, "score": s, **where} for c, s, where in rows]
+                for category, score, place in zip(ids, found["scores"].tolist(), coco_places(found[name]), strict=True):
+                    one = {"image_id": about["id"], "category_id": category, "score": score, **place}
+                    written[kind].append(one)
             else:
                 arguments = (found["scores"], found["labels"], found[name], target[name], target["labels"])
                 counted[kind].add(*(values.numpy() for values in arguments), target["crowd"].numpy())
@@ -228,7 +233,7 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
     add("--overwrite", action="store_true")
     add("--masks", action="store_true", help="Mask R-CNN instead of Faster R-CNN")
     add("--from-scratch", action="store_true", help="the control: the same network with random weights")
-    add("--freeze", type=int, default=0, choices=range(6), help="1: the stem, 2: layer1 too, ..., 5: the whole backbone")
+    add("--freeze", type=int, default=0, choices=range(6), help="1: the stem, 2: layer1 too, ..., 5: the backbone")
     add("--norm", choices=("trained", "frozen"), default="trained", help="the backbone's BatchNorm")
     add("--epochs", type=float, default=12.0)
     add("--steps", type=int, default=0, help="instead of epochs")
@@ -255,6 +260,8 @@ def main(argv: list[str] | None = None) -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group()
     device = choose_device(a.device, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.manual_seed(a.seed)
     encoder = stopgrad.load_encoder(a.encoder)
     images = ToTrainOn(CocoImages(*a.train, masks=a.masks), a.flip)
@@ -278,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
         if not first:
             return
     result = {
-        **test(detector, tested, a.test[1], device, a.workers), "evaluated_with": evaluator(),
+        **evaluate(detector, tested, a.test[1], device, a.workers), "evaluated_with": evaluator(),
         "encoder": encoder.name, "backbone": encoder.spec.backbone, "stem": encoder.spec.stem,
         "detector": type(detector).__name__, "from_scratch": a.from_scratch, "num_train_images": len(images),
         "num_test_images": len(tested), "steps": steps, "train_seconds": round(seconds, 1),

@@ -51,7 +51,8 @@ def paste(rng: np.random.Generator, image: Image.Image, digit: np.ndarray, side:
     colours = rng.integers(0, 256, (12, 3))
     colour = colours[np.abs(colours - below).sum(axis=1).argmax()]
     # As steep at the mask's edge as ink, and half there.
-    image.paste(tuple(int(c) for c in colour), mask=alpha.point(lambda value: max(0, min(255, 4 * (value - 112) + 128))))
+    steep = alpha.point(lambda value: max(0, min(255, 4 * (value - 112) + 128)))
+    image.paste(tuple(int(c) for c in colour), mask=steep)
     return mask
 
 
