@@ -37,6 +37,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 import stopgrad
 from stopgrad.artifacts.checkpoint import write_atomically
 from stopgrad.artifacts.run_dir import environment
+from stopgrad.errors import StopgradError
 from stopgrad.hardware import choose_device
 from stopgrad.nets.backbones import build_backbone
 
@@ -253,8 +254,15 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Train, test, write and print; what is wrong with files or settings is said in a line."""
+    try:
+        work(arguments_of(argv))
+    except (StopgradError, OSError, ValueError, KeyError) as error:
+        sys.exit(f"error: {error}" if not isinstance(error, KeyError) else f"error: the annotations lack {error}")
+
+
+def work(a: argparse.Namespace) -> None:
     """Train, test, write and print."""
-    a = arguments_of(argv)
     if a.out.exists() and not a.overwrite:
         sys.exit(f"{a.out} exists: name another file, or add --overwrite.")
     if "WORLD_SIZE" in os.environ:

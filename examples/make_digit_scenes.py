@@ -2,7 +2,7 @@
 
     python examples/make_digit_scenes.py OUT
 
-OUT gets train/ and test/ (scenes of 2 to 5 digits, 10 classes), train.json and test.json (their boxes and masks, in
+OUT gets train/ and test/ (scenes of 1 to 4 digits, 10 classes), train.json and test.json (their boxes and masks, in
 COCO's format), and unlabelled/ (crops with one digit each, to pretrain on, without labels). The digits in the test
 scenes are in no other image.
 """
@@ -67,7 +67,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
 def scene(
     rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray, size: int
 ) -> tuple[Image.Image, list[tuple[int, np.ndarray]]]:
-    """An image of 2 to 5 digits that do not overlap, with each one's label and mask."""
+    """An image of up to 5 digits, as many as find room, with each one's label and mask."""
     image, found, taken = background(rng, size), [], np.zeros((size, size), bool)
     for _ in range(int(rng.integers(2, 6))):
         side = int(rng.integers(28, 65))

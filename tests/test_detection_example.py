@@ -242,3 +242,8 @@ def test_the_command_writes_its_figures(run, scenes, tmp_path, capsys, monkeypat
     assert "box" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--overwrite"):
         detection.main(words)
+    with pytest.raises(SystemExit, match="give a ResNet"):
+        detection.main(["timm:vit_tiny_patch16_224?pretrained=false", *words[1:], "--overwrite"])
+    words[3] = "absent.json"
+    with pytest.raises(SystemExit, match=r"absent\.json"):
+        detection.main([*words, "--overwrite"])
