@@ -253,33 +253,37 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train, test, write and print; what is wrong with files or settings is said in a line."""
-    try:
-        work(arguments_of(argv))
-    except (StopgradError, OSError, ValueError, KeyError) as error:
-        sys.exit(f"error: {error}" if not isinstance(error, KeyError) else f"error: the annotations lack {error}")
-
-
-def work(a: argparse.Namespace) -> None:
-    """Train, test, write and print."""
+def prepared(a: argparse.Namespace) -> tuple[stopgrad.Encoder, ToTrainOn, CocoImages, FasterRCNN]:
+    """What the command line names: encoder, images to train and to test on, and the detector."""
     if a.out.exists() and not a.overwrite:
-        sys.exit(f"{a.out} exists: name another file, or add --overwrite.")
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group()
-    device = choose_device(a.device, int(os.environ.get("LOCAL_RANK", 0)))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.manual_seed(a.seed)
+        raise ValueError(f"{a.out} exists: name another file, or add --overwrite.")
     encoder = stopgrad.load_encoder(a.encoder)
     images = ToTrainOn(CocoImages(*a.train, masks=a.masks), a.flip)
     tested = CocoImages(*a.test, masks=a.masks)
+    if not len(images):
+        raise ValueError(f"{a.train[1]}: no image has an object.")
     if images.images.category_ids != tested.category_ids:
-        sys.exit(f"{a.train[1]} and {a.test[1]} have other categories.")
+        raise ValueError(f"{a.train[1]} and {a.test[1]} have other categories.")
     detector = build_detector(
         encoder, len(tested.classes), masks=a.masks, from_scratch=a.from_scratch, freeze=a.freeze, norm=a.norm,
         width=a.width, rois=a.rois, min_size=tuple(a.min_size), max_size=a.max_size,
     )  # fmt: skip
+    return encoder, images, tested, detector
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, test, write and print."""
+    a = arguments_of(argv)
+    torch.manual_seed(a.seed)
+    try:
+        encoder, images, tested, detector = prepared(a)
+        device = choose_device(a.device, int(os.environ.get("LOCAL_RANK", 0)))
+    except (StopgradError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group()
     steps = a.steps or max(1, round(a.epochs * len(images) / a.batch_size))
     started = time.monotonic()
     losses = train(
