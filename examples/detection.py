@@ -231,6 +231,7 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train", nargs=2, type=Path, required=True, metavar=("IMAGES", "ANNOTATIONS"))
     add("--test", nargs=2, type=Path, required=True, metavar=("IMAGES", "ANNOTATIONS"))
     add("--out", type=Path, required=True, help="JSON with settings, figures and environment")
+    add("--weights", type=Path, help="keep the trained detector's state dict here, a .pth")
     add("--overwrite", action="store_true")
     add("--masks", action="store_true", help="Mask R-CNN instead of Faster R-CNN")
     add("--from-scratch", action="store_true", help="the control: the same network with random weights")
@@ -255,8 +256,9 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
 
 def prepared(a: argparse.Namespace) -> tuple[stopgrad.Encoder, ToTrainOn, CocoImages, FasterRCNN]:
     """What the command line names: encoder, images to train and to test on, and the detector."""
-    if a.out.exists() and not a.overwrite:
-        raise ValueError(f"{a.out} exists: name another file, or add --overwrite.")
+    for file in (a.out, a.weights):
+        if file is not None and file.exists() and not a.overwrite:
+            raise ValueError(f"{file} exists: name another file, or add --overwrite.")
     encoder = stopgrad.load_encoder(a.encoder)
     images = ToTrainOn(CocoImages(*a.train, masks=a.masks), a.flip)
     tested = CocoImages(*a.test, masks=a.masks)
@@ -296,6 +298,10 @@ def main(argv: list[str] | None = None) -> None:
         dist.destroy_process_group()
         if not first:
             return
+    if a.weights is not None:
+        # As build_detector's network takes them; plain tensors.
+        state = {name: value.detach().cpu() for name, value in detector.state_dict().items()}
+        write_atomically(a.weights, lambda there: torch.save(state, there))
     result = {
         **evaluate(detector, tested, a.test[1], device, a.workers), "evaluated_with": evaluator(),
         "encoder": encoder.name, "backbone": encoder.spec.backbone, "stem": encoder.spec.stem,

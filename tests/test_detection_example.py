@@ -234,7 +234,9 @@ def test_the_command_writes_its_figures(run, scenes, tmp_path, capsys, monkeypat
     words = [str(run), "--train", str(scenes / "train"), str(scenes / "train.json"),
              "--test", str(scenes / "test"), str(scenes / "test.json"), "--out", str(out), "--masks", "--steps", "2",
              "--batch-size", "2", "--min-size", "96", "--width", "16", "--rois", "16", "--device", "cpu"]  # fmt: skip
-    detection.main(words)
+    detection.main([*words, "--weights", str(tmp_path / "detector.pth")])
+    kept = torch.load(tmp_path / "detector.pth", weights_only=True)
+    built(run, masks=True).load_state_dict(kept)
     result = json.loads(out.read_text())
     assert (result["detector"], result["steps"], result["num_test_images"]) == ("MaskRCNN", 2, 3)
     assert {"AP", "AP50", "AP75", "AP_of_class"} == set(result["box"]) == set(result["mask"])
