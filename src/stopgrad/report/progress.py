@@ -14,10 +14,11 @@ from stopgrad.report.page import finite
 QUIET_SECONDS = 900
 TITLES = {
     "learnt": "Learnt", "healthy": "Healthy", "not_learnt": "Not learnt", "partly_collapsed": "Partly collapsed",
-    "collapsed": "Collapsed", "running": "Running", "stopped": "Not finished", "failed": "Failed",
+    "collapsed": "Collapsed", "not_collapsed": "Not collapsed", "running": "Running", "stopped": "Not finished",
+    "failed": "Failed",
 }  # fmt: skip
-_TONES = {"learnt": "good", "healthy": "good", "not_learnt": "warn", "partly_collapsed": "warn", "running": "accent",
-          "stopped": "warn"}  # fmt: skip
+_TONES = {"learnt": "good", "healthy": "good", "not_collapsed": "good", "not_learnt": "warn",
+          "partly_collapsed": "warn", "running": "accent", "stopped": "warn"}  # fmt: skip
 
 
 @dataclass(frozen=True)

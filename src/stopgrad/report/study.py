@@ -86,7 +86,8 @@ def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
         "name": name, "words": str(arm.get("words") or name), "number": place + 1, "figures": figures, "seeds": seeds,
         "n": max(measured, default=0),
         "epochs": arm.get("epochs"), "passes_an_image": arm.get("passes_an_image"), "passes": arm.get("passes"),
-        "seconds": arm.get("seconds"), "untrained_knn": arm.get("untrained_knn"), "pixels_knn": arm.get("pixels_knn"),
+        "seconds": arm.get("seconds"), "lr": (arm.get("settings") or {}).get("lr"),
+        "untrained_knn": arm.get("untrained_knn"), "pixels_knn": arm.get("pixels_knn"),
         "verdicts": [
             {"words": TITLES.get(state, state).lower(), "num": num, "tone": tone_of(state)}
             for state, num in (arm.get("verdicts") or {}).items() if num
@@ -129,9 +130,9 @@ def _forests(comparisons: Sequence[Mapping[str, Any]], words: Mapping[str, str])
 
 
 def _scatter(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Final accuracies against what they cost; None where there are none."""
+    """Final accuracies against what they cost; None where there are none. What was not trained has no price."""
     points = []
-    for arm in arms:
+    for arm in (arm for arm in arms if arm["lr"] != 0):
         figures = {
             key: {"mean": 100 * own["mean"], "std": None if own.get("std") is None else 100 * own["std"]}
             for key, own in arm["figures"].items() if is_accuracy(key)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stopgrad.report.forest import MINUS, NONE, UNDECIDED, figure_name, forest_of, is_accuracy, ticks
+from stopgrad.report.forest import MINUS, NONE, UNDECIDED, figure_name, forest_of, ticks
 from stopgrad.report.lettering import clean, wrapped
 
 WIDTH, MARGIN, GAP = 1000, 20, 28
@@ -21,7 +21,7 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
     """
     arms = found.get("arms") or ()
     numbers = {arm.get("name"): place + 1 for place, arm in enumerate(arms)}
-    shown = [c for c in found.get("comparisons") or () if is_accuracy(str(c.get("figure") or "knn_top1"))]
+    shown = [c for c in found.get("comparisons") or () if str(c.get("figure") or "knn_top1") == "knn_top1"]
     half = (WIDTH - 2 * MARGIN - GAP) / 2 if shown else WIDTH - 2 * MARGIN
     title = wrapped(found.get("title") or f"Study {found.get('study', '')}", WIDTH - 2 * MARGIN, 17, 2, bold=True)
     notes = [str(found[key]) for key in ("images", "protocol") if found.get(key)]

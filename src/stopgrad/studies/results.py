@@ -3,10 +3,11 @@
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from stopgrad.studies.cells import Cell, CellStore
+from stopgrad.studies.main import UNTRAINED
 from stopgrad.studies.passes import passes_an_image
 from stopgrad.studies.scales import Scale
 from stopgrad.studies.statistics import difference_of, spread_of
@@ -39,7 +40,7 @@ def results_of(
         arm.name: {seed: result for (name, seed), result in done.items() if name == arm.name} for arm in study.arms
     }
     any_result = next(iter(done.values()), {})
-    baselines = by_arm.get("untrained") or {}
+    baselines = _baselines(scale, cells, store)
     comparisons = [
         row for figure in names for comparison in study.comparisons
         if (row := _compared(comparison.arm, comparison.rival, comparison.question, figure, by_arm)) is not None
@@ -52,10 +53,7 @@ def results_of(
         "linear_protocol": any_result.get("linear_protocol", ""),
         "judged_by": cells[0].images.judged_by if cells else "", "environment": any_result.get("environment", {}),
         "complete": len(done) == len(cells), "num_cells": len(cells), "num_done": len(done),
-        "untrained_knn": _mean(r["knn"].get("untrained") for r in baselines.values()),
-        "pixels_knn": _mean(r["knn"].get("pixels_centred") for r in baselines.values()),
-        "arms": [_arm_entry(arm, scale, cells, by_arm[arm.name], found) for arm in study.arms
-                 if any(cell.arm.name == arm.name for cell in cells)],
+        "arms": [_arm_entry(arm, scale, cells, by_arm[arm.name], found) | baselines for arm in study.arms],
         "comparisons": comparisons, "resolution": statistics.median(halves) if halves else None,
     }  # fmt: skip
 
@@ -73,6 +71,19 @@ def _with_figures(result: Mapping[str, Any], transferred_to: Sequence[str]) -> d
 
 def _transfer_name(other: str, figure: str) -> str:
     return f"{other}_{figure}"
+
+
+def _baselines(scale: Scale, cells: Sequence[Cell], store: CellStore) -> dict[str, float | None]:
+    """k-NN of untrained networks and of raw pixels, where some study has measured them at this scale."""
+    if not cells:
+        return {}
+    alike = [replace(cell, arm=UNTRAINED, config=UNTRAINED.config(scale, seed)) for seed, cell in
+             {cell.seed: cell for cell in cells}.items()]  # fmt: skip
+    found = [result["knn"] for cell in alike if (result := store.read(cell)) is not None and "error" not in result]
+    return {
+        "untrained_knn": _mean(knn.get("untrained") for knn in found),
+        "pixels_knn": _mean(knn.get("pixels_centred") for knn in found),
+    }
 
 
 def _compared(
@@ -113,7 +124,6 @@ def _arm_entry(
         # Of a core where cells share a machine; of the clock where each has a device.
         "seconds": _mean(r["cpu_seconds" if on_cpu else "seconds"] for r in results),
         "figures": figures, "verdicts": dict(Counter(r["verdict"] for r in results)),
-        "untrained_knn": _mean(r["untrained"].get("knn_top1") for r in results),
         "curve": _mean_curve([r["curve"] for r in results]),
         "failed": [{"seed": seed, "error": result["error"]} for (name, seed), result in sorted(found.items())
                    if name == arm.name and "error" in result],
