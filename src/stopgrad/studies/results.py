@@ -117,8 +117,8 @@ def _arm_entry(
     figures = {name: asdict(spread_of([r["figures"][name] for r in results])) for name in names}
     return {
         "name": arm.name, "words": arm.words,
-        "settings": {**scale.of_method.get(arm.settings["method"], {}), **arm.settings,
-                     "lr": config.optimization.lr, "batch_size": config.training.batch_size},
+        "settings": {**arm.settings_at(scale), "lr": config.optimization.lr,
+                     "batch_size": config.training.batch_size},
         "epochs": config.training.epochs, "passes_an_image": passes_an_image(config),
         "passes": _mean(r["passes"] for r in results), "seeds": sorted(done),
         # Of a core where cells share a machine; of the clock where each has a device.

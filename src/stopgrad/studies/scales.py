@@ -33,6 +33,8 @@ class Scale:
     """What DATA has to be; empty: none is needed."""
     of_method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of one method's arms, where methods need different ones."""
+    of_arm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same for a single arm, such as widths that suit this network."""
 
 
 def digits() -> Scale:
@@ -41,7 +43,6 @@ def digits() -> Scale:
     return Scale(
         "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
         num_held_out=360, pace=7600, overhead=9,
-        of_method={"simclr": {"temperature": 0.2}},
     )  # fmt: skip
 
 
@@ -55,6 +56,7 @@ def small() -> Scale:
     return Scale(
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
         num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
+        of_method={"simclr": {"temperature": 0.5}},
     )  # fmt: skip
 
 
@@ -68,7 +70,12 @@ def full() -> Scale:
     return Scale(
         "full", "CIFAR-10, ResNet-18 with a 3 x 3 stem, 32 x 32 pixels", base, epochs=200, num_images=0,
         num_held_out=5000, pace=60_000, overhead=60, needs_data="CIFAR-10",
-        of_method={"simclr": {"lr": 0.06, "projection_dim": 128}, "moco": {"lr": 0.06, "projection_dim": 128}},
+        # Rate and temperature as in Lightly's CIFAR-10 benchmark; SGD for all, so BYOL lacks its LARS.
+        of_method={
+            "simclr": {"lr": 0.12, "projection_dim": 128, "temperature": 0.5},
+            "moco": {"lr": 0.12, "projection_dim": 128, "temperature": 0.1},
+        },
+        of_arm={"byol_own": {"projector_width": 4096, "projection_dim": 256, "predictor_width": 4096}},
     )  # fmt: skip
 
 

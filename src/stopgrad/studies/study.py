@@ -19,9 +19,14 @@ class Arm:
     epochs: float = 1.0
     """Length, as a factor of the scale's epochs; each length has its own complete schedule."""
 
+    def settings_at(self, scale: Scale) -> dict[str, Any]:
+        """What differs from the scale's base; the factors `lr_factor` and `batch_factor` stand for themselves."""
+        by_method = scale.of_method.get(self.settings["method"], {})
+        return {**by_method, **self.settings, **scale.of_arm.get(self.name, {})}
+
     def config(self, scale: Scale, seed: int) -> Config:
         """The config of one cell of this arm."""
-        own = {**scale.of_method.get(self.settings["method"], {}), **self.settings}
+        own = self.settings_at(scale)
         if "lr_factor" in own:
             own["lr"] = own.get("lr", scale.base.optimization.lr) * own.pop("lr_factor")
         if "batch_factor" in own:
