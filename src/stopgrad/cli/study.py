@@ -131,6 +131,8 @@ def _print_plan(plan: "Plan") -> None:
 
 
 def _print_results(results: dict[str, Any]) -> None:
+    from stopgrad.report.forest import figure_name, is_accuracy
+
     console = plain_console(width=170)
     console.print(f"\n{results['protocol']}")
     table = _table(("arm", "left"), ("n", "right"), ("k-NN, %", "right"), ("linear, %", "right"),
@@ -151,13 +153,14 @@ def _print_results(results: dict[str, Any]) -> None:
     console.print(table)
     figures = dict.fromkeys(c["figure"] for c in results["comparisons"])
     for figure in figures:
-        name = figure.removesuffix("_top1").replace("_", ", ")
-        table = _table((f"difference in {name}, points", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
+        in_points = is_accuracy(figure)
+        scale, digits = (100, 1) if in_points else (1, 2)
+        table = _table((f"difference in {figure_name(figure)}{', points' * in_points}", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
                        ("95% interval", "right"), ("", "left"))  # fmt: skip
         for c in (c for c in results["comparisons"] if c["figure"] == figure):
-            interval = "-" if c["interval"] is None else "{:+.1f} to {:+.1f}".format(*(100 * x for x in c["interval"]))
-            table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]), f"{100 * c['difference']:+.1f}",
-                          interval, c["verdict"])  # fmt: skip
+            ends = [f"{scale * end:+.{digits}f}" for end in c["interval"] or ()]
+            table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]),
+                          f"{scale * c['difference']:+.{digits}f}", " to ".join(ends) or "-", c["verdict"])  # fmt: skip
         console.print(table)
 
 

@@ -27,4 +27,5 @@ STUDY = Study(
             ("gsg_2v", "what the predictor is worth, guided"),
         )
     ),
+    figures=("knn_top1", "linear_top1", "projection_std"),
 )

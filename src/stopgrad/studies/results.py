@@ -34,7 +34,7 @@ def results_of(
         (cell.arm.name, cell.seed): _with_figures(result, transferred_to)
         for cell in cells if (result := store.read(cell)) is not None
     }  # fmt: skip
-    names = [*FIGURES, *(_transfer_name(name, figure) for name in transferred_to for figure in FIGURES)]
+    names = [*study.figures, *(_transfer_name(name, figure) for name in transferred_to for figure in FIGURES)]
     done = {key: result for key, result in found.items() if "error" not in result}
     by_arm = {
         arm.name: {seed: result for (name, seed), result in done.items() if name == arm.name} for arm in study.arms

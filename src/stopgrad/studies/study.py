@@ -52,6 +52,8 @@ class Study:
     question: str
     arms: Sequence[Arm]
     comparisons: Sequence[Comparison] = field(default=())
+    figures: Sequence[str] = ("knn_top1", "linear_top1")
+    """What is compared, the first the one that counts; `projection_std` and the like are of the end, in eval mode."""
 
     def arm(self, name: str) -> Arm:
         """The arm of a name."""
