@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from stopgrad.report.forest import figure_name, is_accuracy
+
 COLLAPSE = {"collapsed": "**collapsed**", "partly_collapsed": "partly collapsed", "not_collapsed": ""}
 
 
@@ -44,7 +46,8 @@ def comparisons_table(results):
         key = comparison["arm"], comparison["rival"], comparison["question"], comparison["n"]
         rows.setdefault(key, {})[comparison["figure"]] = comparison
     figures = list(dict.fromkeys(c["figure"] for c in results["comparisons"]))
-    print("| difference | " + " | ".join(f"{figure.removesuffix('_top1')}, points" for figure in figures) + " |")
+    names = (figure_name(figure) + (", points" if is_accuracy(figure) else "") for figure in figures)
+    print("| difference | " + " | ".join(names) + " |")
     print("|---|" + "---|" * len(figures))
     for (arm, rival, question, _), found in rows.items():
         cells = []
@@ -53,11 +56,10 @@ def comparisons_table(results):
             if c is None:
                 cells.append("")
                 continue
-            interval = (
-                "" if c["interval"] is None else " ({:+.1f} to {:+.1f})".format(*(100 * x for x in c["interval"]))
-            )
+            scale, digits = (100, 1) if is_accuracy(figure) else (1, 2)
+            ends = " to ".join(f"{scale * end:+.{digits}f}" for end in c["interval"] or ())
             mark = "**" if c["verdict"] in ("better", "worse") else ""
-            cells.append(f"{mark}{100 * c['difference']:+.1f}{mark}{interval}")
+            cells.append(f"{mark}{scale * c['difference']:+.{digits}f}{mark}" + (f" ({ends})" if ends else ""))
         print(f"| {words[arm]} minus {words[rival]}: {question} | " + " | ".join(cells) + " |")
 
 

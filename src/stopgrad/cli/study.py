@@ -155,8 +155,9 @@ def _print_results(results: dict[str, Any]) -> None:
     for figure in figures:
         in_points = is_accuracy(figure)
         scale, digits = (100, 1) if in_points else (1, 2)
-        table = _table((f"difference in {figure_name(figure)}{', points' * in_points}", "left"), ("", "left"), ("n", "right"), ("mean", "right"),
-                       ("95% interval", "right"), ("", "left"))  # fmt: skip
+        title = f"difference in {figure_name(figure)}" + (", points" if in_points else "")
+        table = _table((title, "left"), ("", "left"), ("n", "right"), ("mean", "right"), ("95% interval", "right"),
+                       ("", "left"))  # fmt: skip
         for c in (c for c in results["comparisons"] if c["figure"] == figure):
             ends = [f"{scale * end:+.{digits}f}" for end in c["interval"] or ()]
             table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]),
