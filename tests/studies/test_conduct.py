@@ -69,12 +69,28 @@ def test_a_scale_that_is_too_large_for_the_images():
         ({"name": "main", "seeds": 0}, "at least 1 seed"),
         ({"name": "main", "arms": ("simsiam_gsg",)}, "has no arm"),
         ({"name": "main", "judged_by": "eye"}, "judged_by"),
+        ({"name": "main", "data": "photos"}, "images of its own"),
     ],
 )
 def test_what_cannot_be_planned(arguments, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         plan_study(out=tmp_path, **arguments)
     assert not any(tmp_path.iterdir())
+
+
+def test_data_that_is_not_there_is_told_before_any_cell(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="nowhere"):
+        plan_study("main", scale="small", data=str(tmp_path / "nowhere"), out=tmp_path / "s")
+    monkeypatch.setattr(module, "open_images", lambda _: open_images(""))
+    with pytest.raises(DataError, match=r"1,437 training images: scale 'small' needs 15,000"):
+        plan_study("main", scale="small", data="digits", out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_arms_that_are_one_at_a_short_length_are_one_cell(tmp_path):
+    plan = plan_study("batch-size", arms=["simclr_b0.25", "simclr_b0.25_steps"], epochs=1, seeds=1, out=tmp_path)
+    assert len(plan.cells) == 2
+    assert len(plan.missing) == 1
 
 
 def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
