@@ -34,7 +34,11 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     share_cores(request["processes"])
     config = Config().replace(**request["settings"])
     result = run_cell(config, request["data"], Images(**request["images"]), Path(request["run"]), reporter)
-    RunDir(request["run"]).write_json("cell.json", result)
+    folder = RunDir(request["run"])
+    folder.write_json("cell.json", result)
+    # Not before the result is safe: without them it would have to be trained anew.
+    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
+        shutil.rmtree(done_with, ignore_errors=True)
 
 
 def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Reporter) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         config: of the run.
         data: as `open_images` takes it.
         images: which of them.
-        run: the run folder; a run that was interrupted goes on. Checkpoints and events are deleted at the end.
+        run: the run folder; a run that was interrupted goes on.
         reporter: told of progress.
 
     Raises:
@@ -56,8 +60,6 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     cpu_seconds = time.process_time() - began_cpu
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
     metrics, folder = trained.metrics, RunDir(trained.path)
-    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
-        shutil.rmtree(done_with, ignore_errors=True)
     passes = passes_an_image(config)
     curve = [
         {
