@@ -45,5 +45,9 @@ STUDY = Study(
                            ("_steps", "equal steps"))
         for key in (AT_EQUAL_STEPS if how == "_steps" else METHODS)
         for factor in SIZES
+    ] + [
+        # What the claim is about: whether guiding is worth more where batches are small.
+        Comparison(f"simsiam_gsg_b{factor:g}", f"simsiam_b{factor:g}", "the guide, at the same batch")
+        for factor in (0.25, 1.0, 4.0)
     ],
 )  # fmt: skip

@@ -19,9 +19,11 @@ def _arm(name: str, words: str, passes: float, **settings: Any) -> Arm:
 
 _FOUR: dict[str, Any] = {"views": 4, "targets": "mean_of_others"}
 RANDOM, RANDOM_OF_FOUR = "random", "random_of_four"
+# Soft weights and the chosen half are other graphs than one random source of all images, of other lengths.
+_OTHER_GRAPHS = ("soft", "memory_soft", "half")
 _RIVALS = {
     "gsg": RANDOM, "farthest": RANDOM, "gsg_normalised": RANDOM, "batch": RANDOM, "batch_normalised": RANDOM,
-    "memory": RANDOM, "memory_skip": RANDOM, "half": RANDOM, "soft": RANDOM, "memory_soft": RANDOM,
+    "memory": RANDOM, "memory_skip": RANDOM,
     "gsg_of_four": RANDOM_OF_FOUR, "batch_of_four": RANDOM_OF_FOUR,
 }  # fmt: skip
 
@@ -57,6 +59,9 @@ STUDY = Study(
     ),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
+        *(Comparison(arm, RANDOM, "equal passes, another graph") for arm in _OTHER_GRAPHS),
+        *(Comparison(arm, "byol_symmetric_2v", "soft weights, beside equal ones in the same graph")
+          for arm in ("soft", "memory_soft")),
         *(Comparison(arm, "byol_symmetric_2v", "equal passes")
           for arm in (RANDOM, "gsg", RANDOM_OF_FOUR, "gsg_of_four")),
         Comparison(RANDOM_OF_FOUR, RANDOM, "four views and one source, beside two: equal passes"),
