@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stopgrad.artifacts.checkpoint import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import Splits, Subset, open_images
@@ -20,6 +21,7 @@ from stopgrad.studies.passes import passes_an_image
 from stopgrad.train.launch import answer
 from stopgrad.train.pretrain import Run, pretrain
 
+CPU_FILE = "cpu.json"
 ORDER_SEED = 2503_09058
 CURVE = ("knn_top1", "feature_std", "effective_rank", "projection_std", "projection_effective_rank",
          "guide_balance", "guide_margin")  # fmt: skip
@@ -55,9 +57,13 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         DataError: too few images, or none to be judged by.
     """
     splits = splits_of(data, images)
-    began_cpu = time.process_time()
-    trained = _train(config, splits, run, reporter)
-    cpu_seconds = time.process_time() - began_cpu
+    began_cpu = time.process_time() - _cpu_seconds_before(run)
+    try:
+        trained = _train(config, splits, run, reporter)
+    finally:
+        cpu_seconds = time.process_time() - began_cpu
+        if run.is_dir():
+            RunDir(run).write_json(CPU_FILE, {"cpu_seconds": cpu_seconds})
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
     metrics, folder = trained.metrics, RunDir(trained.path)
     passes = passes_an_image(config)
@@ -78,6 +84,17 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         "cpu_seconds": round(cpu_seconds, 1), "views_per_second": metrics["views_per_second"], "curve": curve,
         "environment": folder.read_environment(),
     }  # fmt: skip
+
+
+def _cpu_seconds_before(run: Path) -> float:
+    """What earlier sittings took of a run that goes on; 0 for one that begins."""
+    folder = RunDir(run)
+    if not checkpoints_in(folder.checkpoint_dir):
+        return 0.0
+    try:
+        return float(folder.read_json(CPU_FILE)["cpu_seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def splits_of(data: str, images: Images) -> Splits:
