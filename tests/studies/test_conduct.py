@@ -25,11 +25,11 @@ def test_a_study_of_real_runs(tmp_path):
     assert 0.3 < arm["figures"]["linear_top1"]["mean"] < 1
     assert arm["passes"] == 6 * 1024  # eight batches of 128, each image 2 forwards and 2 backwards
     assert "1,077 images trained on, queries 360 training images held out" in results["protocol"]
-    assert json.loads((tmp_path / "main-digits-1-epochs.json").read_text())["arms"] == json.loads(
+    assert json.loads((tmp_path / "main-digits-1-epochs-some.json").read_text())["arms"] == json.loads(
         json.dumps(results["arms"])
     )
-    assert "<svg" in (tmp_path / "main-digits-1-epochs.svg").read_text()
-    assert "simsiam_gsg_2v" in (tmp_path / "main-digits-1-epochs.html").read_text()
+    assert "<svg" in (tmp_path / "main-digits-1-epochs-some.svg").read_text()
+    assert "simsiam_gsg_2v" in (tmp_path / "main-digits-1-epochs-some.html").read_text()
     # Cells that another study shares are not run again.
     shared = plan_study("no-predictor", out=tmp_path, **SMALL)
     assert shared.missing == []
@@ -105,6 +105,18 @@ def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
     assert "--retry runs it again" in out.err
     assert run([*arguments, "--retry"]) == 0
     assert json.loads(capsys.readouterr().out)["complete"]
+
+
+def test_some_arms_do_not_replace_the_results_of_all(tmp_path):
+    files = {plan_study("main", out=tmp_path, arms=arms).results_file.name for arms in ((), ("untrained",))}
+    assert files == {"main-digits.json", "main-digits-some.json"}
+
+
+@pytest.mark.parametrize("limit", [-1.0, float("nan")])
+def test_a_time_limit_that_is_none(limit, tmp_path):
+    with pytest.raises(ConfigError, match="time_limit_seconds"):
+        conduct(plan_study("main", out=tmp_path / "s"), time_limit_seconds=limit)
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_plan_runs_nothing(tmp_path, capsys):

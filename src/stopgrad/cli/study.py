@@ -43,7 +43,7 @@ def study(
     epochs
         Of an arm of length 1, in place of the scale's.
     arm
-        Only this arm; may be given several times.
+        Only this arm; may be given several times. Results then go to NAME-SCALE-some.json.
     to
         For transfer: a labelled data set the networks have not seen; may be given several times.
     jobs

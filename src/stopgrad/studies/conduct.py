@@ -56,8 +56,10 @@ class Plan:
     def results_file(self) -> Path:
         """Where the results go; the page and the figure stand beside it."""
         length = "" if self.scale.epochs == scale_of(self.scale.name).epochs else f"-{self.scale.epochs}-epochs"
+        # Not over the results of all arms.
+        some = "" if len(self.study.arms) == len(study_of(self.study.name).arms) else "-some"
         judged = "-test" if self.cells[0].images.judged_by == "test" else ""
-        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{judged}.json"
+        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{some}{judged}.json"
 
 
 def plan_study(
@@ -136,10 +138,13 @@ def conduct(
 
     Raises:
         Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
-        ConfigError: no sets to transfer to, or sets where none are wanted.
+        ConfigError: no sets to transfer to, sets where none are wanted, or a time limit below 0.
         DataError: a set that is not there, or has no labels.
     """
     reporter = reporter or SilentReporter()
+    # Written so that NaN fails too.
+    if not time_limit_seconds >= 0:
+        raise ConfigError(f"time_limit_seconds = {time_limit_seconds:g}: must be at least 0, which is no limit.")
     if to and plan.study.name != transfer.STUDY.name:
         raise ConfigError(f"the study {plan.study.name!r} transfers to nothing: leave --to out.")
     sets = names_of(to) if plan.study.name == transfer.STUDY.name else {}
