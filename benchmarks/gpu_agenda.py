@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from stopgrad.cli.console import ConsoleReporter
-from stopgrad.errors import Interrupted
+from stopgrad.errors import Interrupted, StopgradError
 from stopgrad.studies.conduct import conduct, plan_study
 
 
@@ -47,10 +47,11 @@ LAST_MOMENT = 40.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="CIFAR-10: a parquet file or a folder")
+    parser.add_argument("data", help="CIFAR-10: a parquet file or a folder; '' at the scale digits")
     parser.add_argument("--out", type=Path, default=Path("studies"))
     parser.add_argument("--minutes", type=float, default=9.0, help="how long this sitting is")
     parser.add_argument("--jobs", type=int, default=0, help="cells side by side; 0: one a GPU")
+    parser.add_argument("--retry", action="store_true", help="run cells again that failed")
     parser.add_argument("--scale", default="full", help="another scale, to try the agenda without a GPU")
     parser.add_argument("--epochs", type=int, default=0, help="other epochs, for the same")
     arguments = parser.parse_args()
@@ -58,30 +59,35 @@ def main() -> int:
         print("no GPU here: at full scale this would take weeks.", file=sys.stderr)
         return 2
     ends = time.monotonic() + 60 * arguments.minutes - LAST_MOMENT
-    num_failed = 0
+    failed: set[str] = set()
     with ConsoleReporter() as reporter:
         for entry in AGENDA:
             plan = plan_study(
                 entry.study, scale=arguments.scale, seeds=entry.seeds, epochs=arguments.epochs or entry.epochs,
-                data=arguments.data, out=arguments.out, jobs=arguments.jobs,
+                data=arguments.data, out=arguments.out, jobs=arguments.jobs, retry=arguments.retry,
             )  # fmt: skip
             reporter.say(f"{entry}: {len(plan.cells) - len(plan.missing)} of {len(plan.cells)} cells done")
+            failed |= {cell.key for cell in plan.failed}
             if not plan.missing:
                 continue
             left = ends - time.monotonic()
             if left <= 0:
                 return 3
             try:
-                _, failed = conduct(
-                    plan, arguments.data, command=" ".join(sys.argv), time_limit_seconds=left, reporter=reporter
-                )
+                conduct(plan, arguments.data, command=" ".join(sys.argv), time_limit_seconds=left, reporter=reporter)
             except Interrupted as reason:
                 reporter.say(f"stopped {reason}")
                 return 3
-            num_failed += failed
-    print("nothing is left on the agenda")
-    return 1 if num_failed else 0
+            failed |= {cell.key for cell in plan.cells if "error" in (plan.store.read(cell) or {})}
+    print(
+        f"nothing is left on the agenda{f', but {len(failed)} cells failed: --retry runs them again' if failed else ''}"
+    )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except StopgradError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

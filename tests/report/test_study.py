@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from browser import opened_page
 
+import stopgrad.report.study as module
 from stopgrad.report.forest import forest_of, ticks
 from stopgrad.report.lettering import wrapped
 from stopgrad.report.study import draw_study
@@ -195,3 +196,16 @@ def test_wrapped_words_keep_within():
     assert "".join(wrapped("a long-winded explanation", 60, 12, 9)).replace(" ", "") == re.sub(
         r"\s", "", "a long-winded explanation"
     )
+
+
+def test_an_arm_that_did_not_collapse_is_not_marked_as_bad():
+    (verdict,) = module._arm({"name": "a", "verdicts": {"not_collapsed": 3}}, 0)["verdicts"]
+    assert verdict == {"words": "not collapsed", "num": 3, "tone": "good"}
+
+
+def test_baselines_are_those_measured_by_the_protocol_of_the_table():
+    arms = [module._arm({"name": "a", "untrained_knn": 0.69}, 0)]
+    rows = module._baselines({"untrained_knn": 0.5, "pixels_knn": None}, arms)
+    assert [(row["words"], row["value"]) for row in rows] == [("untrained network", 0.5)]
+    # Measured by the monitor alone, they stand nowhere.
+    assert module._baselines({"untrained_knn": None, "pixels_knn": None}, arms) == []

@@ -25,11 +25,11 @@ def test_a_study_of_real_runs(tmp_path):
     assert 0.3 < arm["figures"]["linear_top1"]["mean"] < 1
     assert arm["passes"] == 6 * 1024  # eight batches of 128, each image 2 forwards and 2 backwards
     assert "1,077 images trained on, queries 360 training images held out" in results["protocol"]
-    assert json.loads((tmp_path / "main-digits-1-epochs.json").read_text())["arms"] == json.loads(
+    assert json.loads((tmp_path / "main-digits-1-epochs-some.json").read_text())["arms"] == json.loads(
         json.dumps(results["arms"])
     )
-    assert "<svg" in (tmp_path / "main-digits-1-epochs.svg").read_text()
-    assert "simsiam_gsg_2v" in (tmp_path / "main-digits-1-epochs.html").read_text()
+    assert "<svg" in (tmp_path / "main-digits-1-epochs-some.svg").read_text()
+    assert "simsiam_gsg_2v" in (tmp_path / "main-digits-1-epochs-some.html").read_text()
     # Cells that another study shares are not run again.
     shared = plan_study("no-predictor", out=tmp_path, **SMALL)
     assert shared.missing == []
@@ -69,12 +69,28 @@ def test_a_scale_that_is_too_large_for_the_images():
         ({"name": "main", "seeds": 0}, "at least 1 seed"),
         ({"name": "main", "arms": ("simsiam_gsg",)}, "has no arm"),
         ({"name": "main", "judged_by": "eye"}, "judged_by"),
+        ({"name": "main", "data": "photos"}, "images of its own"),
     ],
 )
 def test_what_cannot_be_planned(arguments, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         plan_study(out=tmp_path, **arguments)
     assert not any(tmp_path.iterdir())
+
+
+def test_data_that_is_not_there_is_told_before_any_cell(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="nowhere"):
+        plan_study("main", scale="small", data=str(tmp_path / "nowhere"), out=tmp_path / "s")
+    monkeypatch.setattr(module, "open_images", lambda _: open_images(""))
+    with pytest.raises(DataError, match=r"1,437 training images: scale 'small' needs 15,000"):
+        plan_study("main", scale="small", data="digits", out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_arms_that_are_one_at_a_short_length_are_one_cell(tmp_path):
+    plan = plan_study("batch-size", arms=["simclr_b0.25", "simclr_b0.25_steps"], epochs=1, seeds=1, out=tmp_path)
+    assert len(plan.cells) == 2
+    assert len(plan.missing) == 1
 
 
 def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
@@ -89,6 +105,18 @@ def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
     assert "--retry runs it again" in out.err
     assert run([*arguments, "--retry"]) == 0
     assert json.loads(capsys.readouterr().out)["complete"]
+
+
+def test_some_arms_do_not_replace_the_results_of_all(tmp_path):
+    files = {plan_study("main", out=tmp_path, arms=arms).results_file.name for arms in ((), ("untrained",))}
+    assert files == {"main-digits.json", "main-digits-some.json"}
+
+
+@pytest.mark.parametrize("limit", [-1.0, float("nan")])
+def test_a_time_limit_that_is_none(limit, tmp_path):
+    with pytest.raises(ConfigError, match="time_limit_seconds"):
+        conduct(plan_study("main", out=tmp_path / "s"), time_limit_seconds=limit)
+    assert not (tmp_path / "s").exists()
 
 
 def test_the_plan_runs_nothing(tmp_path, capsys):

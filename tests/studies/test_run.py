@@ -6,6 +6,7 @@ import time
 import pytest
 from recorder import Recorder
 
+from stopgrad.data.locks import try_lock
 from stopgrad.errors import Interrupted
 from stopgrad.studies import run as module
 from stopgrad.studies.cells import VERSION, CellStore, cells_of
@@ -91,8 +92,44 @@ def test_results_of_another_version_or_damaged_are_none(store):
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": VERSION + 1}))
     assert store.read(cell) is None
     assert store.is_stale(cell)
-    file.write_text('{"version": 1, "kn')
-    assert store.read(cell) is None
+    for damaged in ('{"version": 1, "kn', "[]", "null", f'{{"version": {VERSION}}}'):
+        file.write_text(damaged)
+        assert store.read(cell) is None
+        assert store.is_stale(cell)
+
+
+def test_a_cell_that_another_command_is_at_is_left_to_it(store):
+    cells = cells_of(study_with(0.5), scale_of("digits"), [0, 1])
+    store.run_dir.mkdir(parents=True)
+    theirs = try_lock(store.lock_of(cells[0]), create=True)
+
+    def finish():
+        while store.read(cells[1]) is None:
+            time.sleep(0.02)
+        store.write(cells[0], {**store.read(cells[1]), "seed": 0, "theirs": True})
+        theirs.close()
+
+    other = threading.Thread(target=finish)
+    other.start()
+    assert run_cells(cells, store, "", TWO, Recorder()) == 0
+    other.join()
+    assert store.read(cells[0])["theirs"]
+    assert begun(store, cells[0]) == 0
+    # Nobody is at it any more.
+    try_lock(store.lock_of(cells[1])).close()
+
+
+def test_a_cell_that_ends_as_the_stop_comes_is_kept(store, monkeypatch):
+    cells = cells_of(study_with(0.5), scale_of("digits"), [0])
+
+    def interrupted(one):
+        one.process.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_hear", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, store, "", TWO, Recorder())
+    assert store.read(cells[0])["seed"] == 0
 
 
 def test_each_gpu_gets_its_cells(monkeypatch):

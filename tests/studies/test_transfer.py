@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -41,6 +42,10 @@ def test_encoders_are_judged_on_the_other_set(tmp_path, other_set):
     assert "k = 20" in kept["knn_protocol"]
     again, _ = conduct(plan, to=[str(other_set)], reporter=Recorder())
     assert again["arms"] == results["arms"]
+    # Another set of that name is measured.
+    elsewhere = shutil.copytree(other_set, tmp_path / "other" / other_set.name)
+    conduct(plan, to=[str(elsewhere)], reporter=Recorder())
+    assert plan.store.read(plan.cells[0])["transfer"]["scans"]["path"] == str(elsewhere)
     main, _ = conduct(plan_study("main", **how), reporter=Recorder())
     assert "scans_knn_top1" not in main["arms"][0]["figures"]
     assert json.loads(plan.results_file.read_text())["comparisons"]

@@ -43,7 +43,7 @@ def study(
     epochs
         Of an arm of length 1, in place of the scale's.
     arm
-        Only this arm; may be given several times.
+        Only this arm; may be given several times. Results then go to NAME-SCALE-some.json.
     to
         For transfer: a labelled data set the networks have not seen; may be given several times.
     jobs
@@ -80,6 +80,10 @@ def study(
         results, num_failed = conduct(
             found, data, command=command, to=to, time_limit_seconds=time_limit_seconds, reporter=reporter
         )
+        if len(results["machines"]) > 1:
+            reporter.warn(
+                f"cells of several machines or versions stand side by side: {'; '.join(results['machines'])}."
+            )
     if json:
         print_json(results)
     else:

@@ -20,7 +20,7 @@ from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.objective.contrastive import info_nce
 
 GROUP = 32
-"""Images that share BatchNorm statistics, as on one of the authors' eight devices."""
+"""Images that share BatchNorm statistics, as on one of the authors' eight devices; half the batch if it is smaller."""
 
 
 class MoCo(Method):
@@ -58,7 +58,8 @@ class MoCo(Method):
 
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch; its targets join the queue afterwards."""
-        groups = max(1, views.shape[1] // GROUP)
+        # Two at least: shuffled within one group, a target would still be normalised with its own prediction's batch.
+        groups = max(2, views.shape[1] // GROUP)
         targets = [self._targets(view, groups, generator) for view in views]
         loss = views.new_zeros((), dtype=torch.float32)
         for index, view in enumerate(views):

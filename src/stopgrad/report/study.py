@@ -16,6 +16,8 @@ from stopgrad.report.study_figure import figure_values
 X_AXES = {"epoch": "epochs", "passes": "encoder passes", "seconds": "seconds of training"}
 # The arms' own names of the same.
 _ENDS = {"epoch": "epochs", "passes": "passes", "seconds": "seconds"}
+NOT_COLLAPSED = "not_collapsed"
+"""All that is asked of a cell: without baselines there is no verdict on what it learnt."""
 SYMBOLS, DASHES = ("circle", "square", "diamond"), ("solid", "dash", "dot")
 
 
@@ -44,7 +46,7 @@ def _page_values(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": found.get("title") or f"Study {found.get('study', '')}", "question": found.get("question") or "",
         "facts": _facts(found, arms), "partial": partial_words(found), "images": found.get("images") or "",
-        "protocol": found.get("protocol") or "", "arms": arms, "baselines": _baselines(arms),
+        "protocol": found.get("protocol") or "", "arms": arms, "baselines": _baselines(found, arms),
         "forests": _forests(found.get("comparisons") or (), words), "resolution": found.get("resolution"),
         "has_linear": any("linear_top1" in arm["figures"] for arm in arms), "scatter": as_script(scatter),
         "scatter_figures": scatter["figures"] if scatter else [],
@@ -89,7 +91,8 @@ def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
         "seconds": arm.get("seconds"), "lr": (arm.get("settings") or {}).get("lr"),
         "untrained_knn": arm.get("untrained_knn"), "pixels_knn": arm.get("pixels_knn"),
         "verdicts": [
-            {"words": TITLES.get(state, state).lower(), "num": num, "tone": tone_of(state)}
+            {"words": TITLES.get(state, state).lower().replace("_", " "), "num": num,
+             "tone": "good" if state == NOT_COLLAPSED else tone_of(state)}
             for state, num in (arm.get("verdicts") or {}).items() if num
         ],
         "failed": arm.get("failed") or [], "colour": COLOURS[place % len(COLOURS)], "symbol": SYMBOLS[cycle],
@@ -97,10 +100,18 @@ def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _baselines(arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The accuracies of what has learnt nothing, each with the arms that it belongs to."""
-    rows = []
-    for key, words in (("untrained_knn", "untrained network"), ("pixels_knn", "raw pixels")):
+def _baselines(found: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The accuracies of what has learnt nothing, each with the arms that it belongs to.
+
+    Those of the whole study are measured by the table's protocol; those of arms, which stand in for want of them, may
+    be the monitor's.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, words in (("untrained_knn", "untrained network"), ("pixels_knn", "raw pixels, mean-centred")):
+        if key in found:
+            if found[key] is not None:
+                rows.append({"words": words, "value": found[key], "arms": []})
+            continue
         values: dict[float, list[str]] = {}
         for arm in arms:
             if arm[key] is not None:

@@ -8,6 +8,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "simsiam": ("SimSiam", {"method": "simsiam", "guide": "symmetric", "source_first": False}),
     "simsiam_gsg": ("SimSiam, GSG on two views",
                     {"method": "simsiam", "guide": "nearest_views", "source_first": False}),
+    "byol": ("BYOL", {"method": "byol", "guide": "symmetric", "source_first": False}),
     "byol_gsg": ("BYOL, GSG on two views", {"method": "byol", "guide": "nearest_views", "source_first": False}),
     "simclr": ("SimCLR", {"method": "simclr"}),
     "moco": ("MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}),
@@ -16,8 +17,11 @@ SIZES = {0.25: "a quarter of the batch", 4.0: "four times the batch"}
 AT_EQUAL_STEPS = ("simsiam", "simsiam_gsg", "simclr")
 
 
-def _arm(key: str, factor: float = 1.0, *, how: str = "", **settings: Any) -> Arm:
+def _arm(key: str, factor: float, *, how: str = "") -> Arm:
     words, own = METHODS[key]
+    if own["method"] in ("byol", "moco"):
+        # So that the moving average reaches back over as many images at every batch size.
+        own = {**own, "ema_power": factor}
     name, size = f"{key}_b{factor:g}", SIZES.get(factor, "the usual batch")
     if how == "steps":
         return Arm(f"{name}_steps", f"{words}, {size}, equal steps", {**own, "batch_factor": factor}, factor)
@@ -45,5 +49,10 @@ STUDY = Study(
                            ("_steps", "equal steps"))
         for key in (AT_EQUAL_STEPS if how == "_steps" else METHODS)
         for factor in SIZES
+    ] + [
+        # What the claim is about: whether guiding is worth more where batches are small.
+        Comparison(f"{key}_gsg_b{factor:g}", f"{key}_b{factor:g}", "guided, beside symmetric at the same batch")
+        for key in ("simsiam", "byol")
+        for factor in (0.25, 1.0, 4.0)
     ],
 )  # fmt: skip

@@ -20,6 +20,12 @@ VERSION = 1
 # Where and how watchfully it runs; the k-NN protocol does count.
 _NO_PART = (FREE_ON_RESUME | {"devices", "time_limit_seconds"}) - {"knn_k", "knn_temperature", "baselines"}
 
+_NEEDED = frozenset(
+    {"knn_top1", "linear_top1", "knn", "verdict", "final", "untrained", "passes", "seconds", "cpu_seconds", "curve",
+     "environment"}
+)  # fmt: skip
+"""What a result has that is whole."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -87,6 +93,10 @@ class CellStore:
         """The cell's run folder."""
         return self.run_dir / cell.key
 
+    def lock_of(self, cell: Cell) -> Path:
+        """What a command locks while it is at the cell."""
+        return self.run_dir / f"{cell.key}.lock"
+
     def file_of(self, cell: Cell) -> Path:
         """Where the cell's result is kept."""
         return self.cell_dir / f"{cell.key}.json"
@@ -97,10 +107,12 @@ class CellStore:
         A result of another version is none: it is to be computed again.
         """
         try:
-            found: dict[str, Any] = json.loads(self.file_of(cell).read_text(encoding="utf-8"))
+            found: Any = json.loads(self.file_of(cell).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if found.get("version") == VERSION else None
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            return None
+        return found if "error" in found or found.keys() >= _NEEDED else None
 
     def is_stale(self, cell: Cell) -> bool:
         """Whether there is a file, but of another version or damaged."""

@@ -10,7 +10,7 @@ import torch
 
 from stopgrad.artifacts.checkpoint import write_atomically
 from stopgrad.data.sources import open_images
-from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.hardware import usable_cores
 from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
@@ -56,8 +56,10 @@ class Plan:
     def results_file(self) -> Path:
         """Where the results go; the page and the figure stand beside it."""
         length = "" if self.scale.epochs == scale_of(self.scale.name).epochs else f"-{self.scale.epochs}-epochs"
+        # Not over the results of all arms.
+        some = "" if len(self.study.arms) == len(study_of(self.study.name).arms) else "-some"
         judged = "-test" if self.cells[0].images.judged_by == "test" else ""
-        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{judged}.json"
+        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{some}{judged}.json"
 
 
 def plan_study(
@@ -79,7 +81,8 @@ def plan_study(
         retry: whether cells that failed before are missing.
 
     Raises:
-        ConfigError: an unknown study, scale, arm or judge, no data where some is needed, or nothing to run.
+        ConfigError: an unknown study, scale, arm or judge, or no data where some is needed, or some where none is.
+        DataError: data that is not there, or too few images.
     """
     study, size = study_of(name), scale_of(scale)
     if seeds < 1 or first_seed < 0 or jobs < 0 or epochs < 0:
@@ -91,6 +94,8 @@ def plan_study(
         raise ConfigError(f"judged_by = {judged_by!r} is unknown: {did_you_mean(judged_by, JUDGES)}")
     if size.needs_data and not data:
         raise ConfigError(f"scale {scale!r} needs {size.needs_data}: give --data, its folder or parquet files.")
+    if data and not size.needs_data:
+        raise ConfigError(f"scale {scale!r} has images of its own: leave --data {data!r} out, or take another scale.")
     if epochs:
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
@@ -98,8 +103,10 @@ def plan_study(
     cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by)
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
-    missing = [cell for cell in cells if known[cell.key] is None or (retry and cell in failed)]
-    num_train = size.num_images or len(open_images(data).train)
+    # Two arms may be one at a length this short: their cell is run once.
+    wanted = {cell.key: cell for cell in cells if known[cell.key] is None or (retry and cell in failed)}
+    missing = list(wanted.values())
+    num_train = _num_images(data, size)
     held = 0 if judged_by == "test" else size.num_held_out
     return Plan(
         study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
@@ -131,10 +138,13 @@ def conduct(
 
     Raises:
         Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
-        ConfigError: no sets to transfer to, or sets where none are wanted.
+        ConfigError: no sets to transfer to, sets where none are wanted, or a time limit below 0.
         DataError: a set that is not there, or has no labels.
     """
     reporter = reporter or SilentReporter()
+    # Written so that NaN fails too.
+    if not time_limit_seconds >= 0:
+        raise ConfigError(f"time_limit_seconds = {time_limit_seconds:g}: must be at least 0, which is no limit.")
     if to and plan.study.name != transfer.STUDY.name:
         raise ConfigError(f"the study {plan.study.name!r} transfers to nothing: leave --to out.")
     sets = names_of(to) if plan.study.name == transfer.STUDY.name else {}
@@ -173,6 +183,17 @@ def _only(study: Study, names: Sequence[str]) -> Study:
     arms = [arm for arm in study.arms if arm.name in names]
     comparisons = [c for c in study.comparisons if c.arm in names and c.rival in names]
     return replace(study, arms=arms, comparisons=comparisons)
+
+
+def _num_images(data: str, scale: Scale) -> int:
+    """How many training images the scale uses, of those there are."""
+    there = len(open_images(data).train)
+    if scale.num_images > there or scale.num_held_out >= there:
+        raise DataError(
+            f"{data!r} has {there:,} training images: scale {scale.name!r} needs "
+            f"{max(scale.num_images, scale.num_held_out + 1):,}."
+        )
+    return scale.num_images or there
 
 
 def _machine(jobs: int) -> Machine:

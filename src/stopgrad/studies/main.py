@@ -65,7 +65,7 @@ STUDY = Study(
             {**FASTSIAM, "guide": "symmetric", "source_first": False}),
         Arm("fastsiam_one", "FastSiam, four views, one source",
             {**FASTSIAM, "guide": "random_of_all", "source_first": True}),
-        Arm("byol_own", "BYOL with its own heads and rising momentum",
+        Arm("byol_own", "BYOL, no BatchNorm at the projector's output, rising momentum",
             {"method": "byol", "guide": "symmetric", "projector_norm": "hidden", "ema_schedule": "cosine"}),
     ),
     (

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -51,11 +51,19 @@ def results_of(
         "study": study.name, "scale": scale.name, "title": study.title, "question": study.question,
         "images": scale.words, "protocol": any_result.get("knn_protocol", ""),
         "linear_protocol": any_result.get("linear_protocol", ""),
-        "judged_by": cells[0].images.judged_by if cells else "", "environment": any_result.get("environment", {}),
+        "machines": _machines(done.values()), "judged_by": cells[0].images.judged_by if cells else "", "environment": any_result.get("environment", {}),
         "complete": len(done) == len(cells), "num_cells": len(cells), "num_done": len(done),
         "arms": [_arm_entry(arm, scale, cells, by_arm[arm.name], found) | baselines for arm in study.arms],
         "comparisons": comparisons, "resolution": statistics.median(halves) if halves else None,
     }  # fmt: skip
+
+
+def _machines(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """On what the cells were computed; more than one is a mixture, to be said."""
+    environments = [result["environment"] for result in results]
+    return sorted({
+        f"{e.get('device')}, torch {e.get('versions', {}).get('torch')}, {e.get('precision')}" for e in environments
+    })  # fmt: skip
 
 
 def _with_figures(result: Mapping[str, Any], transferred_to: Sequence[str]) -> dict[str, Any]:

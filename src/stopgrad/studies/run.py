@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data import locks
+from stopgrad.data.locks import FileLock
 from stopgrad.errors import Interrupted
 from stopgrad.reporter import Reporter
 from stopgrad.studies.cells import Cell, CellStore, on_device
@@ -27,6 +29,8 @@ class _Running:
     process: "subprocess.Popen[str]"
     messages: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     error: tuple[str, str] | None = None
+    lock: FileLock | None = None
+    """That nobody else is at it."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,29 @@ def run_cells(
     """
     waiting, running = list(reversed(cells)), list[_Running]()
     num_done = num_failed = 0
+    told = False
     with StopRequest() as stop:
         if time_limit_seconds:
             stop.limit(time_limit_seconds)
         try:
             while (waiting or running) and stop.asked() is None:
-                while waiting and len(running) < machine.jobs:
-                    running.append(_begin(waiting.pop(), _free_place(running), store, data, machine))
+                for cell in list(reversed(waiting)):
+                    if len(running) >= machine.jobs:
+                        break
+                    free, lock = _claim(cell, store)
+                    if not free:
+                        continue
+                    waiting.remove(cell)
+                    if not _is_done(cell, store):
+                        running.append(_begin(cell, _free_place(running), store, data, machine, lock))
+                        continue
+                    # By another command, since this one began.
+                    num_done += 1
+                    if lock is not None:
+                        lock.close()
+                if waiting and not running and not told:
+                    told = True
+                    reporter.say("Waiting for cells that another command is at ...")
                 time.sleep(POLL_SECONDS)
                 for one in list(running):
                     _hear(one)
@@ -89,12 +109,18 @@ def run_cells(
                         continue
                     running.remove(one)
                     num_done += 1
-                    failed = _keep(one, store)
-                    num_failed += failed
+                    num_failed += _keep(one, store)
                     reporter.progress("cells", num_done, len(cells), _words(one, store))
                     when_done()
         finally:
             _end(running)
+            for one in [one for one in running if one.process.returncode == 0]:
+                # It ended just before, or in spite of, the request to stop.
+                running.remove(one)
+                num_done += 1
+                _keep(one, store)
+            for one in running:
+                _let_go(one)
         if (reason := stop.asked()) is not None and (waiting or running):
             raise Interrupted(
                 f"by {reason}, {num_done} of {len(cells)} cells done, the others saved; the same command goes on."
@@ -107,7 +133,31 @@ def _free_place(running: Sequence[_Running]) -> int:
     return next(place for place in range(len(taken) + 1) if place not in taken)
 
 
-def _begin(cell: Cell, place: int, store: CellStore, data: str, machine: Machine) -> _Running:
+def _claim(cell: Cell, store: CellStore) -> tuple[bool, FileLock | None]:
+    """Whether nobody else is at the cell, and a lock on it where the file system has locks."""
+    if not locks.AVAILABLE:
+        return True, None
+    try:
+        store.run_dir.mkdir(parents=True, exist_ok=True)
+        lock = locks.try_lock(store.lock_of(cell), create=True)
+    except OSError:
+        return True, None
+    return lock is not None, lock
+
+
+def _let_go(one: _Running) -> None:
+    if one.lock is not None:
+        one.lock.close()
+
+
+def _is_done(cell: Cell, store: CellStore) -> bool:
+    result = store.read(cell)
+    return result is not None and "error" not in result
+
+
+def _begin(
+    cell: Cell, place: int, store: CellStore, data: str, machine: Machine, lock: FileLock | None
+) -> _Running:  # fmt: skip
     cell = on_device(cell, devices=1, workers=0 if machine.jobs == 1 or machine.devices else 1)
     request = {
         "settings": cell.config.flat(), "data": data, "images": asdict(cell.images), "run": str(store.run_of(cell)),
@@ -115,7 +165,7 @@ def _begin(cell: Cell, place: int, store: CellStore, data: str, machine: Machine
     }  # fmt: skip
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     process = start(WORKER, request, machine.variables(place), messages)
-    return _Running(cell, place, process, messages)
+    return _Running(cell, place, process, messages, lock=lock)
 
 
 def _hear(one: _Running) -> None:
@@ -130,7 +180,14 @@ def _hear(one: _Running) -> None:
 
 
 def _keep(one: _Running, store: CellStore) -> bool:
-    """Write the result of a cell that ended; whether it failed."""
+    """Write the result of a cell that ended, and let go of it; whether it failed."""
+    try:
+        return _write(one, store)
+    finally:
+        _let_go(one)
+
+
+def _write(one: _Running, store: CellStore) -> bool:
     # The reader thread may be a little behind the process.
     deadline = time.monotonic() + 2
     while one.process.returncode and one.error is None and time.monotonic() < deadline:

@@ -43,6 +43,9 @@ def digits() -> Scale:
     return Scale(
         "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
         num_held_out=360, pace=7600, overhead=9,
+        # What is remembered is less than half an epoch, so that images rarely meet themselves.
+        of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 512}},
+        of_arm={name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft")},
     )  # fmt: skip
 
 
@@ -56,7 +59,7 @@ def small() -> Scale:
     return Scale(
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
         num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
-        of_method={"simclr": {"temperature": 0.5}},
+        of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048}},
     )  # fmt: skip
 
 

@@ -1,10 +1,14 @@
 """How far seeds and learning rates move each method, and where it breaks."""
 
 from stopgrad.studies.main import NAMES, siamese
-from stopgrad.studies.study import Arm, Study
+from stopgrad.studies.study import Arm, Comparison, Study
 
 RATES = (0.25, 1.0, 4.0, 16.0)
 GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
+
+
+RIVALS = (Arm("simclr", "SimCLR", {"method": "simclr"}),
+          Arm("moco", "MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}))  # fmt: skip
 
 
 def _at(arm: Arm, rate: float) -> Arm:
@@ -14,10 +18,23 @@ def _at(arm: Arm, rate: float) -> Arm:
                {**arm.settings, "lr_factor": rate}, arm.epochs)  # fmt: skip
 
 
-STUDY = Study(
-    "stability",
-    "How far do seeds and learning rates move each method?",
-    "The same arms over a grid of learning rates, on the same seeds. It also tells whether a verdict of the other "
-    "studies hangs on the rate.",
-    [_at(siamese(m, guide, 2, words), rate) for rate in RATES for m in NAMES for guide, words in GUIDES.items()],
-)
+def _study() -> Study:
+    plain = [*(siamese(m, guide, 2, words) for m in NAMES for guide, words in GUIDES.items()), *RIVALS]
+    pairs = [(f"{m}_gsg_2v", f"{m}_{rival}", question) for m in NAMES for rival, question in (
+        ("random_2v", "the guide, beside chance"), ("symmetric_2v", "guided, beside symmetric"))]  # fmt: skip
+    return Study(
+        "stability",
+        "How far do seeds and learning rates move each method?",
+        "The same arms over a grid of learning rates, on the same seeds. It also tells whether a verdict of the other "
+        "studies hangs on the rate.",
+        [_at(arm, rate) for rate in RATES for arm in plain],
+        [
+            Comparison(f"{arm}{at}", f"{rival}{at}", f"{question}, {rate:g} x learning rate")
+            for rate in RATES
+            for at in ("" if rate == 1 else f"_lr{rate:g}",)
+            for arm, rival, question in pairs
+        ],
+    )
+
+
+STUDY = _study()

@@ -20,7 +20,7 @@ class Arm:
     """Length, as a factor of the scale's epochs; each length has its own complete schedule."""
 
     def settings_at(self, scale: Scale) -> dict[str, Any]:
-        """What differs from the scale's base; the factors `lr_factor` and `batch_factor` stand for themselves."""
+        """What differs from the scale's base; `lr_factor`, `batch_factor` and `ema_power` are not resolved."""
         by_method = scale.of_method.get(self.settings["method"], {})
         return {**by_method, **self.settings, **scale.of_arm.get(self.name, {})}
 
@@ -31,6 +31,8 @@ class Arm:
             own["lr"] = own.get("lr", scale.base.optimization.lr) * own.pop("lr_factor")
         if "batch_factor" in own:
             own["batch_size"] = round(scale.base.training.batch_size * own.pop("batch_factor"))
+        if "ema_power" in own:
+            own["ema_momentum"] = own.get("ema_momentum", scale.base.objective.ema_momentum) ** own.pop("ema_power")
         return scale.base.replace(**own, epochs=max(1, round(self.epochs * scale.epochs)), seed=seed)
 
 

@@ -65,12 +65,15 @@ def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str,
         sets: name -> path.
         reporter: told of each cell, and of encoders that are not there.
     """
+    if not sets:
+        return
     for done, cell in enumerate(cells):
         result = store.read(cell)
         if result is None or "error" in result:
             continue
         known: dict[str, Any] = dict(result.get("transfer", {}))
-        missing = [name for name in sets if name not in known]
+        # Another set may have come under the name of one that was measured.
+        missing = [name for name, path in sets.items() if known.get(name, {}).get("path") != _place(path)]
         if missing and not store.run_of(cell).exists():
             reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
             continue
@@ -81,10 +84,14 @@ def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str,
         reporter.progress("transfer", done + 1, len(cells), cell.name)
 
 
+def _place(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
 def _measured(run: Path, path: str, reporter: Reporter) -> dict[str, Any]:
     knn = evaluate_knn(run, path, k=K, temperature=TEMPERATURE, baselines=False, reporter=reporter)
     linear = evaluate_linear(run, path, baselines=False, reporter=reporter)
     return {
-        "knn_top1": knn.accuracy, "linear_top1": linear.accuracy, "knn_protocol": knn.protocol,
-        "linear_protocol": linear.protocol,
+        "path": _place(path), "knn_top1": knn.accuracy, "linear_top1": linear.accuracy,
+        "knn_protocol": knn.protocol, "linear_protocol": linear.protocol,
     }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stopgrad.artifacts.checkpoint import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import Splits, Subset, open_images
@@ -20,6 +21,7 @@ from stopgrad.studies.passes import passes_an_image
 from stopgrad.train.launch import answer
 from stopgrad.train.pretrain import Run, pretrain
 
+CPU_FILE = "cpu.json"
 ORDER_SEED = 2503_09058
 CURVE = ("knn_top1", "feature_std", "effective_rank", "projection_std", "projection_effective_rank",
          "guide_balance", "guide_margin")  # fmt: skip
@@ -34,7 +36,11 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     share_cores(request["processes"])
     config = Config().replace(**request["settings"])
     result = run_cell(config, request["data"], Images(**request["images"]), Path(request["run"]), reporter)
-    RunDir(request["run"]).write_json("cell.json", result)
+    folder = RunDir(request["run"])
+    folder.write_json("cell.json", result)
+    # Not before the result is safe: without them it would have to be trained anew.
+    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
+        shutil.rmtree(done_with, ignore_errors=True)
 
 
 def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Reporter) -> dict[str, Any]:
@@ -44,20 +50,22 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         config: of the run.
         data: as `open_images` takes it.
         images: which of them.
-        run: the run folder; a run that was interrupted goes on. Checkpoints and events are deleted at the end.
+        run: the run folder; a run that was interrupted goes on.
         reporter: told of progress.
 
     Raises:
         DataError: too few images, or none to be judged by.
     """
     splits = splits_of(data, images)
-    began_cpu = time.process_time()
-    trained = _train(config, splits, run, reporter)
-    cpu_seconds = time.process_time() - began_cpu
+    began_cpu = time.process_time() - _cpu_seconds_before(run)
+    try:
+        trained = _train(config, splits, run, reporter)
+    finally:
+        cpu_seconds = time.process_time() - began_cpu
+        if run.is_dir():
+            RunDir(run).write_json(CPU_FILE, {"cpu_seconds": cpu_seconds})
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
     metrics, folder = trained.metrics, RunDir(trained.path)
-    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
-        shutil.rmtree(done_with, ignore_errors=True)
     passes = passes_an_image(config)
     curve = [
         {
@@ -76,6 +84,17 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         "cpu_seconds": round(cpu_seconds, 1), "views_per_second": metrics["views_per_second"], "curve": curve,
         "environment": folder.read_environment(),
     }  # fmt: skip
+
+
+def _cpu_seconds_before(run: Path) -> float:
+    """What earlier sittings took of a run that goes on; 0 for one that begins."""
+    folder = RunDir(run)
+    if not checkpoints_in(folder.checkpoint_dir):
+        return 0.0
+    try:
+        return float(folder.read_json(CPU_FILE)["cpu_seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def splits_of(data: str, images: Images) -> Splits:

@@ -1,0 +1,32 @@
+import pytest
+from recorder import Recorder
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.errors import Interrupted
+from stopgrad.studies import worker as module
+from stopgrad.studies.cells import Images
+from stopgrad.studies.scales import scale_of
+
+
+def test_the_processor_time_of_earlier_sittings_counts(tmp_path, monkeypatch):
+    run, clock = RunDir(tmp_path / "run"), iter([10.0, 13.0, 50.0, 54.0, 70.0, 71.0])
+    monkeypatch.setattr(module.time, "process_time", lambda: next(clock))
+
+    def stopped(*_):
+        run.make()
+        raise Interrupted("by SIGTERM")
+
+    monkeypatch.setattr(module, "_train", stopped)
+
+    def sitting():
+        with pytest.raises(Interrupted):
+            module.run_cell(scale_of("digits").base, "", Images(0, 360), run.path, Recorder())
+        return run.read_json(module.CPU_FILE)["cpu_seconds"]
+
+    assert sitting() == 3
+    (run.checkpoint_dir / "step_00000005.ckpt").touch()
+    monkeypatch.setattr(module, "checkpoints_in", lambda folder: list(folder.iterdir()))
+    assert sitting() == 7
+    # Without a checkpoint it begins anew.
+    monkeypatch.setattr(module, "checkpoints_in", lambda folder: [])
+    assert sitting() == 1
