@@ -1,9 +1,9 @@
 """Claim 4, and beyond: which guide, if any, earns more than chance, at equal encoder passes.
 
 All arms are BYOL and cost what symmetric BYOL costs: those that encode sources first save passes, and spend them on
-more epochs, and so on more steps. `symmetric_steps` and `symmetric_more_steps` are the controls for the steps: symmetric
-BYOL with a batch so much smaller that it takes as many as the arms with one source, or as `half`, at the same rate a
-step.
+more epochs, and so on more steps. `symmetric_steps` and `symmetric_more_steps` are the controls for the steps:
+symmetric BYOL with a batch so much smaller that it takes as many as the arms with one source, or as `half`, at the same
+rate a step.
 """
 
 from typing import Any
