@@ -4,50 +4,34 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config
-from stopgrad.data.labelled import LabelledViews, batching
-from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import ImageSource, Subset
-from stopgrad.data.store import ImageStore
+from stopgrad.data.labelled import LabelledViews
+from stopgrad.data.sources import Subset
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, features_of
-from stopgrad.errors import ConfigError, NonFiniteLossError, did_you_mean
+from stopgrad.errors import ConfigError, NonFiniteLossError
 from stopgrad.evaluate.classifier import check_free, save_classifier
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
-from stopgrad.evaluate.holdout import check_can_choose, draw_share, hold_out
-from stopgrad.evaluate.outcome import Outcome, Score, by_class, score
+from stopgrad.evaluate.holdout import draw_share
+from stopgrad.evaluate.outcome import Outcome, score
 from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened, pixel_words
+from stopgrad.evaluate.subject import opened
+from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_rate, check_training, conclude, hold_out_to_choose
 from stopgrad.evaluate.tuning import Classifier, Tuning, tune
 from stopgrad.hardware import autocast, choose_precision
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.reporter import QuietReporter, Reporter
 
-LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3}
+LEARNING_RATES = {"sgd": (0.1,), "adamw": (1e-3,)}
 """For a batch of 256."""
 WEIGHT_DECAYS = {"sgd": 1e-4, "adamw": 0.05}
 EPOCHS, LARGEST_BATCH, SMALLEST_BATCH = 30, 128, 16
-HELD_OUT, TEST_SHARE = 0.1, 0.2
-
-
-@dataclass(frozen=True)
-class _Tuned:
-    """A network after training, and what it says of the test images."""
-
-    network: Classifier
-    lr: float
-    held_out: dict[str, float]
-    predicted: Tensor
-    labels: Tensor
-    skipped: dict[str, str]
 
 
 def evaluate_finetune(
@@ -94,17 +78,14 @@ def evaluate_finetune(
     """
     began = time.perf_counter()
     reporter = reporter or QuietReporter()
-    if optimizer not in LEARNING_RATES:
-        raise ConfigError(f"optimizer = {optimizer!r} is unknown: {did_you_mean(optimizer, LEARNING_RATES)}")
-    rates = tuple(dict.fromkeys(lr)) or (LEARNING_RATES[optimizer],)
+    rates = check_training(epochs, lr, optimizer, weight_decay, LEARNING_RATES)
     weight_decay = WEIGHT_DECAYS[optimizer] if weight_decay is None else weight_decay
     warmup_epochs = epochs / 10 if warmup_epochs is None else warmup_epochs
-    _check(epochs, rates, head_lr, weight_decay, warmup_epochs, label_smoothing, labels)
+    _check(epochs, head_lr, warmup_epochs, label_smoothing, labels)
     subject, run = opened(encoder)
     if out is not None:
         check_free(subject, out, overwrite=overwrite)
     sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
-    assert sides.test is not None
     source = sides.train
     if labels < 1:
         classes = torch.tensor([source.label(i) for i in range(len(source))])
@@ -119,95 +100,67 @@ def evaluate_finetune(
     tuning = Tuning(epochs, rates[0], head_lr or rates[0], optimizer, weight_decay, warmup_epochs, label_smoothing,
                     kind, seed)  # fmt: skip
     store = load_crops(source, config, subject.preprocess, reporter)
-    tuner = _Tuner(config, store, sides.test, subject.preprocess, tuning, rates, head_lr, place, reporter)
-    tuned = {"trained": tuner.tuned(backbone, "fine-tuning")}
+    task = Task(subject, run, sides, store, config, rates, place, kind, reporter, began)
+    tuner = _Tuner(task, tuning, head_lr)
+    network, judged = tuner.tuned(backbone, "fine-tuning")
+    variants = {"trained": judged}
     if baselines and (scratch := _from_scratch(subject, seed)) is not None:
-        tuned["from_scratch"] = tuner.tuned(scratch, "from scratch")
-    trained = tuned["trained"]
+        variants["from_scratch"] = tuner.tuned(scratch, "from scratch")[1]
     if out is not None:
-        save_classifier(out, subject, trained.network, sides.class_names, overwrite=overwrite)
-    per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
-    scores: dict[str, Score] = {name: score(t.predicted, t.labels) for name, t in tuned.items()}
-    actual = batching(len(store), config.training.batch_size)[1]
-    tried = (
-        f", of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class held out, then all "
-        "images" if len(rates) > 1 else ""
-    )  # fmt: skip
+        save_classifier(out, subject, network, sides.class_names, overwrite=overwrite)
     share = "" if labels == 1 else f", {labels:.3g} of each class's"
-    settings: dict[str, Any] = {
-        **asdict(tuning), "lr": trained.lr, "lrs": list(rates), "head_lr": head_lr or trained.lr, "labels": labels,
-        "batch_size": actual, "schedule": "cosine", "augmentation": crops_words(config),
-        "crop_scale_min": config.augmentation.crop_scale_min, "held_out": HELD_OUT if len(rates) > 1 else 0.0,
-        "flip_probability": config.augmentation.flip_probability, "preprocess": asdict(subject.preprocess),
-    }  # fmt: skip
 
-    def protocol(rate: str) -> str:
+    def words(rate: str) -> str:
         return (
             f"fine-tuned end to end ({kind}), {crops_words(config)}; {optimizer}, weight decay {weight_decay:g}, "
-            f"batch {actual}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; {rate}"
-            f"{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; last epoch; "
-            f"{len(store):,} images{share} of {sides.train_name}; tested on {len(trained.labels):,} of "
-            f"{sides.test_name}; {pixel_words(subject, baselines=False)}; seed {seed}"
-            + ("; from scratch: random weights, trained in the same way" if "from_scratch" in tuned else "")
+            f"batch {task.batch_size}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; "
+            f"{rate}{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; "
+            f"last epoch; {len(store):,} images{share} of {sides.train_name}"
         )
 
-    outcome = Outcome(
-        evaluation="finetune", encoder=subject.name, settings=settings, scores=scores,
-        protocol=protocol(f"lr {trained.lr:g}{tried}"),
-        compared_by=protocol(f"lr{tried}" if tried else f"lr {trained.lr:g}"),
-        num_train=len(store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
-        details={
-            "lr": {name: t.lr for name, t in tuned.items()},
-            "held_out_accuracy_by_lr": {name: t.held_out for name, t in tuned.items()},
-        },
-        seconds=round(time.perf_counter() - began, 1),
-        skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
+    return conclude(
+        task, "finetune", variants, words,
+        settings={**asdict(tuning), "head_lr": head_lr or judged.rate, "labels": labels},
+        beside="from scratch: random weights, trained in the same way" if "from_scratch" in variants else "",
     )  # fmt: skip
-    if run is not None:
-        outcome.keep_in(run, reporter)
-    return outcome
 
 
 class _Tuner:
     """The training of a network, the same whatever weights it begins with."""
 
-    def __init__(
-        self, config: Config, store: ImageStore, test: ImageSource, preprocess: Preprocess, tuning: Tuning,
-        rates: Sequence[float], head_lr: float | None, device: torch.device, reporter: Reporter,
-    ) -> None:  # fmt: skip
-        self.config, self.store, self.test, self.preprocess, self.tuning = config, store, test, preprocess, tuning
-        self.rates, self.head_lr, self.device, self.reporter = rates, head_lr, device, reporter
-        self.labels = store.labels
-        self.held = hold_out(self.labels, HELD_OUT, tuning.seed)
-        check_can_choose(rates, self.held)
+    def __init__(self, task: Task, tuning: Tuning, head_lr: float | None) -> None:
+        self.task, self.tuning, self.head_lr = task, tuning, head_lr
+        self.preprocess, self.device, self.reporter = task.encoder.preprocess, task.device, task.reporter
+        self.labels = task.store.labels
+        self.held = hold_out_to_choose(task)
 
-    def tuned(self, backbone: nn.Module, what: str) -> _Tuned:
-        """A copy of the network, trained at the best of the rates and tested."""
+    def tuned(self, backbone: nn.Module, what: str) -> tuple[Classifier, Judged]:
+        """A copy of the network, trained at the best of the rates, and what came of the test images."""
         accuracies: dict[str, float] = {}
-        chosen = self.rates[0]
-        if len(self.rates) > 1:
-            found = {rate: self._accuracy(backbone, rate, what) for rate in self.rates}
+        chosen = self.task.rates[0]
+        if len(self.task.rates) > 1:
+            found = {rate: self._accuracy(backbone, rate, what) for rate in self.task.rates}
             sound = {rate: accuracy for rate, accuracy in found.items() if accuracy is not None}
             if not sound:
-                rates = ", ".join(f"{rate:g}" for rate in self.rates)
+                rates = ", ".join(f"{rate:g}" for rate in self.task.rates)
                 raise NonFiniteLossError(f"{what}: the loss is not finite at any lr of {rates}: give smaller ones.")
             chosen = max(sound, key=lambda rate: sound[rate])
             accuracies = {f"{rate:g}": round(accuracy, 4) for rate, accuracy in sound.items()}
         network = self._trained(backbone, chosen, None, what)
         test = features_of(
-            self._plain(network), self.preprocess, self.test, self.device,
+            self._plain(network), self.preprocess, self.task.test, self.device,
             progress=lambda done, total: self.reporter.progress("testing", done, total),
         )  # fmt: skip
         predicted = test.vectors.argmax(dim=1)
-        return _Tuned(network, chosen, accuracies, predicted, test.labels, dict(test.skipped))
+        return network, Judged(predicted, test.labels, chosen, accuracies, test.skipped)
 
     def _trained(self, backbone: nn.Module, rate: float, positions: np.ndarray | None, what: str) -> Classifier:
         dim = self._dimension(backbone)
         network = Classifier(
-            copy.deepcopy(backbone).requires_grad_(True), dim, len(self.store.source.class_names), self.tuning.seed
+            copy.deepcopy(backbone).requires_grad_(True), dim, len(self.task.store.source.class_names), self.tuning.seed
         ).to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         tuning = replace(self.tuning, lr=rate, head_lr=self.head_lr or rate)
-        views = LabelledViews(self.store, self.config, self.device, positions)
+        views = LabelledViews(self.task.store, self.task.config, self.device, positions)
         tune(network, views, tuning, self.device, what, self.reporter)
         return network
 
@@ -220,7 +173,7 @@ class _Tuner:
             self.reporter.warn(str(error))
             return None
         positions = self.held.nonzero().flatten().tolist()
-        kept, (logits,) = extract(self._plain(network), self.store, self.preprocess, positions, self.device)
+        kept, (logits,) = extract(self._plain(network), self.task.store, self.preprocess, positions, self.device)
         return score(logits.argmax(dim=1), self.labels[kept]).accuracy
 
     def _dimension(self, backbone: nn.Module) -> int:
@@ -252,18 +205,10 @@ def _usual_batch(num_images: int) -> int:
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2 ** int(math.log2(max(1, num_images / 8)))))
 
 
-def _check(
-    epochs: int, rates: Sequence[float], head_lr: float | None, weight_decay: float, warmup_epochs: float,
-    label_smoothing: float, labels: float,
-) -> None:  # fmt: skip
+def _check(epochs: int, head_lr: float | None, warmup_epochs: float, label_smoothing: float, labels: float) -> None:
     """Raise `ConfigError` for a value out of range; written so that NaN fails too."""
-    if epochs < 1:
-        raise ConfigError(f"epochs = {epochs}: must be at least 1.")
-    for name, rate in (*(("lr", rate) for rate in rates), *([] if head_lr is None else [("head_lr", head_lr)])):
-        if not (rate > 0 and math.isfinite(rate)):
-            raise ConfigError(f"{name} = {rate}: must be above 0.")
-    if not weight_decay >= 0:
-        raise ConfigError(f"weight_decay = {weight_decay}: must be at least 0.")
+    if head_lr is not None:
+        check_rate("head_lr", head_lr)
     if not 0 <= warmup_epochs < epochs:
         raise ConfigError(f"warmup_epochs = {warmup_epochs}: must be at least 0 and below epochs = {epochs}.")
     if not 0 <= label_smoothing < 1:

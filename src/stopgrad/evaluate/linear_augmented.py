@@ -3,30 +3,24 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stopgrad.config import Config
 from stopgrad.data.labelled import LabelledViews
-from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import ImageSource
-from stopgrad.data.store import ImageStore
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, features_of
-from stopgrad.errors import ConfigError, NonFiniteLossError, did_you_mean
+from stopgrad.errors import NonFiniteLossError
 from stopgrad.evaluate.baselines import untrained_like
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
 from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.heads import MOMENTUM, LinearHeads
-from stopgrad.evaluate.holdout import check_can_choose, hold_out
-from stopgrad.evaluate.outcome import Outcome, Score, by_class, score
+from stopgrad.evaluate.outcome import Outcome
 from stopgrad.evaluate.pace import Pace
 from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened, pixel_words
+from stopgrad.evaluate.subject import opened
+from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_training, conclude, hold_out_to_choose
 from stopgrad.hardware import choose_precision
 from stopgrad.reporter import QuietReporter, Reporter
 from stopgrad.schedules import cosine
@@ -37,23 +31,6 @@ LEARNING_RATES = {
 }
 """For a batch of 256; chosen among on images held out."""
 EPOCHS, BATCH_SIZE = 90, 256
-HELD_OUT = 0.1
-"""Share of the training images that the rate is chosen on."""
-TEST_SHARE = 0.2
-"""Share of one set of images that is taken out to test on."""
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """What one backbone's heads came to."""
-
-    predicted: Tensor
-    labels: Tensor
-    rate: float
-    held_out: dict[str, float]
-    """Learning rate -> accuracy on the images held out; empty where there was nothing to choose."""
-    images_per_second: float
-    skipped: dict[str, str]
 
 
 def evaluate_linear_augmented(
@@ -99,7 +76,7 @@ def evaluate_linear_augmented(
     """
     began = time.perf_counter()
     reporter = reporter or QuietReporter()
-    rates = _checked(epochs, lr, optimizer, weight_decay)
+    rates = check_training(epochs, lr, optimizer, weight_decay, LEARNING_RATES)
     subject, run = opened(encoder)
     config = crops_config(
         subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
@@ -107,98 +84,68 @@ def evaluate_linear_augmented(
         seed=seed,
     ).replace(epochs=epochs)  # fmt: skip
     sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
-    assert sides.test is not None
     backbone, place = subject.placed(device)
     kind = choose_precision(precision, place)
     store = load_crops(sides.train, config, subject.preprocess, reporter)
-    training = _Training(config, store, sides.test, subject.preprocess, rates, optimizer, weight_decay, place, kind)
-    judged = {"trained": training.judge(backbone, "trained", reporter)}
+    task = Task(subject, run, sides, store, config, rates, place, kind, reporter, began)
+    training = _Training(task, optimizer, weight_decay)
+    judged, images_per_second = training.judge(backbone, "trained")
+    variants = {"trained": judged}
     untrained = untrained_like(subject, sides.train, seed, place) if baselines else None
     if untrained is not None:
-        judged["untrained"] = training.judge(untrained, "untrained", reporter)
-    trained = judged["trained"]
-    per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
-    scores: dict[str, Score] = {name: score(j.predicted, j.labels) for name, j in judged.items()}
-    actual = training.views.batch_size
-    tried = (
-        f", of {', '.join(f'{rate:g}' for rate in rates)} the best on {HELD_OUT:.0%} of each class held out, then all "
-        "images" if len(rates) > 1 else ""
-    )  # fmt: skip
-    settings: dict[str, Any] = {
-        "epochs": epochs, "lr": trained.rate, "lrs": list(rates), "optimizer": optimizer, "momentum": MOMENTUM,
-        "weight_decay": weight_decay, "batch_size": actual, "schedule": "cosine", "precision": kind,
-        "augmentation": crops_words(config), "crop_scale_min": config.augmentation.crop_scale_min,
-        "flip_probability": config.augmentation.flip_probability, "held_out": HELD_OUT if len(rates) > 1 else 0.0,
-        "preprocess": asdict(subject.preprocess), "seed": seed,
-    }  # fmt: skip
+        variants["untrained"] = training.judge(untrained, "untrained")[0]
 
-    def protocol(rate: str) -> str:
+    def words(rate: str) -> str:
         return (
             f"linear layer on frozen features ({kind}), {crops_words(config)}; {optimizer}, momentum {MOMENTUM}, "
-            f"weight decay {weight_decay:g}, batch {actual}, {epochs} epochs, cosine from lr x batch / 256; {rate}; "
-            f"last epoch; {len(store):,} of {sides.train_name}; tested on {len(trained.labels):,} of "
-            f"{sides.test_name}; {pixel_words(subject, baselines=False)}; seed {seed}"
+            f"weight decay {weight_decay:g}, batch {task.batch_size}, {epochs} epochs, cosine from lr x batch / 256; "
+            f"{rate}; last epoch; {len(store):,} of {sides.train_name}"
         )
 
-    outcome = Outcome(
-        evaluation="linear-augmented", encoder=subject.name, settings=settings, scores=scores,
-        protocol=protocol(f"lr {trained.rate:g}{tried}"),
-        compared_by=protocol(f"lr{tried}" if tried else f"lr {trained.rate:g}"),
-        num_train=len(store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
-        details={
-            "lr": {name: j.rate for name, j in judged.items()},
-            "held_out_accuracy_by_lr": {name: j.held_out for name, j in judged.items()},
-            "images_per_second": round(trained.images_per_second),
-        },
-        seconds=round(time.perf_counter() - began, 1),
-        skipped=[{"name": name, "reason": why} for name, why in {**store.skipped, **trained.skipped}.items()],
+    return conclude(
+        task, "linear-augmented", variants, words,
+        settings={"epochs": epochs, "optimizer": optimizer, "momentum": MOMENTUM, "weight_decay": weight_decay},
+        details={"images_per_second": round(images_per_second)},
     )  # fmt: skip
-    if run is not None:
-        outcome.keep_in(run, reporter)
-    return outcome
 
 
 class _Training:
     """The training of heads, the same for every backbone."""
 
-    def __init__(
-        self, config: Config, store: ImageStore, test: ImageSource, preprocess: Preprocess, rates: Sequence[float],
-        optimizer: str, weight_decay: float, device: torch.device, precision: str,
-    ) -> None:  # fmt: skip
-        self.config, self.store, self.test, self.preprocess, self.rates = config, store, test, preprocess, rates
-        self.optimizer, self.weight_decay, self.device, self.precision = optimizer, weight_decay, device, precision
-        self.views = LabelledViews(store, config, device)
-        chooses = len(rates) > 1
-        self.held = hold_out(self.views.labels, HELD_OUT, config.training.seed)
-        check_can_choose(rates, self.held)
-        self.num_sets = 2 if chooses else 1
+    def __init__(self, task: Task, optimizer: str, weight_decay: float) -> None:
+        self.task, self.optimizer, self.weight_decay = task, optimizer, weight_decay
+        self.rates, self.preprocess, self.device = task.rates, task.encoder.preprocess, task.device
+        self.reporter = task.reporter
+        self.views = LabelledViews(task.store, task.config, task.device)
+        self.held = hold_out_to_choose(task)
+        self.num_sets = 2 if len(self.rates) > 1 else 1
 
-    def judge(self, backbone: nn.Module, name: str, reporter: Reporter) -> _Judged:
-        """Train heads on a backbone, choose one of them, and test it."""
-        frozen = FrozenBackbone(backbone, self.device, self.precision, self.preprocess.size)
-        heads, images_per_second = self._train(frozen, name, reporter)
-        chosen, held_out = self._choose(heads, frozen, reporter)
+    def judge(self, backbone: nn.Module, name: str) -> tuple[Judged, float]:
+        """Train heads on a backbone, choose one of them and test it; and how many images a second they learned from."""
+        frozen = FrozenBackbone(backbone, self.device, self.task.precision, self.preprocess.size)
+        heads, images_per_second = self._train(frozen, name)
+        chosen, held_out = self._choose(heads, frozen)
         test = features_of(
-            frozen, self.preprocess, self.test, self.device,
-            progress=lambda done, total: reporter.progress("embedding test images", done, total),
+            frozen, self.preprocess, self.task.test, self.device,
+            progress=lambda done, total: self.reporter.progress("embedding test images", done, total),
         )  # fmt: skip
         predicted = heads.predict(test.vectors, chosen)
-        return _Judged(predicted, test.labels, self.rates[chosen], held_out, images_per_second, dict(test.skipped))
+        return Judged(predicted, test.labels, self.rates[chosen], held_out, test.skipped), images_per_second
 
-    def _train(self, frozen: FrozenBackbone, name: str, reporter: Reporter) -> tuple[LinearHeads, float]:
+    def _train(self, frozen: FrozenBackbone, name: str) -> tuple[LinearHeads, float]:
         views, per_epoch = self.views, self.views.steps_per_epoch
-        total = self.config.training.epochs * per_epoch
+        total = self.task.config.training.epochs * per_epoch
         peaks = [rate * views.batch_size / 256 for rate in self.rates]
         heads: LinearHeads | None = None
         pace = Pace(total)
         # The first set learns from all images, the second from those that are not held out.
-        shown = torch.ones((len(self.store), len(peaks) * self.num_sets), dtype=torch.bool)
+        shown = torch.ones((len(self.task.store), len(peaks) * self.num_sets), dtype=torch.bool)
         shown[:, len(peaks) :] = ~self.held[:, None]
         for step, (batch, features) in enumerate(frozen.of_views(views, total)):
             if heads is None:
                 heads = LinearHeads(
-                    features.shape[1], len(self.store.source.class_names), peaks * self.num_sets,
-                    optimizer=self.optimizer, weight_decay=self.weight_decay, seed=self.config.training.seed,
+                    features.shape[1], len(self.task.store.source.class_names), peaks * self.num_sets,
+                    optimizer=self.optimizer, weight_decay=self.weight_decay, seed=self.task.seed,
                     device=self.device,
                 )  # fmt: skip
             labels = views.labels_of(batch).to(self.device)
@@ -208,7 +155,7 @@ class _Training:
             pace.add(len(batch))
             if pace.is_due(step + 1):
                 details = f"epoch {step // per_epoch + 1}, loss {float(losses.nan_to_num(math.inf).min()):.3f}"
-                reporter.progress(
+                self.reporter.progress(
                     f"linear heads, {name} network", step + 1, total, f"{details}, {pace.words(step + 1)}"
                 )
             if (step + 1) % per_epoch == 0 and not any(heads.finite()):
@@ -219,12 +166,12 @@ class _Training:
         assert heads is not None
         return heads, pace.images_per_second()
 
-    def _choose(self, heads: LinearHeads, frozen: FrozenBackbone, reporter: Reporter) -> tuple[int, dict[str, float]]:
+    def _choose(self, heads: LinearHeads, frozen: FrozenBackbone) -> tuple[int, dict[str, float]]:
         """The head of the rate that did best on the images held out, and how each did; equals by their loss."""
         if self.num_sets == 1:
             return 0, {}
         positions = self.held.nonzero().flatten().tolist()
-        kept, (features,) = extract(frozen, self.store, self.preprocess, positions, self.device)
+        kept, (features,) = extract(frozen, self.task.store, self.preprocess, positions, self.device)
         num = len(self.rates)
         right, losses = (figures[num:] for figures in heads.judge(features, self.views.labels[kept]))
         # A rate at which either head diverged is none to choose.
@@ -233,21 +180,8 @@ class _Training:
             raise NonFiniteLossError(f"no learning rate of {self.rates} left both of its heads finite: give smaller.")
         chosen = max((i for i in range(num) if sound[i]), key=lambda i: (float(right[i]), -float(losses[i])))
         if chosen in (0, num - 1):
-            reporter.warn(
+            self.reporter.warn(
                 f"the {'smallest' if self.rates[chosen] == min(self.rates) else 'largest'} learning rate, "
                 f"{self.rates[chosen]:g}, did best on the images held out: others beyond it may do better."
             )
         return chosen, {f"{rate:g}": round(float(right[i]), 4) for i, rate in enumerate(self.rates) if sound[i]}
-
-
-def _checked(epochs: int, lr: Sequence[float], optimizer: str, weight_decay: float) -> tuple[float, ...]:
-    if optimizer not in LEARNING_RATES:
-        raise ConfigError(f"optimizer = {optimizer!r} is unknown: {did_you_mean(optimizer, LEARNING_RATES)}")
-    if epochs < 1:
-        raise ConfigError(f"epochs = {epochs}: must be at least 1.")
-    if not weight_decay >= 0:
-        raise ConfigError(f"weight_decay = {weight_decay}: must be at least 0.")
-    for rate in lr:
-        if not (rate > 0 and math.isfinite(rate)):
-            raise ConfigError(f"lr = {rate}: must be above 0.")
-    return tuple(dict.fromkeys(lr)) or LEARNING_RATES[optimizer]
