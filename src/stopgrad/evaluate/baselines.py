@@ -10,6 +10,7 @@ from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features, Network, features_of, num_not_finite, settle_batchnorm
+from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import DataError
 from stopgrad.evaluate.sides import Sides
 from stopgrad.nets.backbones import build_backbone
@@ -18,17 +19,21 @@ from stopgrad.reporter import Reporter
 PIXEL_SIZE = 32
 
 
+def fresh_network(spec: EncoderSpec, seed: int) -> nn.Module:
+    """The network of an encoder as it begins: random weights, a function of the seed alone; on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+
+
 def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: torch.device) -> nn.Module | None:
     """The encoder's network with random weights, its BatchNorm statistics settled on the images, in eval mode.
 
     None for a network of the caller's own, of which nobody knows how it begins.
     """
-    spec = encoder.spec
-    if spec is None:
+    if encoder.spec is None:
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+    network = fresh_network(encoder.spec, seed)
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = encoder.preprocess
     store = ImageStore(images, preprocess.shortest, kept=list(range(len(images))))

@@ -16,6 +16,7 @@ from stopgrad.data.sources import Subset
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, features_of
 from stopgrad.errors import ConfigError, NonFiniteLossError
+from stopgrad.evaluate.baselines import fresh_network
 from stopgrad.evaluate.classifier import check_free, save_classifier
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
 from stopgrad.evaluate.holdout import draw_share
@@ -25,7 +26,6 @@ from stopgrad.evaluate.subject import opened
 from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_rate, check_training, conclude, hold_out_to_choose
 from stopgrad.evaluate.tuning import Classifier, Tuning, tune
 from stopgrad.hardware import autocast, choose_precision
-from stopgrad.nets.backbones import build_backbone
 from stopgrad.reporter import QuietReporter, Reporter
 
 LEARNING_RATES = {"sgd": (0.1,), "adamw": (1e-3,)}
@@ -104,8 +104,9 @@ def evaluate_finetune(
     tuner = _Tuner(task, tuning, head_lr)
     network, judged = tuner.tuned(backbone, "fine-tuning")
     variants = {"trained": judged}
-    if baselines and (scratch := _from_scratch(subject, seed)) is not None:
-        variants["from_scratch"] = tuner.tuned(scratch, "from scratch")[1]
+    # Of a network of the caller's own, nobody knows how it begins.
+    if baselines and subject.spec is not None:
+        variants["from_scratch"] = tuner.tuned(fresh_network(subject.spec, seed), "from scratch")[1]
     if out is not None:
         save_classifier(out, subject, network, sides.class_names, overwrite=overwrite)
     share = "" if labels == 1 else f", {labels:.3g} of each class's"
@@ -188,16 +189,6 @@ class _Tuner:
                 return network(images)
 
         return logits
-
-
-def _from_scratch(encoder: Encoder, seed: int) -> nn.Module | None:
-    """The encoder's network with random weights; None for a network of the caller's own."""
-    spec = encoder.spec
-    if spec is None:
-        return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
 
 
 def _usual_batch(num_images: int) -> int:
