@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.sources import Subset
@@ -19,13 +19,14 @@ from stopgrad.errors import ConfigError, NonFiniteLossError
 from stopgrad.evaluate.baselines import fresh_network
 from stopgrad.evaluate.classifier import check_free, save_classifier
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
+from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.holdout import draw_share
 from stopgrad.evaluate.outcome import Outcome, score
 from stopgrad.evaluate.sides import Images, open_sides
 from stopgrad.evaluate.subject import opened
 from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_rate, check_training, conclude, hold_out_to_choose
 from stopgrad.evaluate.tuning import Classifier, Tuning, tune
-from stopgrad.hardware import autocast, choose_precision
+from stopgrad.hardware import choose_precision
 from stopgrad.reporter import QuietReporter, Reporter
 
 LEARNING_RATES = {"sgd": (0.1,), "adamw": (1e-3,)}
@@ -149,7 +150,7 @@ class _Tuner:
             accuracies = {f"{rate:g}": round(accuracy, 4) for rate, accuracy in sound.items()}
         network = self._trained(backbone, chosen, None, what)
         test = features_of(
-            self._plain(network), self.preprocess, self.task.test, self.device,
+            self._frozen(network), self.preprocess, self.task.test, self.device,
             progress=lambda done, total: self.reporter.progress("testing", done, total),
         )  # fmt: skip
         predicted = test.vectors.argmax(dim=1)
@@ -174,7 +175,7 @@ class _Tuner:
             self.reporter.warn(str(error))
             return None
         positions = self.held.nonzero().flatten().tolist()
-        kept, (logits,) = extract(self._plain(network), self.task.store, self.preprocess, positions, self.device)
+        kept, (logits,) = extract(self._frozen(network), self.task.store, self.preprocess, positions, self.device)
         return score(logits.argmax(dim=1), self.labels[kept]).accuracy
 
     def _dimension(self, backbone: nn.Module) -> int:
@@ -183,12 +184,9 @@ class _Tuner:
         with torch.no_grad():
             return int(backbone.to(self.device).eval()(torch.zeros((2, 3, side, side), device=self.device)).shape[1])
 
-    def _plain(self, network: Classifier):  # type: ignore[no-untyped-def]
-        def logits(images: Tensor) -> Tensor:
-            with autocast(self.device, self.tuning.precision):
-                return network(images)
-
-        return logits
+    def _frozen(self, network: Classifier) -> FrozenBackbone:
+        """The network for images as they are; its features are the logits."""
+        return FrozenBackbone(network, self.device, self.tuning.precision, self.preprocess.size)
 
 
 def _usual_batch(num_images: int) -> int:
