@@ -1,6 +1,7 @@
 """Features to evaluate, and those to compare them with: an untrained network's, and raw pixels."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,6 +18,18 @@ from stopgrad.nets.backbones import build_backbone
 from stopgrad.reporter import Reporter
 
 PIXEL_SIZE = 32
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One way from images to features."""
+
+    name: str
+    words: str
+    """What it does, for people who wait."""
+    network: Network
+    preprocess: Preprocess
+    """What the network takes."""
 
 
 def fresh_network(spec: EncoderSpec, seed: int) -> nn.Module:
@@ -65,20 +78,19 @@ def feature_variants(
         DataError: no image can be read, or features are not finite.
     """
     backbone, place = encoder.placed(device)
-    # The variant, its name for people, the network and what it takes.
-    trained = ("trained", "embedding", backbone, encoder.preprocess)
-    yield trained[0], *_both(trained, sides, place, batch_size, reporter, encoder.name)
+    trained = _Variant("trained", "embedding", backbone, encoder.preprocess)
+    yield trained.name, *_both(trained, sides, place, batch_size, reporter, encoder.name)
     if not baselines:
         return
     untrained = untrained_like(encoder, sides.train, seed, place)
     if untrained is not None:
-        variant = ("untrained", "embedding by the untrained network", untrained, encoder.preprocess)
-        yield variant[0], *_both(variant, sides, place, batch_size, reporter, encoder.name)
+        variant = _Variant("untrained", "embedding by the untrained network", untrained, encoder.preprocess)
+        yield variant.name, *_both(variant, sides, place, batch_size, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
-    pixels = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    variant = ("pixels", "reading raw pixels", nn.Flatten(), pixels)
-    train, test = _both(variant, sides, place, batch_size, reporter, encoder.name)
-    yield "pixels", train, test
+    plain = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = _Variant("pixels", "reading raw pixels", nn.Flatten(), plain)
+    train, test = _both(pixels, sides, place, batch_size, reporter, encoder.name)
+    yield pixels.name, train, test
     if not centred:
         return
     mean = train.vectors.mean(dim=0)
@@ -89,20 +101,17 @@ def feature_variants(
 
 
 def _both(
-    variant: tuple[str, str, Network, Preprocess], sides: Sides, device: torch.device, batch_size: int,
-    reporter: Reporter, name: str,
-) -> tuple[Features, Features | None]:  # fmt: skip
-    kind, words, network, preprocess = variant
-
+    variant: _Variant, sides: Sides, device: torch.device, batch_size: int, reporter: Reporter, encoder_name: str
+) -> tuple[Features, Features | None]:
     def features(source: ImageSource, which: str) -> Features:
         found = features_of(
-            network, preprocess, source, device, batch_size=batch_size,
-            progress=lambda done, total: reporter.progress(f"{words} {which}", done, total),
+            variant.network, variant.preprocess, source, device, batch_size=batch_size,
+            progress=lambda done, total: reporter.progress(f"{variant.words} {which}", done, total),
         )  # fmt: skip
         if num := num_not_finite(found.vectors):
             raise DataError(
-                f"{name}, {kind}: the features of {num:,} of {len(found):,} {which} hold NaN or infinite numbers, by "
-                "which nothing can be judged: stopgrad check looks for the cause."
+                f"{encoder_name}, {variant.name}: the features of {num:,} of {len(found):,} {which} hold NaN or "
+                "infinite numbers, by which nothing can be judged: stopgrad check looks for the cause."
             )
         return found
 
