@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import nn
 import stopgrad
 from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.sources import ArraySource, Subset, open_images
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import ConfigError, NonFiniteLossError
@@ -135,6 +136,19 @@ def test_a_network_of_ones_own(digits, tmp_path):
     assert list(outcome.scores) == ["trained"]
     with pytest.raises(ConfigError, match="a network of your own"):
         evaluate_finetune(Encoder(network, PLAIN), *digits, out=tmp_path / "x", **QUICK)
+
+
+def test_images_without_a_label_are_left_out_and_counted(encoder, rng):
+    pixels, labels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8), [0, 1] * 12
+    quick = {**QUICK, "epochs": 1, "lr": [0.1]}
+    whole, part = (
+        evaluate_finetune(encoder, ArraySource(pixels, given, ["a", "b"]), **quick)
+        for given in (labels, [-1] * 3 + labels[3:])
+    )
+    assert (part.num_train + part.num_test, part.settings["num_unlabelled"]) == (21, 3)
+    assert all("; 3 images without a label left out; " in words for words in (part.protocol, part.compared_by))
+    assert (whole.num_train + whole.num_test, whole.settings["num_unlabelled"]) == (24, 0)
+    assert "without a label" not in whole.protocol
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,19 @@ def test_an_unreadable_image_is_skipped_and_counted(encoder, tmp_path, rng):
     assert [item["name"].endswith("broken.png") for item in outcome.skipped] == [True]
 
 
+def test_images_without_a_label_are_left_out_and_counted(encoder, rng):
+    pixels, labels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8), [0, 1] * 12
+    quick = {**QUICK, "epochs": 1, "lr": [0.1]}
+    whole, part = (
+        evaluate_linear_augmented(encoder, ArraySource(pixels, given, ["a", "b"]), **quick)
+        for given in (labels, [-1] * 3 + labels[3:])
+    )
+    assert (part.num_train + part.num_test, part.settings["num_unlabelled"]) == (21, 3)
+    assert all("; 3 images without a label left out; " in words for words in (part.protocol, part.compared_by))
+    assert (whole.num_train + whole.num_test, whole.settings["num_unlabelled"]) == (24, 0)
+    assert "without a label" not in whole.protocol
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

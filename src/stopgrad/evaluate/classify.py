@@ -14,7 +14,7 @@ from stopgrad.encoder.features import Features
 from stopgrad.evaluate.baselines import feature_variants
 from stopgrad.evaluate.outcome import Outcome, Score, by_class
 from stopgrad.evaluate.sides import Images, Sides, open_sides
-from stopgrad.evaluate.subject import opened, pixel_words
+from stopgrad.evaluate.subject import opened, pixel_words, unlabelled_words
 from stopgrad.reporter import QuietReporter, Reporter
 
 
@@ -118,9 +118,3 @@ def classify(
     if subject.run is not None:
         outcome.keep_in(subject.run, subject.reporter)
     return outcome
-
-
-def unlabelled_words(sides: Sides) -> str:
-    """How many images have no label, for a protocol; empty where all have one."""
-    num = sides.num_unlabelled
-    return f"{num:,} image{'s' if num > 1 else ''} without a label left out" if num else ""

@@ -9,6 +9,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.evaluate.baselines import PIXEL_SIZE
+from stopgrad.evaluate.sides import Sides
 from stopgrad.hardware import choose_device
 
 
@@ -26,6 +27,12 @@ def pixel_words(encoder: Encoder, baselines: bool) -> str:
     words = f"shorter side {p.resize}, centre {p.size} x {p.size}"
     side = min(p.size, PIXEL_SIZE)
     return f"{words}; raw pixels at {side} x {side}" if baselines else words
+
+
+def unlabelled_words(sides: Sides) -> str:
+    """How many images have no label, for a protocol; empty where all have one."""
+    num = sides.num_unlabelled
+    return f"{num:,} image{'s' if num > 1 else ''} without a label left out" if num else ""
 
 
 def solver_device(device: str, vectors: Tensor) -> torch.device:

@@ -21,7 +21,7 @@ from stopgrad.evaluate.crops import crops_words
 from stopgrad.evaluate.holdout import check_can_choose, hold_out
 from stopgrad.evaluate.outcome import Outcome, by_class, score
 from stopgrad.evaluate.sides import Sides
-from stopgrad.evaluate.subject import pixel_words
+from stopgrad.evaluate.subject import pixel_words, unlabelled_words
 from stopgrad.reporter import Reporter
 
 HELD_OUT = 0.1
@@ -140,8 +140,8 @@ def conclude(
         "all images" if chooses else ""
     )  # fmt: skip
     rest = [
-        f"tested on {len(trained.labels):,} of {sides.test_name}", pixel_words(task.encoder, baselines=False),
-        f"seed {task.seed}", beside,
+        f"tested on {len(trained.labels):,} of {sides.test_name}", unlabelled_words(sides),
+        pixel_words(task.encoder, baselines=False), f"seed {task.seed}", beside,
     ]  # fmt: skip
     chosen = f"lr {trained.rate:g}"
     protocol, compared_by = (
@@ -155,7 +155,7 @@ def conclude(
             "schedule": "cosine", "precision": task.precision, "augmentation": crops_words(task.config),
             "crop_scale_min": augmentation.crop_scale_min, "flip_probability": augmentation.flip_probability,
             "held_out": HELD_OUT if chooses else 0.0, "preprocess": asdict(task.encoder.preprocess),
-            "seed": task.seed,
+            "seed": task.seed, "num_unlabelled": sides.num_unlabelled,
         },
         scores={name: score(j.predicted, j.labels) for name, j in judged.items()},
         num_train=len(task.store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
