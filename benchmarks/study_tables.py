@@ -1,15 +1,19 @@
-"""Results of studies as tables for docs/results.md.
+"""Results of studies as tables, in place of what stands between their markers in docs/results.md.
 
-python benchmarks/study_tables.py studies/main-digits.json ...
+    python benchmarks/study_tables.py benchmarks/results/studies docs/results.md
+
+A marker is a line `<!-- study NAME -->`; what follows up to `<!-- end -->` is made from NAME.json in the folder.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
 from stopgrad.report.forest import figure_name, is_accuracy
 
 COLLAPSE = {"collapsed": "**collapsed**", "partly_collapsed": "partly collapsed", "not_collapsed": ""}
+MARKED = re.compile(r"(<!-- study (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def percent(figure):
@@ -24,15 +28,15 @@ def verdicts(arm):
 
 
 def arms_table(results):
-    print("| arm | n | k-NN, % | linear, % | spread, rank of projections | passes, millions | seconds | |")
-    print("|---|---|---|---|---|---|---|---|")
+    yield "| arm | n | k-NN, % | linear, % | spread, rank of projections | passes, millions | seconds | |"
+    yield "|---|---|---|---|---|---|---|---|"
     for arm in results["arms"]:
         figures = arm["figures"]
         if not figures:
-            print(f"| {arm['words']} | 0 | | | | | | {verdicts(arm)} |")
+            yield f"| {arm['words']} | 0 | | | | | | {verdicts(arm)} |"
             continue
         health = f"{figures['projection_std']['mean']:.2f}, {figures['projection_effective_rank']['mean']:.0f}"
-        print(
+        yield (
             f"| {arm['words']} | {len(arm['seeds'])} | {percent(figures['knn_top1'])} | "
             f"{percent(figures['linear_top1'])} | {health} | {arm['passes'] / 1e6:.2f} | {arm['seconds']:.0f} | "
             f"{verdicts(arm)} |"
@@ -47,37 +51,42 @@ def comparisons_table(results):
         rows.setdefault(key, {})[comparison["figure"]] = comparison
     figures = list(dict.fromkeys(c["figure"] for c in results["comparisons"]))
     names = (figure_name(figure) + (", points" if is_accuracy(figure) else "") for figure in figures)
-    print("| difference | " + " | ".join(names) + " |")
-    print("|---|" + "---|" * len(figures))
-    for (arm, rival, question, _), found in rows.items():
-        cells = []
-        for figure in figures:
-            c = found.get(figure)
-            if c is None:
-                cells.append("")
-                continue
-            scale, digits = (100, 1) if is_accuracy(figure) else (1, 2)
-            ends = " to ".join(f"{scale * end:+.{digits}f}" for end in c["interval"] or ())
-            mark = "**" if c["verdict"] in ("better", "worse") else ""
-            cells.append(f"{mark}{scale * c['difference']:+.{digits}f}{mark}" + (f" ({ends})" if ends else ""))
-        print(f"| {words[arm]} minus {words[rival]}: {question} | " + " | ".join(cells) + " |")
+    yield "| difference | n | " + " | ".join(names) + " |"
+    yield "|---|---|" + "---|" * len(figures)
+    for (arm, rival, question, n), found in rows.items():
+        cells = [difference(found[figure], figure) if figure in found else "" for figure in figures]
+        yield f"| {words[arm]} minus {words[rival]}: {question} | {n} | " + " | ".join(cells) + " |"
+
+
+def difference(comparison, figure):
+    scale, digits = (100, 1) if is_accuracy(figure) else (1, 2)
+    ends = " to ".join(f"{scale * end:+.{digits}f}" for end in comparison["interval"] or ())
+    mark = "**" if comparison["verdict"] in ("better", "worse") else ""
+    return f"{mark}{scale * comparison['difference']:+.{digits}f}{mark}" + (f" ({ends})" if ends else "")
+
+
+def section(results):
+    complete = "" if results["complete"] else (
+        f" **Partial: {results['num_done']} of {results['num_cells']} cells.**"
+    )  # fmt: skip
+    yield f"```bash\n{results['command']}\n```\n"
+    yield f"{results['protocol']}; {results['linear_protocol']}. {'; '.join(results['machines'])}.{complete}\n"
+    yield from arms_table(results)
+    if results["comparisons"]:
+        yield ""
+        yield from comparisons_table(results)
+    if results["resolution"]:
+        yield f"\nHalf of the median interval of k-NN: {100 * results['resolution']:.1f} points."
 
 
 def main():
-    for name in sys.argv[1:]:
-        results = json.loads(Path(name).read_text())
-        environment = results["environment"]
-        complete = "" if results["complete"] else f" PARTIAL: {results['num_done']} of {results['num_cells']} cells."
-        print(f"### {results['study']}, {results['scale']}\n")
-        print(f"`{results['command']}`.{complete} {results['protocol']}. {results['linear_protocol']}.")
-        print(f"{environment.get('device')}, torch {environment.get('versions', {}).get('torch')}, "
-              f"{environment.get('precision')}.\n")  # fmt: skip
-        arms_table(results)
-        if results["comparisons"]:
-            print()
-            comparisons_table(results)
-        if results["resolution"]:
-            print(f"\nHalf of the median interval: {100 * results['resolution']:.1f} points.\n")
+    folder, page = map(Path, sys.argv[1:])
+
+    def made(found):
+        results = json.loads((folder / f"{found[2]}.json").read_text())
+        return found[1] + "\n".join(section(results)) + "\n" + found[3]
+
+    page.write_text(MARKED.sub(made, page.read_text()))
 
 
 if __name__ == "__main__":
