@@ -94,7 +94,7 @@ def test_arms_that_are_one_at_a_short_length_are_one_cell(tmp_path):
 
 
 def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("stopgrad.studies.run.WORKER", "celled")
+    monkeypatch.setattr("stopgrad.studies.process.WORKER", "celled")
     monkeypatch.setattr(module, "draw_study", lambda *_: None)
     arguments = ["study", "main", "--arm", "untrained", "--seeds", "1", "--out", str(tmp_path), "--json"]
     plan = plan_study("main", out=tmp_path, arms=["untrained"], seeds=1)

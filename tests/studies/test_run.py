@@ -8,10 +8,11 @@ from recorder import Recorder
 
 from stopgrad.data.locks import try_lock
 from stopgrad.errors import Interrupted
-from stopgrad.studies import run as module
+from stopgrad.studies import process as module
 from stopgrad.studies.cells import VERSION, CellStore, cells_of
+from stopgrad.studies.process import Machine
 from stopgrad.studies.results import results_of
-from stopgrad.studies.run import Machine, run_cells
+from stopgrad.studies.run import run_cells
 from stopgrad.studies.scales import scale_of
 from stopgrad.studies.study import Arm, Comparison, Study
 
@@ -123,10 +124,10 @@ def test_a_cell_that_ends_as_the_stop_comes_is_kept(store, monkeypatch):
     cells = cells_of(study_with(0.5), scale_of("digits"), [0])
 
     def interrupted(one):
-        one.process.wait()
+        one.wait(60)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_hear", interrupted)
+    monkeypatch.setattr(module.CellProcess, "_hear", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, store, "", TWO, Recorder())
     assert store.read(cells[0])["seed"] == 0

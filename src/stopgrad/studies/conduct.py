@@ -16,8 +16,9 @@ from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.studies import study_of, transfer
 from stopgrad.studies.cells import Cell, CellStore, cells_of
+from stopgrad.studies.process import Machine
 from stopgrad.studies.results import results_of
-from stopgrad.studies.run import Machine, run_cells
+from stopgrad.studies.run import run_cells
 from stopgrad.studies.scales import Scale, scale_of
 from stopgrad.studies.study import Study
 from stopgrad.studies.transfer import measure_transfer, names_of
