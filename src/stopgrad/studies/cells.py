@@ -122,7 +122,7 @@ class CellStore:
         """Keep a result."""
         self.cell_dir.mkdir(parents=True, exist_ok=True)
         content = {"version": VERSION, "arm": cell.arm.name, "seed": cell.seed, "settings": _given(cell), **result}
-        text = json.dumps(content, indent=1) + "\n"
+        text = json.dumps(content, separators=(",", ":")) + "\n"
         write_atomically(self.file_of(cell), lambda path: path.write_text(text, encoding="utf-8"))
 
 

@@ -82,7 +82,8 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         "steps": metrics["steps"], "num_images": metrics["num_images"], "passes_an_image": passes,
         "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
         "cpu_seconds": round(cpu_seconds, 1), "views_per_second": metrics["views_per_second"], "curve": curve,
-        "environment": folder.read_environment(),
+        # Not the command, which is of one study of those that share the cell.
+        "environment": {name: value for name, value in folder.read_environment().items() if name != "command"},
     }  # fmt: skip
 
 
