@@ -112,7 +112,10 @@ class Objective:
                                    choices=("raw", "normalised"))  # fmt: skip
     guide_softness: float = _setting(0.0, "0: the chosen view is the only source; larger: weights spread over "
                                      "the views", low=0.0)  # fmt: skip
-    guide_keep: float = _setting(1.0, "share of the images, the most decided, that give a gradient", low=0.05, high=1.0)
+    guide_keep: float = _setting(1.0, "share of the images that give a gradient", low=0.05, high=1.0)
+    guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; hard: whose "
+                                  "views' targets lie farthest apart; random: the control",
+                                  choices=("decided", "hard", "random"))  # fmt: skip
     guide_neighbours: int = _setting(1, "nearest_in_batch, nearest_in_memory: how many neighbours count", low=1)
     guide_skip: int = _setting(0, "nearest_in_batch, nearest_in_memory: how many of the very nearest are passed over, "
                                "as likely of the same kind", low=0)  # fmt: skip
@@ -277,7 +280,13 @@ def _check_together(config: Config) -> None:
         )
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
-    one_of_all = objective.guide == "nearest_of_all" or objective.guide_softness > 0 or objective.guide_keep < 1
+    decides = objective.guide_keep < 1 and objective.guide_keep_by == "decided"
+    if (objective.guide_softness > 0 or decides) and objective.guide not in DISTANCE_GUIDES:
+        raise ConfigError(
+            f"guide = {objective.guide!r} ranks no views: guide_softness and guide_keep with guide_keep_by = 'decided' "
+            f"need one of {', '.join(DISTANCE_GUIDES)}."
+        )
+    one_of_all = objective.guide == "nearest_of_all" or objective.guide_softness > 0 or decides
     if (
         objective.guide in PARTNERED_GUIDES
         and (objective.views == 2 or one_of_all)
@@ -300,12 +309,12 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (o.method not in ("byol", "moco"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
         (o.method != "byol", ("ema_schedule",), f"method = {o.method!r} has no moving average that could rise"),
         (o.method not in SIAMESE_METHODS,
-         ("guide", "guide_distance", "guide_softness", "guide_keep", "guide_neighbours", "guide_skip", "partners",
-          "source_first", "targets", "predictor", "predictor_width", "predictor_lr_fixed"),
+         ("guide", "guide_distance", "guide_softness", "guide_keep", "guide_keep_by", "guide_neighbours",
+          "guide_skip", "partners", "source_first", "targets", "predictor", "predictor_width", "predictor_lr_fixed"),
          f"method = {o.method!r} has no sources to choose and no predictor"),
         (o.method not in ("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
         (o.method != "moco" and o.guide != "nearest_in_memory", ("queue_size",), "nothing is remembered"),
-        (o.guide not in DISTANCE_GUIDES, ("guide_softness", "guide_keep"), f"guide = {o.guide!r} ranks no views"),
+        (o.guide_keep == 1, ("guide_keep_by",), "guide_keep = 1 keeps all images"),
         (o.guide not in (*DISTANCE_GUIDES, "farthest_views"), ("guide_distance",),
          f"guide = {o.guide!r} looks at no distance"),
         (o.guide not in ("nearest_in_batch", "nearest_in_memory"), ("guide_neighbours", "guide_skip"),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from stopgrad.config import Config
+from stopgrad.errors import ConfigError
 from stopgrad.methods import METHODS
 from stopgrad.methods.choice import SourceChoice
 from stopgrad.methods.moco import MoCo
@@ -149,3 +150,23 @@ def test_guides_by_distance_train(guide, options, generator):
         loss, _ = method(torch.randn(2, 8, 3, 32, 32, generator=generator), generator)
         loss.backward()
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("source_first", [True, False])
+@pytest.mark.parametrize("views", [2, 4])
+@pytest.mark.parametrize("keep_by", ["hard", "random"])
+def test_half_of_the_images_gives_a_gradient(keep_by, views, source_first, generator):
+    method = built(method="byol", guide="random_views", source_first=source_first, views=views, guide_keep=0.5,
+                   guide_keep_by=keep_by)  # fmt: skip
+    loss, _ = method(torch.randn(views, 8, 3, 32, 32, generator=generator), generator)
+    loss.backward()
+    assert torch.isfinite(loss)
+    weights, _ = method.choice(torch.randn(8, views, 16, generator=generator), generator)
+    assert int((weights.sum(dim=1) > 0).sum()) == 4
+    assert float(weights.sum(dim=1).mean()) == pytest.approx(1.0)
+
+
+def test_a_guide_that_ranks_no_views_is_told():
+    for settings in ({"guide_keep": 0.5}, {"guide_softness": 0.5}):
+        with pytest.raises(ConfigError, match="ranks no views"):
+            Config().replace(guide="random_views", **settings)

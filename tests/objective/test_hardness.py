@@ -3,7 +3,15 @@ import torch
 
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import nearest_of_all
-from stopgrad.objective.hardness import distances_to_bank, distances_to_batch, distances_to_partner, weights_of
+from stopgrad.objective.hardness import (
+    decidedness,
+    disagreement,
+    distances_to_bank,
+    distances_to_batch,
+    distances_to_partner,
+    keep_highest,
+    weights_of,
+)
 
 
 @pytest.fixture
@@ -46,13 +54,27 @@ def test_soft_weights_lie_between_one_hot_and_symmetric(target):
 
 def test_keeping_the_most_decided(target):
     distances = distances_to_batch(target)
-    weights = weights_of(distances, keep=0.5)
+    weights = keep_highest(weights_of(distances), decidedness(distances), 0.5)
     kept = weights.sum(dim=1) > 0
     assert int(kept.sum()) == 4
     assert float(weights.sum(dim=1).mean()) == pytest.approx(1.0)
     least = distances.sort(dim=1).values
     margin = least[:, 1] - least[:, 0]
     assert margin[kept].min() >= margin[~kept].max()
+
+
+def test_disagreement_is_of_the_pairs():
+    same = torch.randn(5, 1, 6)
+    target = torch.cat((same, 3 * same, same, -same), dim=1)  # pairs that agree, and pairs that point the other way
+    torch.testing.assert_close(disagreement(target), torch.ones(5))
+    torch.testing.assert_close(disagreement(target[:, :2]), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(disagreement(target[:, 2:]), torch.full((5,), 2.0))
+
+
+def test_keeping_all_or_hardly_any():
+    weights, score = torch.full((4, 2), 0.5), torch.tensor([0.1, 0.4, 0.2, 0.3])
+    assert torch.equal(keep_highest(weights, score, 1.0), weights)
+    assert keep_highest(weights, score, 0.01).sum(dim=1).tolist() == [0, 4, 0, 0]
 
 
 def test_an_image_alone_in_its_batch():

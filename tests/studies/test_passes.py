@@ -42,6 +42,8 @@ def counted(config):
         {"method": "byol", "guide": "random_of_all", "source_first": True, "views": 4, "targets": "mean_of_others"},
         {"method": "byol", "guide": "nearest_in_memory", "source_first": True},
         {"method": "byol", "guide": "nearest_views", "source_first": True, "guide_keep": 0.5},
+        {"method": "byol", "guide": "random_views", "source_first": True, "guide_keep": 0.5, "guide_keep_by": "hard"},
+        {"method": "byol", "guide": "random_views", "source_first": True, "guide_keep": 0.5, "guide_keep_by": "random"},
         {"method": "byol", "guide": "nearest_in_batch", "source_first": True, "guide_softness": 0.5},
         {"method": "simclr"},
         {"method": "moco", "projector_norm": "none"},

@@ -6,7 +6,15 @@ from torch import Generator, Tensor, nn
 
 from stopgrad.objective.guided import choose_partners, random_permutation
 from stopgrad.objective.guides import GUIDES, ONE_OF_ALL, PARTNERED
-from stopgrad.objective.hardness import distances_to_bank, distances_to_batch, distances_to_partner, weights_of
+from stopgrad.objective.hardness import (
+    decidedness,
+    disagreement,
+    distances_to_bank,
+    distances_to_batch,
+    distances_to_partner,
+    keep_highest,
+    weights_of,
+)
 
 
 class SourceChoice(nn.Module):
@@ -16,7 +24,9 @@ class SourceChoice(nn.Module):
         guide: a name in `GUIDES`, or `nearest_in_batch` or `nearest_in_memory`.
         partners: `mutual`, `derangement` or `permutation`, for guides that need them.
         normalised: whether distances are of normalised projections.
-        softness, keep: as for `weights_of`.
+        softness: as for `weights_of`.
+        keep, keep_by: the share of the images that give a gradient: those whose choice is most `decided`, those that
+            are `hard`, their views' targets farthest apart, or some at `random`, the control.
         neighbours, skip: as for `distances_to_batch`.
         memory_size, dim: earlier projections that `nearest_in_memory` keeps, and their dimension.
     """
@@ -27,11 +37,12 @@ class SourceChoice(nn.Module):
 
     def __init__(
         self, guide: str, partners: str = "mutual", *, normalised: bool = False, softness: float = 0.0,
-        keep: float = 1.0, neighbours: int = 1, skip: int = 0, memory_size: int = 4096, dim: int = 0,
+        keep: float = 1.0, keep_by: str = "decided", neighbours: int = 1, skip: int = 0, memory_size: int = 4096,
+        dim: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.guide, self.partners, self.normalised = guide, partners, normalised
-        self.softness, self.keep, self.neighbours, self.skip = softness, keep, neighbours, skip
+        self.softness, self.keep, self.keep_by, self.neighbours, self.skip = softness, keep, keep_by, neighbours, skip
         if guide == "nearest_in_memory":
             self.register_buffer("memory", torch.zeros(memory_size, dim))
             self.register_buffer("place", torch.zeros((), dtype=torch.int64))
@@ -44,7 +55,8 @@ class SourceChoice(nn.Module):
 
     @property
     def _by_distance(self) -> bool:
-        return self.guide.startswith("nearest_in_") or self.softness > 0 or self.keep < 1
+        decides = self.keep < 1 and self.keep_by == "decided"
+        return self.guide.startswith("nearest_in_") or self.softness > 0 or decides
 
     @property
     def one_hot(self) -> bool:
@@ -63,7 +75,26 @@ class SourceChoice(nn.Module):
             target = F.normalize(target, dim=2)
         partners = self._choose_partners(len(target), generator) if self.guide in PARTNERED else None
         if not self._by_distance:
-            return GUIDES[self.guide](target, partners, generator), partners
+            return self._kept(GUIDES[self.guide](target, partners, generator), target, None, generator), partners
+        distances = self._distances(target, partners)
+        weights = weights_of(distances, softness=self.softness)
+        return self._kept(weights, target, distances, generator), partners
+
+    def _kept(self, weights: Tensor, target: Tensor, distances: Tensor | None, generator: Generator) -> Tensor:
+        """The weights of the images that give a gradient."""
+        if self.keep == 1:
+            return weights
+        if self.keep_by == "random":
+            score = torch.rand(len(target), generator=generator, device=generator.device).to(target.device)
+        elif self.keep_by == "hard":
+            score = disagreement(target)
+        else:
+            assert distances is not None
+            score = decidedness(distances)
+        return keep_highest(weights, score, self.keep)
+
+    def _distances(self, target: Tensor, partners: Tensor | None) -> Tensor:
+        """Of each view to the reference: the partner, the batch or the memory."""
         if partners is not None:
             distances = distances_to_partner(target, partners)
         elif self.guide == "nearest_in_batch" or not int(self.filled):
@@ -73,7 +104,7 @@ class SourceChoice(nn.Module):
             distances = distances_to_bank(target, bank, neighbours=self.neighbours, skip=self.skip)
         if self.guide == "nearest_in_memory" and self.training:
             self._remember(target[:, 0])
-        return weights_of(distances, softness=self.softness, keep=self.keep), partners
+        return distances
 
     def _choose_partners(self, num_images: int, generator: Generator) -> Tensor:
         if self.partners == "permutation":

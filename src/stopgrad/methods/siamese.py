@@ -197,11 +197,11 @@ def _choice_of(config: Config) -> SourceChoice:
         paired = (
             o.views == 4
             and o.guide in ("nearest_views", "farthest_views")
-            and not (o.guide_softness or o.guide_keep < 1)
+            and not (o.guide_softness or (o.guide_keep < 1 and o.guide_keep_by == "decided"))
         )
         partners = "derangement" if paired else "mutual"
     return SourceChoice(
         o.guide, partners, normalised=o.guide_distance == "normalised", softness=o.guide_softness, keep=o.guide_keep,
-        neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size,
+        keep_by=o.guide_keep_by, neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size,
         dim=config.network.projection_dim,
     )  # fmt: skip

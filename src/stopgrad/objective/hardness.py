@@ -51,32 +51,55 @@ def distances_to_bank(
 
 
 @torch.no_grad()
-def weights_of(distances: Float[Tensor, "image view"], *, softness: float = 0.0, keep: float = 1.0) -> Tensor:
+def weights_of(distances: Float[Tensor, "image view"], *, softness: float = 0.0) -> Tensor:
     """Source weights: the nearer a view lies to other images, the more it is a source.
 
     Args:
         distances: of each view, from one of the functions above.
         softness: 0 gives the nearest view all the weight; larger values spread it, by a softmax of the distances in
             units of `softness` x their mean deviation within an image.
-        keep: share of the images, those whose views' distances differ most, that get any weight, in (0, 1]; their
-            weights then sum to 1 / keep, so that the mean over the batch stays 1.
 
     Returns:
         float32 `[image, view]`.
     """
-    num_images, num_views = distances.shape
     if softness > 0:
         unit = (distances - distances.mean(dim=1, keepdim=True)).abs().mean().clamp(min=1e-12)
-        weights = (-distances / (softness * unit)).softmax(dim=1).float()
-    else:
-        weights = torch.nn.functional.one_hot(distances.argmin(dim=1), num_views).float()
+        return (-distances / (softness * unit)).softmax(dim=1).float()
+    return torch.nn.functional.one_hot(distances.argmin(dim=1), distances.shape[1]).float()
+
+
+@torch.no_grad()
+def decidedness(distances: Float[Tensor, "image view"]) -> Float[Tensor, "image"]:
+    """How much nearer to other images the nearest view of each image lies than the next."""
+    least = distances.topk(2, dim=1, largest=False).values
+    return least[:, 1] - least[:, 0]
+
+
+@torch.no_grad()
+def disagreement(target: Float[Tensor, "image view dim"]) -> Float[Tensor, "image"]:
+    """How far the views of each pair (0, 1), (2, 3), ... lie apart: 1 - their cosine, the mean over pairs."""
+    unit = torch.nn.functional.normalize(at_least_fp32(target), dim=2)
+    return 1 - (unit[:, ::2] * unit[:, 1::2]).sum(dim=2).mean(dim=1)
+
+
+@torch.no_grad()
+def keep_highest(
+    weights: Float[Tensor, "image view"], score: Float[Tensor, "image"], keep: float
+) -> Float[Tensor, "image view"]:
+    """Source weights of the images with the highest scores; the others get none.
+
+    Args:
+        weights: source weights.
+        score: of each image.
+        keep: share of the images that are kept, in (0, 1], at least one. Their weights then sum to 1 / keep, so that
+            the mean over the batch stays 1.
+    """
+    num_images = len(score)
     num_kept = max(1, round(keep * num_images))
-    if num_kept < num_images:
-        least = distances.topk(2, dim=1, largest=False).values
-        kept = (least[:, 1] - least[:, 0]).topk(num_kept).indices
-        mask = weights.new_zeros(num_images).index_fill_(0, kept, num_images / num_kept)
-        weights = weights * mask[:, None]
-    return weights
+    if num_kept == num_images:
+        return weights
+    kept = score.topk(num_kept).indices
+    return weights * weights.new_zeros(num_images).index_fill_(0, kept, num_images / num_kept)[:, None]
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:

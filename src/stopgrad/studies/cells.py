@@ -51,7 +51,8 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """The same for cells that compute the same, whatever study they belong to."""
-        settings = {name: value for name, value in self.config.flat().items() if name not in _NO_PART}
+        # What differs from the defaults alone, so that a setting that comes later changes no key.
+        settings = {name: value for name, value in _given(self).items() if name not in _NO_PART}
         content = [settings, self.images.num, self.images.num_held_out, self.images.judged_by]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

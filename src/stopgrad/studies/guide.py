@@ -59,7 +59,11 @@ STUDY = Study(
              source_first=False),
         _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
              source_first=False),
+        _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
+             guide_keep_by="random"),
         _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
+        _arm("half_hard", "random source, the half whose views are farthest apart", 3.5, guide="random_views",
+             guide_keep=0.5, guide_keep_by="hard"),
         _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
              **_FOUR),
         _arm("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, guide="nearest_of_all",
@@ -69,7 +73,8 @@ STUDY = Study(
     ),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
-        Comparison("half", MORE_STEPS, "equal passes and steps"),
+        *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in ("half", "half_hard")),
+        *(Comparison(arm, MORE_STEPS, "equal passes and steps") for arm in ("half_random", "half", "half_hard")),
         *(Comparison(arm, "byol_symmetric_2v", "soft weights, beside equal ones in the same graph")
           for arm in ("soft", "memory_soft")),
         *(Comparison(arm, "byol_symmetric_2v", "equal passes")

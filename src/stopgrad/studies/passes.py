@@ -19,7 +19,7 @@ def passes_an_image(config: Config) -> float:
     if o.method not in SIAMESE_METHODS:
         return o.views * (trained + (FORWARD if o.method == "moco" else 0))
     if o.source_first and o.guide != "symmetric" and o.guide_softness == 0:
-        by_distance = o.guide.startswith("nearest_in_") or o.guide_keep < 1
+        by_distance = o.guide.startswith("nearest_in_") or (o.guide_keep < 1 and o.guide_keep_by == "decided")
         num_sources = 1 if o.guide in ONE_OF_ALL or by_distance else o.views // 2
         return o.views * FORWARD + num_sources * trained * o.guide_keep
     return o.views * (trained + (FORWARD if o.method == "byol" else 0))
