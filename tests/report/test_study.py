@@ -209,3 +209,10 @@ def test_baselines_are_those_measured_by_the_protocol_of_the_table():
     assert [(row["words"], row["value"]) for row in rows] == [("untrained network", 0.5)]
     # Measured by the monitor alone, they stand nowhere.
     assert module._baselines({"untrained_knn": None, "pixels_knn": None}, arms) == []
+
+
+def test_a_collapse_under_way_is_told_from_one_that_is_done():
+    from stopgrad.report.study_figure import _fallen_words
+
+    assert _fallen_words({"verdicts": {"partly_collapsed": 3}}) == "collapsing"
+    assert _fallen_words({"verdicts": {"partly_collapsed": 1, "collapsed": 2}}) == "collapsed"

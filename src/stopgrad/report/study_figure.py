@@ -62,6 +62,11 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _fallen_words(arm: Mapping[str, Any]) -> str:
+    """How far the arm's collapses went, in a word."""
+    return "collapsed" if (arm.get("verdicts") or {}).get("collapsed") else "collapsing"
+
+
 def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -> dict[str, Any]:
     label_width = 200 if width < 600 else 380
     plot, end = begin + label_width + 12, begin + width - 78
@@ -90,7 +95,7 @@ def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -
             "off": plot - 10 if is_off else None, "untrained": x(untrained[place]),
             "bar": [x(spread[0] + way * spread[1]) for way in (-1, 1)] if spread and spread[1] and not is_off else None,
             "text": _told(figures[place]),
-            "note": f"{fallen[place]} collapsed" if fallen[place] else "" if spread
+            "note": f"{fallen[place]} {_fallen_words(arm)}" if fallen[place] else "" if spread
             else "failed" if arm.get("failed") else "no figure" if arm.get("figures") else "not run",
         })  # fmt: skip
     return {"begin": begin, "plot": plot, "end": end, "right": begin + width, "rows": rows, "pixels": x(line),
