@@ -170,3 +170,12 @@ def test_a_guide_that_ranks_no_views_is_told():
     for settings in ({"guide_keep": 0.5}, {"guide_softness": 0.5}):
         with pytest.raises(ConfigError, match="ranks no views"):
             Config().replace(guide="random_views", **settings)
+
+
+@pytest.mark.parametrize(("num_images", "groups"), [(2, 1), (4, 2), (32, 2), (96, 3)])
+def test_moco_s_targets_are_shuffled_among_groups_at_small_batches_too(num_images, groups, generator):
+    method = built(method="moco", projector_norm="none")
+    calls = []
+    method.target_encoder.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
+    method(torch.randn(2, num_images, 3, 32, 32, generator=generator), generator)
+    assert calls == [num_images // groups] * 2 * groups

@@ -58,8 +58,10 @@ class MoCo(Method):
 
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch; its targets join the queue afterwards."""
-        # Two at least: shuffled within one group, a target would still be normalised with its own prediction's batch.
-        groups = max(2, views.shape[1] // GROUP)
+        # Two at least, where each has two images: shuffled within one group, a target would still be normalised with its
+        # own prediction's batch.
+        num_images = views.shape[1]
+        groups = max(min(2, num_images // 2), num_images // GROUP)
         targets = [self._targets(view, groups, generator) for view in views]
         loss = views.new_zeros((), dtype=torch.float32)
         for index, view in enumerate(views):
