@@ -58,8 +58,8 @@ class MoCo(Method):
 
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch; its targets join the queue afterwards."""
-        # Two at least, where each has two images: shuffled within one group, a target would still be normalised with its
-        # own prediction's batch.
+        # Two at least, where each has two images: shuffled within one group, a target would still be normalised with
+        # its own prediction's batch.
         num_images = views.shape[1]
         groups = max(min(2, num_images // 2), num_images // GROUP)
         targets = [self._targets(view, groups, generator) for view in views]
