@@ -55,6 +55,8 @@ def main() -> int:
     parser.add_argument("--scale", default="full", help="another scale, to try the agenda without a GPU")
     parser.add_argument("--epochs", type=int, default=0, help="other epochs, for the same")
     arguments = parser.parse_args()
+    if not 60 * arguments.minutes > LAST_MOMENT:
+        parser.error(f"--minutes {arguments.minutes:g}: {LAST_MOMENT:g} seconds are kept back, so it needs more.")
     if arguments.scale == "full" and not torch.cuda.is_available():
         print("no GPU here: at full scale this would take weeks.", file=sys.stderr)
         return 2

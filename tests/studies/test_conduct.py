@@ -1,11 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 from recorder import Recorder
 
 import stopgrad.studies.conduct as module
 from stopgrad.cli.main import run
-from stopgrad.data.sources import open_images
+from stopgrad.data.sources import ArraySource, Splits, open_images
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.studies.cells import Images
 from stopgrad.studies.conduct import conduct, plan_study
@@ -85,6 +86,17 @@ def test_data_that_is_not_there_is_told_before_any_cell(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"1,437 training images: scale 'small' needs 15,000"):
         plan_study("main", scale="small", data="digits", out=tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_data_sets_share_no_cells(tmp_path, monkeypatch):
+    keys = []
+    for labels in ([0, 1] * 10_000, [1, 0] * 10_000, [0, 1] * 10_000):
+        images = ArraySource(np.zeros((20_000, 1, 1), np.uint8), labels, ["a", "b"])
+        monkeypatch.setattr(module, "open_images", lambda _, images=images: Splits("set", images))
+        plan = plan_study("main", scale="small", data="set", out=tmp_path, seeds=1)
+        keys.append({cell.key for cell in plan.cells})
+    assert keys[0] == keys[2]
+    assert not keys[0] & keys[1]
 
 
 def test_arms_that_are_one_at_a_short_length_are_one_cell(tmp_path):

@@ -167,6 +167,8 @@ def _print_results(results: dict[str, Any]) -> None:
             table.add_row(f"{c['arm']} - {c['rival']}", c["question"], str(c["n"]),
                           f"{scale * c['difference']:+.{digits}f}", " to ".join(ends) or "-", c["verdict"])  # fmt: skip
         console.print(table)
+    if results["resolution"] is not None:
+        console.print(f"Differences in k-NN under {100 * results['resolution']:.1f} points cannot be told here.")
 
 
 def _percent(figure: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Images:
     """Of these, how many are kept out of training."""
     judged_by: str = "held out"
     """`held out`: by those; `test`: by the test images, and trained on all the rest."""
+    labels: str = ""
+    """Digest of the labels of all training images, in order, which tells data sets apart; empty: the scale's own."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Cell:
         """The same for cells that compute the same, whatever study they belong to."""
         # What differs from the defaults alone, so that a setting that comes later changes no key.
         settings = {name: value for name, value in _given(self).items() if name not in _NO_PART}
-        content = [settings, self.images.num, self.images.num_held_out, self.images.judged_by]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        images = [value for value in asdict(self.images).values() if value != ""]
+        return hashlib.sha256(json.dumps([settings, *images], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
@@ -66,9 +68,11 @@ class Cell:
         return passes_an_image(self.config) * self.config.training.epochs * num_images
 
 
-def cells_of(study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out") -> list[Cell]:
+def cells_of(
+    study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out", labels: str = ""
+) -> list[Cell]:
     """The cells of a study: all arms with the first seed, then with the next."""
-    images = Images(scale.num_images, scale.num_held_out, judged_by)
+    images = Images(scale.num_images, scale.num_held_out, judged_by, labels)
     return [
         Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms
     ]  # fmt: skip

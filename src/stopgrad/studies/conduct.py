@@ -1,11 +1,13 @@
 """A study from its name to its files: the plan, the cells that are missing, the results."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from stopgrad.artifacts.checkpoint import write_atomically
@@ -101,13 +103,13 @@ def plan_study(
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
     store = CellStore(out.expanduser())
-    cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by)
+    num_train, labels = _images_of(data, size)
+    cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, labels=labels)
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
     # Two arms may be one at a length this short: their cell is run once.
     wanted = {cell.key: cell for cell in cells if known[cell.key] is None or (retry and cell in failed)}
     missing = list(wanted.values())
-    num_train = _num_images(data, size)
     held = 0 if judged_by == "test" else size.num_held_out
     return Plan(
         study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
@@ -186,15 +188,20 @@ def _only(study: Study, names: Sequence[str]) -> Study:
     return replace(study, arms=arms, comparisons=comparisons)
 
 
-def _num_images(data: str, scale: Scale) -> int:
-    """How many training images the scale uses, of those there are."""
-    there = len(open_images(data).train)
+def _images_of(data: str, scale: Scale) -> tuple[int, str]:
+    """How many training images the scale uses of those there are, and a digest of all their labels."""
+    train = open_images(data).train
+    there = len(train)
     if scale.num_images > there or scale.num_held_out >= there:
         raise DataError(
             f"{data!r} has {there:,} training images: scale {scale.name!r} needs "
             f"{max(scale.num_images, scale.num_held_out + 1):,}."
         )
-    return scale.num_images or there
+    num = scale.num_images or there
+    if not scale.needs_data:
+        return num, ""
+    labels = np.array([train.label(index) for index in range(there)], dtype=np.int64)
+    return num, hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
 
 def _machine(jobs: int) -> Machine:
