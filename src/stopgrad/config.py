@@ -112,6 +112,8 @@ class Objective:
                                    choices=("raw", "normalised"))  # fmt: skip
     guide_softness: float = _setting(0.0, "0: the chosen view is the only source; larger: weights spread over "
                                      "the views", low=0.0)  # fmt: skip
+    guide_softness_schedule: str = _setting("constant", "constant, or cosine: falling to 0 over the run",
+                                            choices=("constant", "cosine"))  # fmt: skip
     guide_keep: float = _setting(1.0, "share of the images that give a gradient", low=0.05, high=1.0)
     guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; hard: whose "
                                   "views' targets lie farthest apart; random: the control",
@@ -139,10 +141,12 @@ class Objective:
 class Optimization:
     """Optimizer and schedule."""
 
-    optimizer: str = _setting("sgd", "sgd with momentum, or adamw", choices=("sgd", "adamw"))
+    optimizer: str = _setting("sgd", "sgd with momentum; adamw; or lars, for large batches (SimCLR, BYOL)",
+                              choices=("sgd", "adamw", "lars"))  # fmt: skip
     lr: float = _setting(0.03, "peak learning rate for a batch of 256; scaled by batch_size / 256", low=0.0)
-    momentum: float = _setting(0.9, "sgd: momentum", low=0.0, high=0.999)
-    weight_decay: float = _setting(5e-4, "weight decay, on all weights as in the SimSiam paper", low=0.0)
+    momentum: float = _setting(0.9, "sgd, lars: momentum", low=0.0, high=0.999)
+    weight_decay: float = _setting(5e-4, "weight decay, on all weights as in the SimSiam paper; lars: not on biases "
+                                   "and BatchNorm", low=0.0)  # fmt: skip
     lr_schedule: str = _setting("cosine", "cosine: every step; cosine_per_epoch: the authors'; constant",
                                 choices=("cosine", "cosine_per_epoch", "constant"))  # fmt: skip
     warmup_epochs: float = _setting(0.0, "linear warm-up of the learning rate", low=0.0)
@@ -309,11 +313,13 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (o.method not in ("byol", "moco"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
         (o.method != "byol", ("ema_schedule",), f"method = {o.method!r} has no moving average that could rise"),
         (o.method not in SIAMESE_METHODS,
-         ("guide", "guide_distance", "guide_softness", "guide_keep", "guide_keep_by", "guide_neighbours",
-          "guide_skip", "partners", "source_first", "targets", "predictor", "predictor_width", "predictor_lr_fixed"),
+         ("guide", "guide_distance", "guide_softness", "guide_softness_schedule", "guide_keep", "guide_keep_by",
+          "guide_neighbours", "guide_skip", "partners", "source_first", "targets", "predictor", "predictor_width",
+          "predictor_lr_fixed"),
          f"method = {o.method!r} has no sources to choose and no predictor"),
         (o.method not in ("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
         (o.method != "moco" and o.guide != "nearest_in_memory", ("queue_size",), "nothing is remembered"),
+        (o.guide_softness == 0, ("guide_softness_schedule",), "guide_softness = 0 has nothing to fall from"),
         (o.guide_keep == 1, ("guide_keep_by",), "guide_keep = 1 keeps all images"),
         (o.guide not in (*DISTANCE_GUIDES, "farthest_views"), ("guide_distance",),
          f"guide = {o.guide!r} looks at no distance"),
@@ -324,7 +330,7 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (o.guide not in PARTNERED_GUIDES, ("partners",), f"guide = {o.guide!r} looks at no partner"),
         (not config.network.predictor, ("predictor_width", "predictor_lr_fixed"), "predictor = false"),
         (config.network.projector_layers == 1, ("projector_width",), "projector_layers = 1 has no hidden layer"),
-        (config.optimization.optimizer != "sgd", ("momentum",), "optimizer is not sgd"),
+        (config.optimization.optimizer == "adamw", ("momentum",), "optimizer = 'adamw' has moments of its own"),
         (config.optimization.lr_schedule == "constant", ("predictor_lr_fixed",), "lr_schedule = 'constant'"),
         (config.data.early_size == 0, ("early_share",), "early_size = 0"),
         (config.data.cache == "off", ("cache_gb",), "cache = 'off'"),

@@ -17,8 +17,8 @@ from stopgrad.evaluate import frozen as frozen_module
 from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.heads import LinearHeads
 from stopgrad.evaluate.holdout import draw_share, hold_out
-from stopgrad.evaluate.lars import Lars
 from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
+from stopgrad.lars import Lars
 from stopgrad.nets.backbones import build_backbone
 
 CPU = torch.device("cpu")

@@ -166,6 +166,17 @@ def test_half_of_the_images_gives_a_gradient(keep_by, views, source_first, gener
     assert float(weights.sum(dim=1).mean()) == pytest.approx(1.0)
 
 
+def test_softness_falls_to_one_hot(generator):
+    choice = SourceChoice("nearest_in_batch", softness=1.0, softness_falls=True)
+    target = torch.randn(8, 4, 16, generator=generator)
+    sharpest = [float(choice(target, generator, progress)[0].max(dim=1).values.mean()) for progress in (0, 0.5, 1)]
+    assert sharpest == sorted(sharpest)
+    assert sharpest[0] < 0.9
+    assert sharpest[2] == 1
+    constant = SourceChoice("nearest_in_batch", softness=1.0)
+    assert torch.equal(constant(target, generator, 1.0)[0], choice(target, generator, 0.0)[0])
+
+
 def test_a_guide_that_ranks_no_views_is_told():
     for settings in ({"guide_keep": 0.5}, {"guide_softness": 0.5}):
         with pytest.raises(ConfigError, match="ranks no views"):

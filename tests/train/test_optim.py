@@ -55,7 +55,25 @@ def test_the_predictor_may_keep_its_rate(fixed):
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.4 if fixed else 0.2]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_lars_leaves_biases_and_batchnorm_to_plain_sgd():
+    config = Config().replace(**TINY, optimizer="lars", weight_decay=1e-6, lr=0.5)
+    method = METHODS["byol"](config)
+    optimizer = build_optimizer(method, config)
+    groups = optimizer.param_groups
+    assert [(g["name"], g["adapt"]) for g in groups] == [
+        ("encoder", True), ("encoder", False), ("predictor", True), ("predictor", False)
+    ]  # fmt: skip
+    for group in groups:
+        assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
+        assert group["weight_decay"] == (1e-6 if group["adapt"] else 0)
+    vector = groups[1]["params"][0]
+    before = vector.detach().clone()
+    vector.grad = torch.ones_like(vector)
+    optimizer.step()
+    torch.testing.assert_close(vector.detach(), before - peak_lr(config))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
 def test_state_loads_into_channels_last_weights(name):
     """The fused kernels walk weight and momentum side by side through memory, whatever their strides."""
     config = Config().replace(**TINY, optimizer=name, lr=0.5)

@@ -140,6 +140,13 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
         {"method": "byol", "ema_schedule": "cosine", "guide": "random_views"},
         {"method": "byol", "views": 4, "partners": "permutation"},
         {"method": "simsiam", "predictor": False, "guide": "farthest_views", "optimizer": "adamw", "lr": 0.001},
+        {
+            "optimizer": "lars",
+            "lr": 1.0,
+            "guide": "nearest_in_batch",
+            "guide_softness": 1.0,
+            "guide_softness_schedule": "cosine",
+        },
         {"precision": "bf16"},
         {"method": "byol", "source_first": True, "early_size": 8},
     ],

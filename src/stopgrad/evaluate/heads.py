@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stopgrad.evaluate.lars import Lars
+from stopgrad.lars import Lars
 
 MOMENTUM = 0.9
 _INITIAL_STD = 0.01

@@ -15,6 +15,7 @@ from stopgrad.objective.hardness import (
     keep_highest,
     weights_of,
 )
+from stopgrad.schedules import cosine
 
 
 class SourceChoice(nn.Module):
@@ -24,7 +25,7 @@ class SourceChoice(nn.Module):
         guide: a name in `GUIDES`, or `nearest_in_batch` or `nearest_in_memory`.
         partners: `mutual`, `derangement` or `permutation`, for guides that need them.
         normalised: whether distances are of normalised projections.
-        softness: as for `weights_of`.
+        softness, softness_falls: as for `weights_of`; whether it falls to 0 over the run along half a cosine.
         keep, keep_by: the share of the images that give a gradient: those whose choice is most `decided`, those that
             are `hard`, their views' targets farthest apart, or some at `random`, the control.
         neighbours, skip: as for `distances_to_batch`.
@@ -37,12 +38,13 @@ class SourceChoice(nn.Module):
 
     def __init__(
         self, guide: str, partners: str = "mutual", *, normalised: bool = False, softness: float = 0.0,
-        keep: float = 1.0, keep_by: str = "decided", neighbours: int = 1, skip: int = 0, memory_size: int = 4096,
-        dim: int = 0,
+        softness_falls: bool = False, keep: float = 1.0, keep_by: str = "decided", neighbours: int = 1, skip: int = 0,
+        memory_size: int = 4096, dim: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.guide, self.partners, self.normalised = guide, partners, normalised
-        self.softness, self.keep, self.keep_by, self.neighbours, self.skip = softness, keep, keep_by, neighbours, skip
+        self.softness, self.softness_falls = softness, softness_falls
+        self.keep, self.keep_by, self.neighbours, self.skip = keep, keep_by, neighbours, skip
         if guide == "nearest_in_memory":
             self.register_buffer("memory", torch.zeros(memory_size, dim))
             self.register_buffer("place", torch.zeros((), dtype=torch.int64))
@@ -64,12 +66,13 @@ class SourceChoice(nn.Module):
         return self.guide != "symmetric" and self.softness == 0
 
     @torch.no_grad()
-    def forward(self, target: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+    def forward(self, target: Tensor, generator: Generator, progress: float = 0.0) -> tuple[Tensor, Tensor | None]:
         """Source weights `[image, view]`, and the partners where the guide has any.
 
         Args:
             target: projections `[image, view, dim]` without gradient.
             generator: decides partners and coins.
+            progress: share of the run that is done, in 0..1.
         """
         if self.normalised:
             target = F.normalize(target, dim=2)
@@ -77,7 +80,8 @@ class SourceChoice(nn.Module):
         if not self._by_distance:
             return self._kept(GUIDES[self.guide](target, partners, generator), target, None, generator), partners
         distances = self._distances(target, partners)
-        weights = weights_of(distances, softness=self.softness)
+        softness = self.softness * (cosine(progress, 1.0) if self.softness_falls else 1.0)
+        weights = weights_of(distances, softness=softness)
         return self._kept(weights, target, distances, generator), partners
 
     def _kept(self, weights: Tensor, target: Tensor, distances: Tensor | None, generator: Generator) -> Tensor:

@@ -15,6 +15,8 @@ class Method(nn.Module, ABC):
 
     watch: bool = True
     """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
+    progress: float = 0.0
+    """Share of the run that is done, in 0..1; set by the loop before each step."""
 
     @property
     @abstractmethod

@@ -4,7 +4,6 @@ Where targets come from (the online encoder, or its moving average) and how each
 views (the guide).
 """
 
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -24,6 +23,7 @@ from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor
 from stopgrad.objective.cosine import negative_cosine
 from stopgrad.objective.guided import guided_loss, other_views, source_views
+from stopgrad.schedules import cosine
 
 
 class Siamese(Method):
@@ -121,7 +121,7 @@ class Siamese(Method):
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The guide's source weights, and diagnostics where `watch` is set."""
-        weights, partners = self.choice(target, generator)
+        weights, partners = self.choice(target, generator, self.progress)
         diagnostics = {}
         if self.watch:
             diagnostics["guide_balance"] = guide_balance(weights)
@@ -151,7 +151,7 @@ class Siamese(Method):
             return
         momentum = self.ema_momentum
         if self.ema_rises:
-            momentum = 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
+            momentum = 1 - (1 - momentum) * cosine(progress, 1.0)
         ema_update(self.target_encoder, self.encoder, momentum)
 
 
@@ -201,7 +201,7 @@ def _choice_of(config: Config) -> SourceChoice:
         )
         partners = "derangement" if paired else "mutual"
     return SourceChoice(
-        o.guide, partners, normalised=o.guide_distance == "normalised", softness=o.guide_softness, keep=o.guide_keep,
-        keep_by=o.guide_keep_by, neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size,
-        dim=config.network.projection_dim,
+        o.guide, partners, normalised=o.guide_distance == "normalised", softness=o.guide_softness,
+        softness_falls=o.guide_softness_schedule == "cosine", keep=o.guide_keep, keep_by=o.guide_keep_by,
+        neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size, dim=config.network.projection_dim,
     )  # fmt: skip

@@ -57,6 +57,8 @@ STUDY = Study(
              guide_distance="normalised", guide_neighbours=5, guide_skip=5),
         _arm("soft", "soft weights, nearest in the batch", 8, guide="nearest_in_batch", guide_softness=0.5,
              source_first=False),
+        _arm("soft_annealed", "weights from soft to one-hot over the run, nearest in the batch", 8,
+             guide="nearest_in_batch", guide_softness=2.0, guide_softness_schedule="cosine", source_first=False),
         _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
              source_first=False),
         _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
@@ -76,7 +78,7 @@ STUDY = Study(
         *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in ("half", "half_hard")),
         *(Comparison(arm, MORE_STEPS, "equal passes and steps") for arm in ("half_random", "half", "half_hard")),
         *(Comparison(arm, "byol_symmetric_2v", "soft weights, beside equal ones in the same graph")
-          for arm in ("soft", "memory_soft")),
+          for arm in ("soft", "soft_annealed", "memory_soft")),
         *(Comparison(arm, "byol_symmetric_2v", "equal passes")
           for arm in (RANDOM, "gsg", RANDOM_OF_FOUR, "gsg_of_four")),
         *(Comparison(arm, STEPS, "equal passes and steps") for arm in (RANDOM, "gsg", "batch")),

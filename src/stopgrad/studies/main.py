@@ -65,8 +65,9 @@ STUDY = Study(
             {**FASTSIAM, "guide": "symmetric", "source_first": False}),
         Arm("fastsiam_one", "FastSiam, four views, one source",
             {**FASTSIAM, "guide": "random_of_all", "source_first": True}),
-        Arm("byol_own", "BYOL, no BatchNorm at the projector's output, rising momentum",
-            {"method": "byol", "guide": "symmetric", "projector_norm": "hidden", "ema_schedule": "cosine"}),
+        Arm("byol_own", "BYOL as its authors had it: LARS, no BatchNorm at the projector's output, rising momentum",
+            {"method": "byol", "guide": "symmetric", "projector_norm": "hidden", "ema_schedule": "cosine",
+             "optimizer": "lars", "weight_decay": 1e-6}),
     ),
     (
         *comparisons_of("simsiam"),

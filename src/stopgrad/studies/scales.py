@@ -45,7 +45,9 @@ def digits() -> Scale:
         num_held_out=360, pace=7600, overhead=9,
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
         of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 512}},
-        of_arm={name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft")},
+        of_arm={**{name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft")},
+                # Of 1, 4, 8, 16 and 64, on held-out images and seeds of its own.
+                "byol_own": {"lr": 8.0}},
     )  # fmt: skip
 
 
@@ -60,6 +62,7 @@ def small() -> Scale:
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
         num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
         of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048}},
+        of_arm={"byol_own": {"lr": 4.0}},  # of 4 and 8, on a seed of its own
     )  # fmt: skip
 
 
@@ -73,12 +76,14 @@ def full() -> Scale:
     return Scale(
         "full", "CIFAR-10, ResNet-18 with a 3 x 3 stem, 32 x 32 pixels", base, epochs=200, num_images=0,
         num_held_out=5000, pace=60_000, overhead=60, needs_data="CIFAR-10",
-        # Rate and temperature as in Lightly's CIFAR-10 benchmark; SGD for all, so BYOL lacks its LARS.
+        # Rate and temperature as in Lightly's CIFAR-10 benchmark.
         of_method={
             "simclr": {"lr": 0.12, "projection_dim": 128, "temperature": 0.5},
             "moco": {"lr": 0.12, "projection_dim": 128, "temperature": 0.1},
         },
-        of_arm={"byol_own": {"projector_width": 4096, "projection_dim": 256, "predictor_width": 4096}},
+        # The authors' for 300 epochs of ImageNet (arXiv 2006.07733, appendix).
+        of_arm={"byol_own": {"projector_width": 4096, "projection_dim": 256, "predictor_width": 4096, "lr": 0.3,
+                             "ema_momentum": 0.99, "warmup_epochs": 10.0}},
     )  # fmt: skip
 
 

@@ -154,6 +154,7 @@ class Training:
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         lr = set_lr(self.optimizer, self.peak_lr, factor)
         self.method.watch = self._is_logged(step + 1)
+        self.method.progress = step / self.total_steps
         with autocast(self.device, self.precision):
             loss, diagnostics = self.wrapped(views, self.generator)
         if self.gradients is None:

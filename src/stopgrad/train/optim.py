@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from stopgrad.config import Config
+from stopgrad.lars import Lars
 from stopgrad.methods.protocol import Method
 from stopgrad.schedules import cosine
 
@@ -18,7 +19,17 @@ def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
         group["fixed_lr"] = o.predictor_lr_fixed and group["name"] == "predictor"
     if o.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=peak_lr(config), weight_decay=o.weight_decay, fused=True)
+    if o.optimizer == "lars":
+        groups = [part for group in groups for part in _with_and_without_lars(group)]
+        return Lars(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay)
     return torch.optim.SGD(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+
+
+def _with_and_without_lars(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Biases and the weights of BatchNorm neither decay nor adapt, as in BYOL (arXiv 2006.07733, section 3.3)."""
+    vectors = [p for p in group["params"] if p.ndim < 2]
+    others = [p for p in group["params"] if p.ndim >= 2]
+    return [{**group, "params": others}, {**group, "params": vectors, "adapt": False, "weight_decay": 0.0}]
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
