@@ -215,4 +215,5 @@ def test_a_collapse_under_way_is_told_from_one_that_is_done():
     from stopgrad.report.study_figure import _fallen_words
 
     assert _fallen_words({"verdicts": {"partly_collapsed": 3}}) == "collapsing"
-    assert _fallen_words({"verdicts": {"partly_collapsed": 1, "collapsed": 2}}) == "collapsed"
+    assert _fallen_words({"verdicts": {"partly_collapsed": 1, "collapsed": 2}}) == "collapsing"
+    assert _fallen_words({"verdicts": {"collapsed": 2, "not_collapsed": 1}}) == "collapsed"

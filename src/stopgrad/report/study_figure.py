@@ -63,8 +63,9 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fallen_words(arm: Mapping[str, Any]) -> str:
-    """How far the arm's collapses went, in a word."""
-    return "collapsed" if (arm.get("verdicts") or {}).get("collapsed") else "collapsing"
+    """How far the arm's collapses went, in a word: all the way only if each of them did."""
+    verdicts = arm.get("verdicts") or {}
+    return "collapsed" if verdicts.get("collapsed") and not verdicts.get("partly_collapsed") else "collapsing"
 
 
 def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -> dict[str, Any]:
