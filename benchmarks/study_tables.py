@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from stopgrad.report.forest import figure_name, is_accuracy
+from stopgrad.report.study import accuracies_of
 
 COLLAPSE = {"collapsed": "**collapsed**", "partly_collapsed": "partly collapsed", "not_collapsed": ""}
 MARKED = re.compile(r"(<!-- study (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,17 +29,20 @@ def verdicts(arm):
 
 
 def arms_table(results):
-    yield "| arm | n | k-NN, % | linear, % | spread, rank of projections | passes, millions | seconds | |"
-    yield "|---|---|---|---|---|---|---|---|"
+    accuracies = accuracies_of(results)
+    names = " | ".join(f"{figure_name(key)}, %" for key in accuracies)
+    yield f"| arm | n | {names} | spread, rank of projections | passes, millions | seconds | |"
+    yield "|---|---|---|---|---|---|" + "---|" * len(accuracies)
     for arm in results["arms"]:
         figures = arm["figures"]
         if not figures:
-            yield f"| {arm['words']} | 0 | | | | | | {verdicts(arm)} |"
+            yield f"| {arm['words']} | 0 |" + " |" * (3 + len(accuracies)) + f" {verdicts(arm)} |"
             continue
         health = f"{figures['projection_std']['mean']:.2f}, {figures['projection_effective_rank']['mean']:.0f}"
         yield (
-            f"| {arm['words']} | {len(arm['seeds'])} | {percent(figures['knn_top1'])} | "
-            f"{percent(figures['linear_top1'])} | {health} | {arm['passes'] / 1e6:.2f} | {arm['seconds']:.0f} | "
+            f"| {arm['words']} | {len(arm['seeds'])} | "
+            f"{' | '.join(percent(figures[key]) if key in figures else '' for key in accuracies)} | {health} | "
+            f"{arm['passes'] / 1e6:.2f} | {arm['seconds']:.0f} | "
             f"{verdicts(arm)} |"
         )
 
@@ -70,7 +74,8 @@ def section(results):
         f" **Partial: {results['num_done']} of {results['num_cells']} cells.**"
     )  # fmt: skip
     yield f"```bash\n{results['command']}\n```\n"
-    yield f"{results['protocol']}; {results['linear_protocol']}. {'; '.join(results['machines'])}.{complete}\n"
+    protocols = "; ".join([results["protocol"], results["linear_protocol"], *results.get("transfer_protocols", {}).values()])
+    yield f"{protocols}. {'; '.join(results['machines'])}.{complete}\n"
     yield from arms_table(results)
     if results["comparisons"]:
         yield ""

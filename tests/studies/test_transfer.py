@@ -40,12 +40,16 @@ def test_encoders_are_judged_on_the_other_set(tmp_path, other_set):
     plan = plan_study("transfer", **how)
     kept = plan.store.read(plan.cells[0])["transfer"]["scans"]
     assert "k = 20" in kept["knn_protocol"]
+    assert results["transfer_protocols"] == {"scans": kept["knn_protocol"]}
+    assert "k-NN on scans, %" in plan.results_file.with_suffix(".html").read_text()
     again, _ = conduct(plan, to=[str(other_set)], reporter=Recorder())
     assert again["arms"] == results["arms"]
     # Another set of that name is measured.
     elsewhere = shutil.copytree(other_set, tmp_path / "other" / other_set.name)
+    for path in sorted(elsewhere.glob("test/*/*.png"))[:3]:
+        path.unlink()
     conduct(plan, to=[str(elsewhere)], reporter=Recorder())
-    assert plan.store.read(plan.cells[0])["transfer"]["scans"]["path"] == str(elsewhere)
+    assert plan.store.read(plan.cells[0])["transfer"]["scans"]["labels"] != kept["labels"]
     main, _ = conduct(plan_study("main", **how), reporter=Recorder())
     assert "scans_knn_top1" not in main["arms"][0]["figures"]
     assert json.loads(plan.results_file.read_text())["comparisons"]

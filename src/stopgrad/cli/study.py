@@ -136,10 +136,12 @@ def _print_plan(plan: "Plan") -> None:
 
 def _print_results(results: dict[str, Any]) -> None:
     from stopgrad.report.forest import figure_name, is_accuracy
+    from stopgrad.report.study import accuracies_of
 
     console = plain_console(width=170)
     console.print(f"\n{results['protocol']}")
-    table = _table(("arm", "left"), ("n", "right"), ("k-NN, %", "right"), ("linear, %", "right"),
+    accuracies = accuracies_of(results)
+    table = _table(("arm", "left"), ("n", "right"), *((f"{figure_name(key)}, %", "right") for key in accuracies),
                    ("spread of projections", "right"), ("rank", "right"), ("passes", "right"), ("seconds", "right"),
                    ("verdicts", "left"))  # fmt: skip
     for arm in results["arms"]:
@@ -147,10 +149,10 @@ def _print_results(results: dict[str, Any]) -> None:
         verdicts = ", ".join(f"{name} {count}" for name, count in arm["verdicts"].items())
         failed = f"FAILED {len(arm['failed'])}" if arm["failed"] else ""
         if not f:
-            table.add_row(arm["name"], "0", *["-"] * 6, failed)
+            table.add_row(arm["name"], "0", *["-"] * (4 + len(accuracies)), failed)
             continue
         table.add_row(
-            arm["name"], str(len(arm["seeds"])), _percent(f["knn_top1"]), _percent(f["linear_top1"]),
+            arm["name"], str(len(arm["seeds"])), *(_percent(f[key]) if key in f else "-" for key in accuracies),
             f"{f['projection_std']['mean']:.2f}", f"{f['projection_effective_rank']['mean']:.1f}",
             f"{arm['passes']:,.0f}", f"{arm['seconds']:.0f}", ", ".join(filter(None, (verdicts, failed))),
         )  # fmt: skip

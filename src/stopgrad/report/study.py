@@ -48,7 +48,8 @@ def _page_values(found: Mapping[str, Any]) -> dict[str, Any]:
         "facts": _facts(found, arms), "partial": partial_words(found), "images": found.get("images") or "",
         "protocol": found.get("protocol") or "", "arms": arms, "baselines": _baselines(found, arms),
         "forests": _forests(found.get("comparisons") or (), words), "resolution": found.get("resolution"),
-        "has_linear": any("linear_top1" in arm["figures"] for arm in arms), "scatter": as_script(scatter),
+        "accuracies": accuracies_of(found), "scatter": as_script(scatter),
+        "transfer_protocols": list((found.get("transfer_protocols") or {}).values()),
         "scatter_figures": scatter["figures"] if scatter else [],
         "scatter_axes": list(scatter["axes"]) if scatter else [],
         "figure_name": figure_name, "curves": as_script(curves), "charts": charts, "axes": _axes_of(runs),
@@ -57,6 +58,12 @@ def _page_values(found: Mapping[str, Any]) -> dict[str, Any]:
         "settings": [arm.get("settings") or {} for arm in found.get("arms") or ()],
         "written": datetime.now().astimezone().isoformat(" ", "seconds"),
     }  # fmt: skip
+
+
+def accuracies_of(found: Mapping[str, Any]) -> list[str]:
+    """The accuracies that some arm has, that of k-NN first."""
+    keys = dict.fromkeys(key for arm in found.get("arms") or () for key in arm.get("figures") or {})
+    return ["knn_top1", *(key for key in keys if is_accuracy(key) and key != "knn_top1")]
 
 
 def partial_words(found: Mapping[str, Any]) -> str:

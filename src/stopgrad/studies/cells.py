@@ -8,8 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stopgrad.artifacts.checkpoint import write_atomically
 from stopgrad.config import Config
+from stopgrad.data.sources import ImageSource
 from stopgrad.studies.passes import passes_an_image
 from stopgrad.studies.scales import Scale
 from stopgrad.studies.study import Arm, Study
@@ -38,7 +41,7 @@ class Images:
     judged_by: str = "held out"
     """`held out`: by those; `test`: by the test images, and trained on all the rest."""
     labels: str = ""
-    """Digest of the labels of all training images, in order, which tells data sets apart; empty: the scale's own."""
+    """`labels_digest` of all training images there are; empty: the scale's own."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,12 @@ def _given(cell: Cell) -> dict[str, Any]:
     """The settings that differ from the defaults."""
     plain = Config().flat()
     return {name: value for name, value in cell.config.flat().items() if value != plain[name]}
+
+
+def labels_digest(images: ImageSource) -> str:
+    """A digest of the labels of images, in order: another data set is told, and another order."""
+    labels = np.array([images.label(index) for index in range(len(images))], dtype=np.int64)
+    return hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
 
 def on_device(cell: Cell, **settings: Any) -> Cell:

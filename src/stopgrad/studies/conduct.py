@@ -1,13 +1,11 @@
 """A study from its name to its files: the plan, the cells that are missing, the results."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from stopgrad.artifacts.checkpoint import write_atomically
@@ -17,7 +15,7 @@ from stopgrad.hardware import usable_cores
 from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.studies import study_of, transfer
-from stopgrad.studies.cells import Cell, CellStore, cells_of
+from stopgrad.studies.cells import Cell, CellStore, cells_of, labels_digest
 from stopgrad.studies.process import Machine
 from stopgrad.studies.results import results_of
 from stopgrad.studies.run import run_cells
@@ -198,10 +196,7 @@ def _images_of(data: str, scale: Scale) -> tuple[int, str]:
             f"{max(scale.num_images, scale.num_held_out + 1):,}."
         )
     num = scale.num_images or there
-    if not scale.needs_data:
-        return num, ""
-    labels = np.array([train.label(index) for index in range(there)], dtype=np.int64)
-    return num, hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+    return num, labels_digest(train) if scale.needs_data else ""
 
 
 def _machine(jobs: int) -> Machine:

@@ -51,6 +51,8 @@ def results_of(
         "study": study.name, "scale": scale.name, "title": study.title, "question": study.question,
         "images": scale.words, "protocol": any_result.get("knn_protocol", ""),
         "linear_protocol": any_result.get("linear_protocol", ""),
+        "transfer_protocols": {name: any_result["transfer"][name]["knn_protocol"] for name in transferred_to
+                               if name in any_result.get("transfer", {})},
         "machines": _machines(done.values()),
         "judged_by": cells[0].images.judged_by if cells else "", "environment": any_result.get("environment", {}),
         "complete": len(done) == len(cells), "num_cells": len(cells), "num_done": len(done),

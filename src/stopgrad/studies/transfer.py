@@ -9,7 +9,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.reporter import Reporter
-from stopgrad.studies.cells import Cell, CellStore
+from stopgrad.studies.cells import Cell, CellStore, labels_digest
 from stopgrad.studies.main import NAMES, UNTRAINED, siamese
 from stopgrad.studies.study import Comparison, Study
 
@@ -65,7 +65,8 @@ def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str,
         sets: name -> path.
         reporter: told of each cell, and of encoders that are not there.
     """
-    if not sets:
+    digests = {name: _digest(path) for name, path in sets.items()}
+    if not digests:
         return
     for done, cell in enumerate(cells):
         result = store.read(cell)
@@ -73,25 +74,26 @@ def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str,
             continue
         known: dict[str, Any] = dict(result.get("transfer", {}))
         # Another set may have come under the name of one that was measured.
-        missing = [name for name, path in sets.items() if known.get(name, {}).get("path") != _place(path)]
+        missing = [name for name in sets if known.get(name, {}).get("labels") != digests[name]]
         if missing and not store.run_of(cell).exists():
             reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
             continue
         for name in missing:
-            known[name] = _measured(store.run_of(cell), sets[name], reporter)
+            known[name] = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
         if missing:
             store.write(cell, {**result, "transfer": known})
         reporter.progress("transfer", done + 1, len(cells), cell.name)
 
 
-def _place(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+def _digest(path: str) -> str:
+    splits = open_images(path)
+    return "-".join(labels_digest(side) for side in (splits.train, splits.test) if side is not None)
 
 
 def _measured(run: Path, path: str, reporter: Reporter) -> dict[str, Any]:
     knn = evaluate_knn(run, path, k=K, temperature=TEMPERATURE, baselines=False, reporter=reporter)
     linear = evaluate_linear(run, path, baselines=False, reporter=reporter)
     return {
-        "path": _place(path), "knn_top1": knn.accuracy, "linear_top1": linear.accuracy,
+        "knn_top1": knn.accuracy, "linear_top1": linear.accuracy,
         "knn_protocol": knn.protocol, "linear_protocol": linear.protocol,
     }  # fmt: skip
