@@ -74,8 +74,8 @@ def section(results):
         f" **Partial: {results['num_done']} of {results['num_cells']} cells.**"
     )  # fmt: skip
     yield f"```bash\n{results['command']}\n```\n"
-    protocols = "; ".join([results["protocol"], results["linear_protocol"], *results.get("transfer_protocols", {}).values()])
-    yield f"{protocols}. {'; '.join(results['machines'])}.{complete}\n"
+    protocols = [results["protocol"], results["linear_protocol"], *results.get("transfer_protocols", {}).values()]
+    yield f"{'; '.join(protocols)}. {'; '.join(results['machines'])}.{complete}\n"
     yield from arms_table(results)
     if results["comparisons"]:
         yield ""
