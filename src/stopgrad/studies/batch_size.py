@@ -13,46 +13,51 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr": ("SimCLR", {"method": "simclr"}),
     "moco": ("MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}),
 }  # fmt: skip
-SIZES = {0.25: "a quarter of the batch", 4.0: "four times the batch"}
+SIZES = {0.25: "a quarter of the batch", 1.0: "the usual batch", 4.0: "four times the batch",
+         8.0: "eight times the batch"}  # fmt: skip
 AT_EQUAL_STEPS = ("simsiam", "simsiam_gsg", "simclr")
+PASSES = (
+    # How, in words, of which methods, at which sizes beside the usual batch.
+    ("", "equal epochs", tuple(METHODS), (0.25, 4.0, 8.0)),
+    ("_root", "equal epochs, rate by the square root", tuple(METHODS), (0.25, 4.0)),
+    ("_steps", "equal steps", AT_EQUAL_STEPS, (0.25, 4.0)),
+)
 
 
-def _arm(key: str, factor: float, *, how: str = "") -> Arm:
+def _arm(key: str, factor: float, how: str) -> Arm:
     words, own = METHODS[key]
+    own = {**own, "batch_factor": factor}
     if own["method"] in ("byol", "moco"):
         # So that the moving average reaches back over as many images at every batch size.
-        own = {**own, "ema_power": factor}
-    name, size = f"{key}_b{factor:g}", SIZES.get(factor, "the usual batch")
-    if how == "steps":
-        return Arm(f"{name}_steps", f"{words}, {size}, equal steps", {**own, "batch_factor": factor}, factor)
-    if how == "root":
+        own["ema_power"] = factor
+    name, words, epochs = f"{key}_b{factor:g}{how}", f"{words}, {SIZES[factor]}", 1.0
+    if how == "_steps":
+        words, epochs = f"{words}, equal steps", factor
+    if how == "_root":
         # The rate is scaled linearly with the batch: this makes it the square root.
-        own = {**own, "lr_factor": factor**-0.5}
-        return Arm(f"{name}_root", f"{words}, {size}, rate by the square root", {**own, "batch_factor": factor})
-    return Arm(name, f"{words}, {size}", {**own, "batch_factor": factor})
+        words, own["lr_factor"] = f"{words}, rate by the square root", factor**-0.5
+    return Arm(name, words, own, epochs)
 
 
 STUDY = Study(
     "batch-size",
     "Do small batches work?",
-    "A quarter of the batch and four times the batch, at equal epochs and at equal optimizer steps, with the learning "
-    "rate scaled linearly and by the square root. Doing better with a smaller batch at equal epochs is not robustness: "
-    "it takes more steps.",
+    "A quarter of the batch, four times and eight times the batch, at equal epochs; the first two at equal optimizer "
+    "steps as well, and with the learning rate scaled by the square root instead of linearly. Doing better with a "
+    "smaller batch at equal epochs is not robustness: it takes more steps.",
     [
-        *(_arm(key, factor) for key in METHODS for factor in (0.25, 1.0, 4.0)),
-        *(_arm(key, factor, how="root") for key in METHODS for factor in SIZES),
-        *(_arm(key, factor, how="steps") for key in AT_EQUAL_STEPS for factor in SIZES),
+        *(_arm(key, factor, "") for key in METHODS for factor in SIZES),
+        *(_arm(key, factor, how) for how, _, keys, factors in PASSES[1:] for key in keys for factor in factors),
     ],
     [
         Comparison(f"{key}_b{factor:g}{how}", f"{key}_b1", words)
-        for how, words in (("", "equal epochs"), ("_root", "equal epochs, rate by the square root"),
-                           ("_steps", "equal steps"))
-        for key in (AT_EQUAL_STEPS if how == "_steps" else METHODS)
-        for factor in SIZES
+        for how, words, keys, factors in PASSES
+        for key in keys
+        for factor in factors
     ] + [
         # What the claim is about: whether guiding is worth more where batches are small.
         Comparison(f"{key}_gsg_b{factor:g}", f"{key}_b{factor:g}", "guided, beside symmetric at the same batch")
         for key in ("simsiam", "byol")
-        for factor in (0.25, 1.0, 4.0)
+        for factor in SIZES
     ],
 )  # fmt: skip

@@ -3,12 +3,13 @@
 All arms are BYOL and cost what symmetric BYOL costs: those that encode sources first save passes, and spend them on
 more epochs, and so on more steps. `symmetric_steps` and `symmetric_more_steps` are the controls for the steps:
 symmetric BYOL with a batch so much smaller that it takes as many as the arms with one source, or as `half`, at the same
-rate a step.
+rate a step. Arms named `_bare` have no predictor: there the guide does its work, so there a better one could show.
 """
 
 from typing import Any
 
 from stopgrad.studies.main import siamese
+from stopgrad.studies.no_predictor import without_predictor
 from stopgrad.studies.study import Arm, Comparison, Study
 
 SYMMETRIC_PASSES = 8
@@ -33,6 +34,40 @@ _RIVALS = {
     "memory": RANDOM, "memory_skip": RANDOM,
     "gsg_of_four": RANDOM_OF_FOUR, "batch_of_four": RANDOM_OF_FOUR,
 }  # fmt: skip
+_ARMS = (
+    siamese("byol", "symmetric", 2, "symmetric"),
+    _symmetric(STEPS, "BYOL, symmetric, 5/8 of the batch: as many steps as with one source", 5 / 8),
+    _symmetric(MORE_STEPS, "BYOL, symmetric, 7/16 of the batch: as many steps as with the decided half", 3.5 / 8),
+    _arm(RANDOM, "random source", 5, guide="random_views"),
+    _arm("gsg", "nearest to the partner (GSG)", 5, guide="nearest_views"),
+    _arm("farthest", "farthest from the partner", 5, guide="farthest_views"),
+    _arm("gsg_normalised", "nearest to the partner, normalised", 5, guide="nearest_views",
+         guide_distance="normalised"),
+    _arm("batch", "nearest in the batch", 5, guide="nearest_in_batch"),
+    _arm("batch_normalised", "nearest in the batch, normalised", 5, guide="nearest_in_batch",
+         guide_distance="normalised"),
+    _arm("memory", "nearest in a memory", 5, guide="nearest_in_memory", guide_distance="normalised"),
+    _arm("memory_skip", "nearest five in a memory after the first five", 5, guide="nearest_in_memory",
+         guide_distance="normalised", guide_neighbours=5, guide_skip=5),
+    _arm("soft", "soft weights, nearest in the batch", 8, guide="nearest_in_batch", guide_softness=0.5,
+         source_first=False),
+    _arm("soft_annealed", "weights from soft to one-hot over the run, nearest in the batch", 8,
+         guide="nearest_in_batch", guide_softness=2.0, guide_softness_schedule="cosine", source_first=False),
+    _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
+         source_first=False),
+    _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
+         guide_keep_by="random"),
+    _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
+    _arm("half_hard", "random source, the half whose views are farthest apart", 3.5, guide="random_views",
+         guide_keep=0.5, guide_keep_by="hard"),
+    _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
+         **_FOUR),
+    _arm("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, guide="nearest_of_all",
+         **_FOUR),
+    _arm("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
+         guide="nearest_in_batch", **_FOUR),
+)  # fmt: skip
+_BARE = (RANDOM, "gsg", "batch", "memory", "half")
 
 STUDY = Study(
     "guide",
@@ -40,39 +75,7 @@ STUDY = Study(
     "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
     "random source and the farthest one, all at the cost of symmetric BYOL. A guide earns credit only beyond chance in "
     "the same graph, and a graph only beyond symmetric BYOL with as many steps.",
-    (
-        siamese("byol", "symmetric", 2, "symmetric"),
-        _symmetric(STEPS, "BYOL, symmetric, 5/8 of the batch: as many steps as with one source", 5 / 8),
-        _symmetric(MORE_STEPS, "BYOL, symmetric, 7/16 of the batch: as many steps as with the decided half", 3.5 / 8),
-        _arm(RANDOM, "random source", 5, guide="random_views"),
-        _arm("gsg", "nearest to the partner (GSG)", 5, guide="nearest_views"),
-        _arm("farthest", "farthest from the partner", 5, guide="farthest_views"),
-        _arm("gsg_normalised", "nearest to the partner, normalised", 5, guide="nearest_views",
-             guide_distance="normalised"),
-        _arm("batch", "nearest in the batch", 5, guide="nearest_in_batch"),
-        _arm("batch_normalised", "nearest in the batch, normalised", 5, guide="nearest_in_batch",
-             guide_distance="normalised"),
-        _arm("memory", "nearest in a memory", 5, guide="nearest_in_memory", guide_distance="normalised"),
-        _arm("memory_skip", "nearest five in a memory after the first five", 5, guide="nearest_in_memory",
-             guide_distance="normalised", guide_neighbours=5, guide_skip=5),
-        _arm("soft", "soft weights, nearest in the batch", 8, guide="nearest_in_batch", guide_softness=0.5,
-             source_first=False),
-        _arm("soft_annealed", "weights from soft to one-hot over the run, nearest in the batch", 8,
-             guide="nearest_in_batch", guide_softness=2.0, guide_softness_schedule="cosine", source_first=False),
-        _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
-             source_first=False),
-        _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
-             guide_keep_by="random"),
-        _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
-        _arm("half_hard", "random source, the half whose views are farthest apart", 3.5, guide="random_views",
-             guide_keep=0.5, guide_keep_by="hard"),
-        _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
-             **_FOUR),
-        _arm("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, guide="nearest_of_all",
-             **_FOUR),
-        _arm("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
-             guide="nearest_in_batch", **_FOUR),
-    ),
+    (*_ARMS, *(without_predictor(arm) for arm in _ARMS if arm.name in _BARE)),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
         *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in ("half", "half_hard")),
@@ -83,5 +86,11 @@ STUDY = Study(
           for arm in (RANDOM, "gsg", RANDOM_OF_FOUR, "gsg_of_four")),
         *(Comparison(arm, STEPS, "equal passes and steps") for arm in (RANDOM, "gsg", "batch")),
         Comparison(RANDOM_OF_FOUR, RANDOM, "four views and one source, beside two: equal passes"),
+        *(Comparison(f"{arm}_bare", arm, "what the predictor is worth") for arm in _BARE),
+        *(Comparison(f"{arm}_bare", rival, question)
+          for arm in ("gsg", "batch", "memory")
+          for rival, question in ((f"{RANDOM}_bare", "the guide, beside chance, no predictor"),
+                                  (STEPS, "no predictor, equal passes and steps"))),
+        Comparison("half_bare", MORE_STEPS, "no predictor, equal passes and steps"),
     ),
 )  # fmt: skip

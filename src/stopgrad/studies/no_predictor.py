@@ -6,7 +6,8 @@ from stopgrad.studies.study import Arm, Comparison, Study
 GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
 
 
-def _without(arm: Arm) -> Arm:
+def without_predictor(arm: Arm) -> Arm:
+    """The same arm, each projection its own prediction."""
     return Arm(f"{arm.name}_bare", f"{arm.words}, no predictor", {**arm.settings, "predictor": False}, arm.epochs)
 
 
@@ -17,7 +18,7 @@ STUDY = Study(
     "Does guiding prevent collapse without a predictor?",
     "Targets from the online encoder (SimSiam) or its moving average (BYOL), with and without a predictor. Collapse is "
     "judged in eval mode by the spread and effective rank of features and projections.",
-    (UNTRAINED, *_WITH, *map(_without, _WITH)),
+    (UNTRAINED, *_WITH, *map(without_predictor, _WITH)),
     tuple(
         Comparison(f"{m}_gsg_2v_bare", f"{m}_{rival}", question)
         for m in NAMES

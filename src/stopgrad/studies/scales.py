@@ -45,7 +45,7 @@ def digits() -> Scale:
         num_held_out=360, pace=7600, overhead=9,
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
         of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 512}},
-        of_arm={**{name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft")},
+        of_arm={**{name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft", "memory_bare")},
                 # Of 1, 4, 8, 16 and 64, on held-out images and seeds of its own.
                 "byol_own": {"lr": 8.0}},
     )  # fmt: skip
