@@ -16,7 +16,7 @@ from stopgrad.errors import ConfigError, did_you_mean
 
 # Kept here as literals so that a misspelt name is caught without importing torch; a test holds them
 # against METHODS and GUIDES.
-METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg")
+METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg", "dino")
 SIAMESE_METHODS = ("simsiam", "byol")
 GUIDE_NAMES = (
     "symmetric", "nearest_views", "random_views", "farthest_views", "nearest_of_all", "random_of_all",
@@ -105,7 +105,7 @@ class Objective:
     """Where targets come from, and which views carry the gradient."""
 
     method: str = _setting("simsiam", "simsiam: targets from the online encoder; byol: from its moving average; to "
-                           "compare with: simclr, moco, barlow_twins, vicreg", choices=METHOD_NAMES)  # fmt: skip
+                           "compare with: simclr, moco, barlow_twins, vicreg, dino", choices=METHOD_NAMES)  # fmt: skip
     guide: str = _setting("nearest_views", "how each image's source view is chosen", choices=GUIDE_NAMES)
     views: int = _setting(2, "views an image and step: 2, or the authors' 4", choices=(2, 4))
     guide_distance: str = _setting("raw", "distances between projections as they are, or normalised",
@@ -132,8 +132,9 @@ class Objective:
                                   "alone: fewer passes, other BatchNorm statistics")  # fmt: skip
     temperature: float = _setting(0.2, "simclr, moco: temperature of the softmax", low=1e-3)
     queue_size: int = _setting(4096, "moco, nearest_in_memory: targets of earlier batches that are remembered", low=1)
-    ema_momentum: float = _setting(0.99, "byol, moco: momentum of the moving average", low=0.0, high=1.0)
-    ema_schedule: str = _setting("constant", "byol: constant, or cosine: rising to 1",
+    prototypes: int = _setting(4096, "dino: directions that images are assigned to", low=2)
+    ema_momentum: float = _setting(0.99, "byol, moco, dino: momentum of the moving average", low=0.0, high=1.0)
+    ema_schedule: str = _setting("constant", "byol, dino: constant, or cosine: rising to 1",
                                  choices=("constant", "cosine"))  # fmt: skip
 
 
@@ -310,14 +311,16 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     """Of the settings a user gave, those the rest of the config leaves without effect, each with the reason."""
     o, a, t = config.objective, config.augmentation, config.training
     rules: list[tuple[bool, tuple[str, ...], str]] = [
-        (o.method not in ("byol", "moco"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
-        (o.method != "byol", ("ema_schedule",), f"method = {o.method!r} has no moving average that could rise"),
+        (o.method not in ("byol", "moco", "dino"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
+        (o.method not in ("byol", "dino"), ("ema_schedule",),
+         f"method = {o.method!r} has no moving average that could rise"),
         (o.method not in SIAMESE_METHODS,
          ("guide", "guide_distance", "guide_softness", "guide_softness_schedule", "guide_keep", "guide_keep_by",
           "guide_neighbours", "guide_skip", "partners", "source_first", "targets", "predictor", "predictor_width",
           "predictor_lr_fixed"),
          f"method = {o.method!r} has no sources to choose and no predictor"),
         (o.method not in ("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
+        (o.method != "dino", ("prototypes",), f"method = {o.method!r} assigns images to nothing"),
         (o.method != "moco" and o.guide != "nearest_in_memory", ("queue_size",), "nothing is remembered"),
         (o.guide_softness == 0, ("guide_softness_schedule",), "guide_softness = 0 has nothing to fall from"),
         (o.guide_keep == 1, ("guide_keep_by",), "guide_keep = 1 keeps all images"),

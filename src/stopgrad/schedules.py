@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a step's share of the peak."""
+"""Schedules: a step's share of the peak learning rate, and an EMA momentum that rises."""
 
 import math
 
@@ -25,3 +25,15 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: float = 0.0) -> flo
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return cosine(step - warmup_steps, total_steps - warmup_steps)
+
+
+def rising(momentum: float, progress: float) -> float:
+    """An EMA momentum that rises to 1 along half a cosine.
+
+    Args:
+        momentum: at the start, in 0..1.
+        progress: share of the run that is done, in 0..1.
+
+    Source: BYOL (arXiv 2006.07733), section 3.3.
+    """
+    return 1 - (1 - momentum) * cosine(progress, 1.0)

@@ -12,7 +12,7 @@ from stopgrad.methods.moco import MoCo
 from stopgrad.methods.siamese import Siamese
 from stopgrad.objective.contrastive import nt_xent
 
-RIVALS = ("simclr", "moco", "barlow_twins", "vicreg")
+RIVALS = ("simclr", "moco", "barlow_twins", "vicreg", "dino")
 TINY = {"backbone": "test_resnet", "projector_width": 16, "projection_dim": 16, "predictor_width": 8, "queue_size": 20}
 
 
@@ -69,6 +69,38 @@ class TestMoCo:
         before = method.queue.clone()
         method.eval()(torch.randn(2, 4, 3, 4, 4, generator=generator), generator)
         assert torch.equal(method.queue, before)
+
+
+class TestDINO:
+    @pytest.fixture
+    def method(self):
+        return built(method="dino", prototypes=12, ema_momentum=0.9, ema_schedule="cosine")
+
+    def test_each_view_predicts_the_teacher_s_assignment_of_the_other(self, method, generator):
+        views = torch.randn(2, 6, 3, 32, 32, generator=generator)
+        method.eval().centre = torch.randn(12, generator=generator) / 10
+        loss, _ = method(views, generator)
+        student = [method.encoder(view) / 0.1 for view in views]
+        teacher = [((method.target_encoder(view) - method.centre) / 0.04).softmax(dim=1) for view in views]
+        terms = [-(teacher[1 - v] * student[v].log_softmax(dim=1)).sum(dim=1).mean() for v in range(2)]
+        torch.testing.assert_close(loss, torch.stack(terms).mean())
+
+    def test_the_centre_follows_the_teacher_while_training(self, method, generator):
+        views = torch.randn(2, 6, 3, 32, 32, generator=generator)
+        method.eval()(views, generator)
+        assert not method.centre.any()
+        method.train()(views, generator)
+        logits = torch.cat([method.target_encoder(view) for view in views])
+        torch.testing.assert_close(method.centre, 0.1 * logits.mean(dim=0))
+        assert "centre" in method.state_dict()
+
+    def test_the_teacher_moves_less_and_less(self, method, generator):
+        torch.nn.init.zeros_(method.encoder[2].weight)
+        before = method.target_encoder[2].weight.clone()
+        method.after_step(1.0)
+        assert torch.equal(method.target_encoder[2].weight, before)
+        method.after_step(0.0)
+        torch.testing.assert_close(method.target_encoder[2].weight, 0.9 * before)
 
 
 class Plain(nn.Module):

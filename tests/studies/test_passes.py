@@ -47,6 +47,7 @@ def counted(config):
         {"method": "byol", "guide": "nearest_in_batch", "source_first": True, "guide_softness": 0.5},
         {"method": "simclr"},
         {"method": "moco", "projector_norm": "none"},
+        {"method": "dino"},
     ],
     ids=lambda s: "-".join(str(v) for v in s.values()),
 )

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from stopgrad.config import Config
+from stopgrad.methods.dino import build_dino
 from stopgrad.methods.moco import build_moco
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
@@ -32,5 +33,6 @@ METHODS: Mapping[str, BuildMethod] = MappingProxyType(
         "moco": build_moco,
         "barlow_twins": build_two_views,
         "vicreg": build_two_views,
+        "dino": build_dino,
     }
 )

@@ -23,7 +23,7 @@ from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor
 from stopgrad.objective.cosine import negative_cosine
 from stopgrad.objective.guided import guided_loss, other_views, source_views
-from stopgrad.schedules import cosine
+from stopgrad.schedules import rising
 
 
 class Siamese(Method):
@@ -35,7 +35,7 @@ class Siamese(Method):
         predictor: projections to predictions, or None: the projection is its own prediction.
         ema_momentum: None takes targets from the online encoder (SimSiam); a number takes them from its moving
             average with this momentum (BYOL).
-        ema_rises: whether the momentum rises to 1 along a half cosine (BYOL, arXiv 2006.07733, section 3.3).
+        ema_rises: whether the momentum rises to 1 along half a cosine.
         choice: how sources are chosen; None: by `nearest_views` with mutual partners.
         source_first: choose the sources on targets encoded without gradient, and run the online encoder on the sources
             alone. An image that a matching leaves over then has its first view for a source.
@@ -149,9 +149,7 @@ class Siamese(Method):
         """
         if self.target_encoder is None or self.ema_momentum is None:
             return
-        momentum = self.ema_momentum
-        if self.ema_rises:
-            momentum = 1 - (1 - momentum) * cosine(progress, 1.0)
+        momentum = rising(self.ema_momentum, progress) if self.ema_rises else self.ema_momentum
         ema_update(self.target_encoder, self.encoder, momentum)
 
 

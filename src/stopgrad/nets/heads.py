@@ -4,7 +4,10 @@ Source: SimSiam (arXiv 2011.10566), section 4, "Baseline settings": BatchNorm af
 at the predictor's output.
 """
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 def build_projector(in_dim: int, width: int, out_dim: int, num_layers: int, *, norm: str = "all") -> nn.Sequential:
@@ -34,3 +37,22 @@ def build_predictor(dim: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(dim, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Linear(width, dim)
     )
+
+
+class Prototypes(nn.Module):
+    """Cosines of projections with learnt directions.
+
+    Args:
+        dim: of a projection.
+        num: directions.
+
+    Source: the last layer of DINO's head (arXiv 2104.14294, appendix C), weights normalised.
+    """
+
+    def __init__(self, dim: int, num: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num, dim))
+
+    def forward(self, projections: Float[Tensor, "image dim"]) -> Float[Tensor, "image prototype"]:
+        """Logits in -1..1."""
+        return F.linear(F.normalize(projections, dim=1), F.normalize(self.weight, dim=1))

@@ -10,6 +10,7 @@ from typing import Any
 
 from stopgrad.studies.main import siamese
 from stopgrad.studies.no_predictor import without_predictor
+from stopgrad.studies.stability import at_rate
 from stopgrad.studies.study import Arm, Comparison, Study
 
 SYMMETRIC_PASSES = 8
@@ -58,6 +59,8 @@ _ARMS = (
     _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
          guide_keep_by="random"),
     _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
+    _arm("batch_half", "nearest in the batch, the most decided half of the images", 3.5, guide="nearest_in_batch",
+         guide_keep=0.5),
     _arm("half_hard", "random source, the half whose views are farthest apart", 3.5, guide="random_views",
          guide_keep=0.5, guide_keep_by="hard"),
     _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
@@ -67,7 +70,10 @@ _ARMS = (
     _arm("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
          guide="nearest_in_batch", **_FOUR),
 )  # fmt: skip
-_BARE = (RANDOM, "gsg", "batch", "memory", "half")
+_HALVES = ("half", "batch_half", "half_hard")
+_BARE = (RANDOM, "gsg", "batch", "memory", "half_random", "half", "batch_half")
+_WITHOUT = tuple(without_predictor(arm) for arm in _ARMS if arm.name in _BARE)
+_RATED = (STEPS, MORE_STEPS, "batch_bare", "batch_half_bare")
 
 STUDY = Study(
     "guide",
@@ -75,11 +81,11 @@ STUDY = Study(
     "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
     "random source and the farthest one, all at the cost of symmetric BYOL. A guide earns credit only beyond chance in "
     "the same graph, and a graph only beyond symmetric BYOL with as many steps.",
-    (*_ARMS, *(without_predictor(arm) for arm in _ARMS if arm.name in _BARE)),
+    (*_ARMS, *_WITHOUT, *(at_rate(arm, 4.0) for arm in (*_ARMS, *_WITHOUT) if arm.name in _RATED)),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
-        *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in ("half", "half_hard")),
-        *(Comparison(arm, MORE_STEPS, "equal passes and steps") for arm in ("half_random", "half", "half_hard")),
+        *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in _HALVES),
+        *(Comparison(arm, MORE_STEPS, "equal passes and steps") for arm in ("half_random", *_HALVES)),
         *(Comparison(arm, "byol_symmetric_2v", "soft weights, beside equal ones in the same graph")
           for arm in ("soft", "soft_annealed", "memory_soft")),
         *(Comparison(arm, "byol_symmetric_2v", "equal passes")
@@ -91,6 +97,13 @@ STUDY = Study(
           for arm in ("gsg", "batch", "memory")
           for rival, question in ((f"{RANDOM}_bare", "the guide, beside chance, no predictor"),
                                   (STEPS, "no predictor, equal passes and steps"))),
-        Comparison("half_bare", MORE_STEPS, "no predictor, equal passes and steps"),
+        *(Comparison(f"{arm}_bare", rival, question)
+          for arm in ("half", "batch_half")
+          for rival, question in (("half_random_bare", "half of the images, beside half by chance, no predictor"),
+                                  (MORE_STEPS, "no predictor, equal passes and steps"))),
+        Comparison("batch_bare", "gsg_bare", "nearest in the batch, beside nearest to the partner, no predictor"),
+        Comparison("batch_half_bare", "half_bare", "nearest in the batch, beside nearest to the partner, no predictor"),
+        *(Comparison(f"{arm}_lr4", f"{rival}_lr4", "no predictor, equal passes and steps, 4 x learning rate")
+          for arm, rival in (("batch_bare", STEPS), ("batch_half_bare", MORE_STEPS))),
     ),
 )  # fmt: skip

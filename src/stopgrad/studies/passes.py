@@ -17,7 +17,7 @@ def passes_an_image(config: Config) -> float:
         raise ValueError(f"unknown method {o.method!r}")
     trained = FORWARD + BACKWARD
     if o.method not in SIAMESE_METHODS:
-        return o.views * (trained + (FORWARD if o.method == "moco" else 0))
+        return o.views * (trained + (FORWARD if o.method in ("moco", "dino") else 0))
     if o.source_first and o.guide != "symmetric" and o.guide_softness == 0:
         by_distance = o.guide.startswith("nearest_in_") or (o.guide_keep < 1 and o.guide_keep_by == "decided")
         num_sources = 1 if o.guide in ONE_OF_ALL or by_distance else o.views // 2

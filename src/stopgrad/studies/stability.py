@@ -6,16 +6,16 @@ from stopgrad.studies.study import Arm, Comparison, Study
 RATES = (0.25, 1.0, 4.0, 16.0)
 GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
 
-
 RIVALS = (Arm("simclr", "SimCLR", {"method": "simclr"}),
           Arm("moco", "MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}))  # fmt: skip
 
 
-def _at(arm: Arm, rate: float) -> Arm:
+def at_rate(arm: Arm, rate: float) -> Arm:
+    """The same arm at so many times its learning rate."""
     if rate == 1:
         return arm
     return Arm(f"{arm.name}_lr{rate:g}", f"{arm.words}, {rate:g} x learning rate",
-               {**arm.settings, "lr_factor": rate}, arm.epochs)  # fmt: skip
+               {**arm.settings, "lr_factor": rate * arm.settings.get("lr_factor", 1.0)}, arm.epochs)  # fmt: skip
 
 
 def _study() -> Study:
@@ -27,7 +27,7 @@ def _study() -> Study:
         "How far do seeds and learning rates move each method?",
         "The same arms over a grid of learning rates, on the same seeds. It also tells whether a verdict of the other "
         "studies hangs on the rate.",
-        [_at(arm, rate) for rate in RATES for arm in plain],
+        [at_rate(arm, rate) for rate in RATES for arm in plain],
         [
             Comparison(f"{arm}{at}", f"{rival}{at}", f"{question}, {rate:g} x learning rate")
             for rate in RATES

@@ -1,0 +1,91 @@
+"""DINO: what the EMA encoder assigns an image to is predicted by the online one from another view.
+
+Source: arXiv 2104.14294. Of the authors' recipe this leaves out multi-crop, the warm-up of the teacher's temperature,
+the frozen last layer of the first epoch and the clipping of gradients.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.protocol import Method, Views
+from stopgrad.nets.backbones import num_features
+from stopgrad.nets.batchnorm import statistics_kept
+from stopgrad.nets.ema import cast_once, ema_copy, ema_update
+from stopgrad.nets.heads import Prototypes
+from stopgrad.objective.distillation import self_distillation
+from stopgrad.schedules import rising
+
+CENTRE_MOMENTUM = 0.9
+
+
+class DINO(Method):
+    """Self-distillation without labels: each view predicts the teacher's assignment of every other view.
+
+    Args:
+        backbone: images to pooled features.
+        projector: features to projections.
+        prototypes: projections to logits.
+        ema_momentum, ema_rises: of the teacher, as for `Siamese`.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, prototypes: Prototypes, *, ema_momentum: float,
+        ema_rises: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.encoder = nn.Sequential(backbone, projector, prototypes)
+        self.target_encoder = ema_copy(self.encoder)
+        self.ema_momentum, self.ema_rises = ema_momentum, ema_rises
+        # Each process has its own, as it has of BatchNorm's running statistics.
+        self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that is kept."""
+        return self.encoder[0]
+
+    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of a batch, mean over ordered pairs of views; the teacher's logits move the centre afterwards."""
+        with torch.no_grad(), statistics_kept(self.target_encoder), cast_once(self.target_encoder):
+            teacher = [self.target_encoder(view).float() for view in views]
+        torch.clear_autocast_cache()
+        student = [self.encoder(view) for view in views]
+        pairs = [(s, t) for s in range(len(views)) for t in range(len(views)) if s != t]
+        loss = sum((self_distillation(student[s], teacher[t], self.centre) for s, t in pairs),
+                   start=self.centre.new_zeros(()))  # fmt: skip
+        if self.training:
+            # A new tensor: the graph of the loss still holds the old one.
+            self.centre = self.centre.lerp(torch.cat(teacher).mean(dim=0), 1 - CENTRE_MOMENTUM)
+        return loss / len(pairs), {}
+
+    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Backbone features and projections of images, by the online encoder."""
+        features = self.encoder[0](images)
+        return features, self.encoder[1](features)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The online encoder, prototypes included."""
+        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher toward the online encoder."""
+        momentum = rising(self.ema_momentum, progress) if self.ema_rises else self.ema_momentum
+        ema_update(self.target_encoder, self.encoder, momentum)
+
+
+def build_dino(config: Config, initial: Mapping[str, Tensor] | None = None) -> DINO:
+    """The module a config describes; arguments and errors as for `build_siamese`."""
+    network, objective = config.network, config.objective
+    backbone = initial_backbone(config, initial)
+    projector = projector_of(config, num_features(backbone))
+    prototypes = Prototypes(network.projection_dim, objective.prototypes)
+    rises = objective.ema_schedule == "cosine"
+    return DINO(backbone, projector, prototypes, ema_momentum=objective.ema_momentum, ema_rises=rises)
