@@ -31,7 +31,7 @@ def study(
     Parameters
     ----------
     name
-        main, no-predictor, batch-size, guide, stability or transfer.
+        main, no-predictor, batch-size, guide, stability, rivals or transfer.
     scale
         digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; full: CIFAR-10 and ResNet-18, on a GPU.
     data

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.studies import batch_size, guide, main, no_predictor, stability, transfer
+from stopgrad.studies import batch_size, guide, main, no_predictor, rivals, stability, transfer
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {module.STUDY.name: module.STUDY for module in (main, no_predictor, batch_size, guide, stability, transfer)}
+    {module.STUDY.name: module.STUDY for module in (main, no_predictor, batch_size, guide, stability, rivals, transfer)}
 )
 
 

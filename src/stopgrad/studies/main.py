@@ -52,6 +52,8 @@ def comparisons_of(method: str) -> list[Comparison]:
 
 
 FASTSIAM = {"method": "simsiam", "views": 4, "targets": "mean_of_others"}
+FASTSIAM_ALL = Arm("fastsiam_all", "FastSiam, four views, all of them sources",
+                   {**FASTSIAM, "guide": "symmetric", "source_first": False})  # fmt: skip
 STUDY = Study(
     "main",
     "Does guided stop-gradient raise accuracy?",
@@ -61,8 +63,7 @@ STUDY = Study(
         UNTRAINED,
         *arms_of("simsiam"),
         *arms_of("byol"),
-        Arm("fastsiam_all", "FastSiam, four views, all of them sources",
-            {**FASTSIAM, "guide": "symmetric", "source_first": False}),
+        FASTSIAM_ALL,
         Arm("fastsiam_one", "FastSiam, four views, one source",
             {**FASTSIAM, "guide": "random_of_all", "source_first": True}),
         Arm("byol_own", "BYOL as its authors had it: LARS, no BatchNorm at the projector's output, rising momentum",

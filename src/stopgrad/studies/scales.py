@@ -44,7 +44,12 @@ def digits() -> Scale:
         "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
         num_held_out=360, pace=7600, overhead=9,
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
-        of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 512}},
+        of_method={
+            "simclr": {"temperature": 0.5}, "moco": {"queue_size": 512},
+            # On held-out images and a seed of its own, of 0.005 to 8; of 0.05 to 2; of 0.5 to 8.
+            "barlow_twins": {"lr": 0.02}, "vicreg": {"lr": 0.2},
+            "dino": {"lr": 4.0, "ema_momentum": 0.96, "prototypes": 256},
+        },
         of_arm={**{name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft", "memory_bare")},
                 # Of 1, 4, 8, 16 and 64, on held-out images and seeds of its own.
                 "byol_own": {"lr": 8.0}},
@@ -61,7 +66,12 @@ def small() -> Scale:
     return Scale(
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
         num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
-        of_method={"simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048}},
+        of_method={
+            "simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048},
+            # Those of digits, as the scale's own rate is to theirs.
+            "barlow_twins": {"lr": 0.008}, "vicreg": {"lr": 0.08},
+            "dino": {"lr": 1.6, "ema_momentum": 0.96, "prototypes": 1024},
+        },
         of_arm={"byol_own": {"lr": 4.0}},  # of 4 and 8, on a seed of its own
     )  # fmt: skip
 
@@ -80,6 +90,7 @@ def full() -> Scale:
         of_method={
             "simclr": {"lr": 0.12, "projection_dim": 128, "temperature": 0.5},
             "moco": {"lr": 0.12, "projection_dim": 128, "temperature": 0.1},
+            "barlow_twins": {"lr": 0.12}, "vicreg": {"lr": 0.12}, "dino": {"lr": 0.12},
         },
         # The authors' for 300 epochs of ImageNet (arXiv 2006.07733, appendix).
         of_arm={"byol_own": {"projector_width": 4096, "projection_dim": 256, "predictor_width": 4096, "lr": 0.3,

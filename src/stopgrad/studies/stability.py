@@ -1,13 +1,11 @@
 """How far seeds and learning rates move each method, and where it breaks."""
 
 from stopgrad.studies.main import NAMES, siamese
+from stopgrad.studies.rivals import MOCO, SIMCLR
 from stopgrad.studies.study import Arm, Comparison, Study
 
 RATES = (0.25, 1.0, 4.0, 16.0)
 GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
-
-RIVALS = (Arm("simclr", "SimCLR", {"method": "simclr"}),
-          Arm("moco", "MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}))  # fmt: skip
 
 
 def at_rate(arm: Arm, rate: float) -> Arm:
@@ -19,7 +17,7 @@ def at_rate(arm: Arm, rate: float) -> Arm:
 
 
 def _study() -> Study:
-    plain = [*(siamese(m, guide, 2, words) for m in NAMES for guide, words in GUIDES.items()), *RIVALS]
+    plain = [*(siamese(m, guide, 2, words) for m in NAMES for guide, words in GUIDES.items()), SIMCLR, MOCO]
     pairs = [(f"{m}_gsg_2v", f"{m}_{rival}", question) for m in NAMES for rival, question in (
         ("random_2v", "the guide, beside chance"), ("symmetric_2v", "guided, beside symmetric"))]  # fmt: skip
     return Study(
