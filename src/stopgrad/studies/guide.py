@@ -72,7 +72,11 @@ _ARMS = (
 )  # fmt: skip
 _HALVES = ("half", "batch_half", "half_hard")
 _BARE = (RANDOM, "gsg", "batch", "memory", "half_random", "half", "batch_half")
-_WITHOUT = tuple(without_predictor(arm) for arm in _ARMS if arm.name in _BARE)
+_WITHOUT = (
+    *(without_predictor(arm) for arm in _ARMS if arm.name in _BARE),
+    _arm("gsg_bare_steps", "nearest to the partner (GSG), no predictor, 7/10 of the batch: as many steps as half", 5,
+         guide="nearest_views", predictor=False, batch_factor=0.7, lr_factor=1 / 0.7),
+)  # fmt: skip
 _RATED = (STEPS, MORE_STEPS, "batch_bare", "batch_half_bare")
 
 STUDY = Study(
@@ -100,6 +104,7 @@ STUDY = Study(
         *(Comparison(f"{arm}_bare", rival, question)
           for arm in ("half", "batch_half")
           for rival, question in (("half_random_bare", "half of the images, beside half by chance, no predictor"),
+                                  ("gsg_bare_steps", "beside the paper's guide, no predictor, equal passes and steps"),
                                   (MORE_STEPS, "no predictor, equal passes and steps"))),
         Comparison("batch_bare", "gsg_bare", "nearest in the batch, beside nearest to the partner, no predictor"),
         Comparison("batch_half_bare", "half_bare", "nearest in the batch, beside nearest to the partner, no predictor"),

@@ -46,9 +46,9 @@ def digits() -> Scale:
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
         of_method={
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 512},
-            # On held-out images and a seed of its own, of 0.005 to 8; of 0.05 to 2; of 0.5 to 8.
+            # On held-out images and seeds of their own, of 0.005 to 8; of 0.05 to 2; of 1 to 8.
             "barlow_twins": {"lr": 0.02}, "vicreg": {"lr": 0.2},
-            "dino": {"lr": 4.0, "ema_momentum": 0.96, "prototypes": 256},
+            "dino": {"lr": 1.0, "ema_momentum": 0.96, "prototypes": 256},
         },
         of_arm={**{name: {"queue_size": 512} for name in ("memory", "memory_skip", "memory_soft", "memory_bare")},
                 # Of 1, 4, 8, 16 and 64, on held-out images and seeds of its own.
@@ -70,7 +70,7 @@ def small() -> Scale:
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048},
             # Those of digits, as the scale's own rate is to theirs.
             "barlow_twins": {"lr": 0.008}, "vicreg": {"lr": 0.08},
-            "dino": {"lr": 1.6, "ema_momentum": 0.96, "prototypes": 1024},
+            "dino": {"lr": 0.4, "ema_momentum": 0.96, "prototypes": 1024},
         },
         of_arm={"byol_own": {"lr": 4.0}},  # of 4 and 8, on a seed of its own
     )  # fmt: skip
