@@ -1,0 +1,86 @@
+"""How often a step takes a view away from another image's: at random, guided, and for the most decided half.
+
+    python benchmarks/repulsion.py CIFAR10 [--seed 50] > benchmarks/results/repulsion.json
+
+A source s that is pulled toward its target t moves along t - (t.s) s (all of unit length), and so its cosine with
+another image's view n changes by t.n - (t.s)(s.n). Below zero, the step repels. Measured on batches of a run of the
+studies' small scale, guided and without a predictor; n is the partner's view nearest to s.
+"""
+
+import argparse
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stopgrad.config import Config
+from stopgrad.data.loader import Loader
+from stopgrad.distributed import Rank
+from stopgrad.objective.guided import choose_partners
+from stopgrad.objective.guides import nearest_views, random_views
+from stopgrad.objective.hardness import decidedness, distances_to_partner
+from stopgrad.reporter import SilentReporter
+from stopgrad.studies.cells import Images
+from stopgrad.studies.scales import scale_of
+from stopgrad.studies.worker import splits_of
+from stopgrad.train.build import build_method, load_stores
+from stopgrad.train.optim import build_optimizer, lr_factor, peak_lr, set_lr
+
+NUM_STEPS, MEASURED = 160, (0, 20, 80, 159)
+
+
+def repulsion(z: Tensor, generator: torch.Generator) -> dict[str, dict[str, float]]:
+    """By choice: the share of steps that repel, and the mean change of the cosine."""
+    u, rows = F.normalize(z, dim=2), torch.arange(len(z))
+    partners = choose_partners(len(z), generator)
+    to_partner = torch.einsum("ivd,iwd->ivw", u, u[partners])
+    guided, chance = nearest_views(z, partners).argmax(dim=1), random_views(z, None, generator).argmax(dim=1)
+    decided = decidedness(distances_to_partner(z, partners)).argsort(descending=True)[: len(z) // 2]
+
+    def measured(source: Tensor, images: Tensor = rows) -> dict[str, float]:
+        s, t = u[rows, source], u[rows, 1 - source]
+        near, which = to_partner[rows, source].max(dim=1)
+        n = u[partners, which]
+        change = ((t * n).sum(dim=1) - (t * s).sum(dim=1) * near)[images]
+        return {"repelled": float((change < 0).double().mean()), "cosine": float(change.mean())}
+
+    return {"random_views": measured(chance), "nearest_views": measured(guided),
+            "nearest_views, decided half": measured(guided, decided)}  # fmt: skip
+
+
+def config_of(seed: int) -> Config:
+    """BYOL, guided, without a predictor, at the studies' small scale."""
+    return scale_of("small").base.replace(guide="nearest_views", predictor=False, seed=seed, steps=NUM_STEPS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--seed", type=int, default=50)
+    given = parser.parse_args()
+    scale, config, device = scale_of("small"), config_of(given.seed), torch.device("cpu")
+    splits = splits_of(given.data, Images(scale.num_images, scale.num_held_out))
+    store, _ = load_stores(config, splits, SilentReporter(), with_queries=False)
+    method, loader = build_method(config, device), Loader(store, config, Rank())
+    optimizer = build_optimizer(method, config)
+    generator, found = torch.Generator().manual_seed(given.seed), {}
+    for step, batch in enumerate(loader.batches(0, NUM_STEPS)):
+        views = loader.views(batch, device)
+        if step in MEASURED:
+            with torch.no_grad():
+                found[step] = repulsion(torch.stack([method.encoder(view) for view in views], dim=1), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = method(views, generator)
+        set_lr(optimizer, peak_lr(config), lr_factor(config, step, NUM_STEPS, loader.steps_per_epoch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step(step / NUM_STEPS)
+    json.dump({"command": "python benchmarks/repulsion.py CIFAR10", "seed": given.seed, "torch": torch.__version__,
+               "steps": found}, sys.stdout, indent=1)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
