@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stopgrad.artifacts.run_dir import environment
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.distributed import Rank
@@ -78,8 +79,10 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         method.after_step(step / NUM_STEPS)
-    json.dump({"command": "python benchmarks/repulsion.py CIFAR10", "seed": given.seed, "torch": torch.__version__,
-               "steps": found}, sys.stdout, indent=1)  # fmt: skip
+    machine = environment(device, "bf16")
+    json.dump({"command": "python benchmarks/repulsion.py CIFAR10", "seed": given.seed, "versions": machine["versions"],
+               "device": machine["device"], "threads": machine["threads"], "steps": found},
+              sys.stdout, indent=1)  # fmt: skip
 
 
 if __name__ == "__main__":

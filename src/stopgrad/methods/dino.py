@@ -5,7 +5,6 @@ the frozen last layer of the first epoch and the clipping of gradients.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,16 +46,10 @@ class DINO(Method):
         # Each process has its own, as it has of BatchNorm's running statistics.
         self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The part that is kept."""
-        return self.encoder[0]
-
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch, mean over ordered pairs of views; the teacher's logits move the centre afterwards."""
         with torch.no_grad(), statistics_kept(self.target_encoder), cast_once(self.target_encoder):
             teacher = [self.target_encoder(view).float() for view in views]
-        torch.clear_autocast_cache()
         student = [self.encoder(view) for view in views]
         pairs = [(s, t) for s in range(len(views)) for t in range(len(views)) if s != t]
         loss = sum((self_distillation(student[s], teacher[t], self.centre) for s, t in pairs),
@@ -65,15 +58,6 @@ class DINO(Method):
             # A new tensor: the graph of the loss still holds the old one.
             self.centre = self.centre.lerp(torch.cat(teacher).mean(dim=0), 1 - CENTRE_MOMENTUM)
         return loss / len(pairs), {}
-
-    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Backbone features and projections of images, by the online encoder."""
-        features = self.encoder[0](images)
-        return features, self.encoder[1](features)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The online encoder, prototypes included."""
-        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
 
     def after_step(self, progress: float) -> None:
         """Move the teacher toward the online encoder."""

@@ -4,7 +4,6 @@ Source: arXiv 1911.05722 and 2003.04297.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,11 +50,6 @@ class MoCo(Method):
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The part that is kept."""
-        return self.encoder[0]
-
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch; its targets join the queue afterwards."""
         # Two at least, where each has two images: shuffled within one group, a target would still be normalised with
@@ -76,7 +70,6 @@ class MoCo(Method):
         order = torch.randperm(len(view), generator=generator, device=generator.device).to(view.device)
         with statistics_kept(self.target_encoder), cast_once(self.target_encoder):
             shuffled = torch.cat([self.target_encoder(part) for part in view[order].chunk(groups)])
-        torch.clear_autocast_cache()
         return F.normalize(shuffled[order.argsort()].float(), dim=1)
 
     @torch.no_grad()
@@ -87,15 +80,6 @@ class MoCo(Method):
         # A new tensor: the graph of the loss still holds the old one.
         self.queue = self.queue.index_copy(0, rows, targets)
         self.place = (self.place + len(targets)) % len(self.queue)
-
-    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Backbone features and projections of images, by the online encoder."""
-        features = self.encoder[0](images)
-        return features, self.encoder[1](features)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The online encoder."""
-        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
 
     def after_step(self, progress: float) -> None:
         """Move the EMA encoder toward the online one."""

@@ -13,27 +13,30 @@ Views = Float[Tensor, "view image 3 height width"]
 class Method(nn.Module, ABC):
     """A method: its call computes one step's loss, and is the one call that data parallelism wraps."""
 
+    encoder: nn.Sequential
+    """What is trained: backbone, projector, and whatever a method has after them."""
     watch: bool = True
     """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
     progress: float = 0.0
     """Share of the run that is done, in 0..1; set by the loop before each step."""
 
     @property
-    @abstractmethod
     def backbone(self) -> nn.Module:
         """What is kept."""
+        return self.encoder[0]
 
     @abstractmethod
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch, and what is worth watching about it (scalars on the device)."""
 
-    @abstractmethod
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, for the monitors."""
+        features = self.encoder[0](images)
+        return features, self.encoder[1](features)
 
-    @abstractmethod
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimizer, each group with a `name`; "predictor" may keep its learning rate."""
+        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

@@ -55,11 +55,6 @@ class Siamese(Method):
         self.choice = choice or SourceChoice("nearest_views")
         self.source_first, self.targets = source_first, targets
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The part that is kept."""
-        return self.encoder[0]
-
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch of views, and diagnostics where `watch` is set.
 
@@ -113,11 +108,7 @@ class Siamese(Method):
         """
         encoder = self.encoder if self.target_encoder is None else self.target_encoder
         with statistics_kept(encoder), cast_once(encoder):
-            target = torch.stack([encoder(view) for view in views], dim=1).float()
-        # Weights cast here carry no gradient; up to torch 2.9 autocast would use them again in the pass that needs it
-        # (pytorch issue 112583).
-        torch.clear_autocast_cache()
-        return target
+            return torch.stack([encoder(view) for view in views], dim=1).float()
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The guide's source weights, and diagnostics where `watch` is set."""
@@ -129,14 +120,9 @@ class Siamese(Method):
                 diagnostics["guide_margin"] = guide_margin(target, partners)
         return weights, diagnostics
 
-    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Backbone features and projections of images, by the online encoder."""
-        features = self.encoder[0](images)
-        return features, self.encoder[1](features)
-
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor."""
-        groups: list[dict[str, Any]] = [{"name": "encoder", "params": list(self.encoder.parameters())}]
+        groups = super().param_groups()
         if self.predictor is not None:
             groups.append({"name": "predictor", "params": list(self.predictor.parameters())})
         return groups

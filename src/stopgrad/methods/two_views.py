@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -31,26 +30,12 @@ class TwoViews(Method):
         self.encoder = nn.Sequential(backbone, projector)
         self.loss = loss
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The part that is kept."""
-        return self.encoder[0]
-
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch; there is nothing else to watch."""
         projections = [self.encoder(view).float() for view in views]
         pairs = list(zip(projections[::2], projections[1::2], strict=True))
         loss = sum((self.loss(first, second) for first, second in pairs), start=projections[0].new_zeros(()))
         return loss / len(pairs), {}
-
-    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Backbone features and projections of images."""
-        features = self.encoder[0](images)
-        return features, self.encoder[1](features)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The encoder."""
-        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
 
 
 def build_two_views(config: Config, initial: Mapping[str, Tensor] | None = None) -> TwoViews:

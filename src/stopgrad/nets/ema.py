@@ -29,7 +29,7 @@ def ema_update(target: nn.Module, online: nn.Module, momentum: float) -> None:
 def cast_once(module: nn.Module) -> Iterator[None]:
     """Within, autocast casts frozen weights once and not in every pass, as it does for those that take gradients.
 
-    For passes without gradient.
+    For passes without gradient; what was cast is forgotten at the end.
     """
     frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
     try:
@@ -39,3 +39,6 @@ def cast_once(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+        # Weights cast here carry no gradient; up to torch 2.9 autocast would use them again in the pass that needs it
+        # (pytorch issue 112583).
+        torch.clear_autocast_cache()

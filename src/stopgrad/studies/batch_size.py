@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from stopgrad.studies.rivals import MOCO, SIMCLR
 from stopgrad.studies.study import Arm, Comparison, Study
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -10,13 +11,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
                     {"method": "simsiam", "guide": "nearest_views", "source_first": False}),
     "byol": ("BYOL", {"method": "byol", "guide": "symmetric", "source_first": False}),
     "byol_gsg": ("BYOL, GSG on two views", {"method": "byol", "guide": "nearest_views", "source_first": False}),
-    "simclr": ("SimCLR", {"method": "simclr"}),
-    "moco": ("MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99}),
+    **{arm.name: (arm.words, dict(arm.settings)) for arm in (SIMCLR, MOCO)},
 }  # fmt: skip
 SIZES = {0.25: "a quarter of the batch", 1.0: "the usual batch", 4.0: "four times the batch",
          8.0: "eight times the batch"}  # fmt: skip
 AT_EQUAL_STEPS = ("simsiam", "simsiam_gsg", "simclr")
-PASSES = (
+SERIES = (
     # How, in words, of which methods, at which sizes beside the usual batch.
     ("", "equal epochs", tuple(METHODS), (0.25, 4.0, 8.0)),
     ("_root", "equal epochs, rate by the square root", tuple(METHODS), (0.25, 4.0)),
@@ -47,11 +47,11 @@ STUDY = Study(
     "smaller batch at equal epochs is not robustness: it takes more steps.",
     [
         *(_arm(key, factor, "") for key in METHODS for factor in SIZES),
-        *(_arm(key, factor, how) for how, _, keys, factors in PASSES[1:] for key in keys for factor in factors),
+        *(_arm(key, factor, how) for how, _, keys, factors in SERIES[1:] for key in keys for factor in factors),
     ],
     [
         Comparison(f"{key}_b{factor:g}{how}", f"{key}_b1", words)
-        for how, words, keys, factors in PASSES
+        for how, words, keys, factors in SERIES
         for key in keys
         for factor in factors
     ] + [

@@ -1,11 +1,11 @@
 """How far seeds and learning rates move each method, and where it breaks."""
 
 from stopgrad.studies.main import NAMES, siamese
+from stopgrad.studies.no_predictor import GUIDES
 from stopgrad.studies.rivals import MOCO, SIMCLR
 from stopgrad.studies.study import Arm, Comparison, Study
 
 RATES = (0.25, 1.0, 4.0, 16.0)
-GUIDES = {"symmetric": "symmetric", "random_views": "random source", "nearest_views": "GSG on two views"}
 
 
 def at_rate(arm: Arm, rate: float) -> Arm:
