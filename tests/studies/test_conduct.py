@@ -140,3 +140,16 @@ def test_the_plan_runs_nothing(tmp_path, capsys):
     assert run(["study", "guide", "--plan", "--out", str(tmp_path / "s")]) == 0
     assert "nearest to the partner (GSG)" in capsys.readouterr().out
     assert not (tmp_path / "s").exists()
+
+
+def test_a_plan_needs_no_data_but_a_run_does(tmp_path, capsys):
+    assert run(["study", "main", "--scale", "full", "--plan", "--json", "--out", str(tmp_path / "s")]) == 0
+    cell = json.loads(capsys.readouterr().out)["cells"][1]
+    assert (cell["arm"], cell["key"], cell["missing"]) == ("simsiam_symmetric_2v", None, True)
+    assert cell["expected_seconds"] == pytest.approx(60 + 200 * 45_000 * 6 / 60_000)
+    assert run(["study", "main", "--scale", "full", "--plan", "--out", str(tmp_path / "s")]) == 0
+    assert "Without --data" in capsys.readouterr().out
+    plan = plan_study("main", scale="small", out=tmp_path / "s", without_data=True)
+    with pytest.raises(ConfigError, match="needs CIFAR-10"):
+        conduct(plan)
+    assert not (tmp_path / "s").exists()

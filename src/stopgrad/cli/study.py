@@ -57,7 +57,7 @@ def study(
     time_limit_seconds
         Stop after so long, with everything saved; 0: no limit.
     plan
-        Print the cells and how long they should take, and stop.
+        Print the cells and how long they should take, and stop. Needs no data; with it, what was run before is known.
     json
         Print one JSON object on stdout and everything else on stderr.
     """
@@ -65,7 +65,7 @@ def study(
 
     found = plan_study(
         name, scale=scale, seeds=seeds, first_seed=first_seed, epochs=epochs, arms=arm, data=data, out=out, jobs=jobs,
-        judged_by="test" if test else "held out", retry=retry,
+        judged_by="test" if test else "held out", retry=retry, without_data=plan,
     )  # fmt: skip
     if plan:
         print_json(_plan_json(found)) if json else _print_plan(found)
@@ -96,7 +96,7 @@ def study(
 def _plan_words(plan: "Plan") -> str:
     return (
         f"{plan.study.title} {len(plan.cells)} cells, {len(plan.missing)} to run, {plan.machine.jobs} side by side: "
-        f"about {_minutes(plan.expected_seconds)} on the machine it was planned on"
+        f"about {_minutes(plan.expected_seconds)} if each has {plan.scale.planned_on}"
     )
 
 
@@ -110,7 +110,7 @@ def _plan_json(plan: "Plan") -> dict[str, Any]:
         "study": plan.study.name, "scale": plan.scale.name, "jobs": plan.machine.jobs,
         "expected_seconds": round(plan.expected_seconds),
         "cells": [
-            {"arm": c.arm.name, "seed": c.seed, "key": c.key, "missing": c.key in missing,
+            {"arm": c.arm.name, "seed": c.seed, "key": c.key if plan.knows_data else None, "missing": c.key in missing,
              "expected_seconds": round(plan.seconds_of(c)), "epochs": c.config.training.epochs} for c in plan.cells
         ],
     }  # fmt: skip
@@ -132,6 +132,8 @@ def _print_plan(plan: "Plan") -> None:
         )  # fmt: skip
     console.print(table)
     console.print(_plan_words(plan))
+    if not plan.knows_data:
+        console.print("Without --data: what was run before is not known, and counted as missing.")
 
 
 def _print_results(results: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ class Plan:
     """A cell trains on."""
     machine: Machine
     store: CellStore
+    knows_data: bool = True
+    """Whether it was planned for images at hand, by which cells that were run before are known."""
 
     def seconds_of(self, cell: Cell) -> float:
         """How long a cell is expected to take."""
@@ -66,6 +68,7 @@ class Plan:
 def plan_study(
     name: str, *, scale: str = "digits", seeds: int = 3, first_seed: int = 0, epochs: int = 0, arms: Sequence[str] = (),
     data: str = "", out: Path = Path("studies"), jobs: int = 0, judged_by: str = "held out", retry: bool = False,
+    without_data: bool = False,
 ) -> Plan:  # fmt: skip
     """Plan a study.
 
@@ -80,6 +83,8 @@ def plan_study(
         jobs: cells side by side; 0: one a core, or one a GPU.
         judged_by: `held out` or `test`.
         retry: whether cells that failed before are missing.
+        without_data: plan even where `data` is needed and not given, as if nothing had been run: cells are known by
+            their images. Such a plan is to be read, not conducted.
 
     Raises:
         ConfigError: an unknown study, scale, arm or judge, or no data where some is needed, or some where none is.
@@ -93,15 +98,15 @@ def plan_study(
         )
     if judged_by not in JUDGES:
         raise ConfigError(f"judged_by = {judged_by!r} is unknown: {did_you_mean(judged_by, JUDGES)}")
-    if size.needs_data and not data:
-        raise ConfigError(f"scale {scale!r} needs {size.needs_data}: give --data, its folder or parquet files.")
+    if not without_data:
+        _check_data_given(size, data)
     if data and not size.needs_data:
         raise ConfigError(f"scale {scale!r} has images of its own: leave --data {data!r} out, or take another scale.")
     if epochs:
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
     store = CellStore(out.expanduser())
-    num_train, labels = _images_of(data, size)
+    num_train, labels = (size.num_images or size.data_size, "") if _lacks_data(size, data) else _images_of(data, size)
     cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, labels=labels)
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
@@ -111,7 +116,7 @@ def plan_study(
     held = 0 if judged_by == "test" else size.num_held_out
     return Plan(
         study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
-        num_train - held, _machine(jobs), store,
+        num_train - held, _machine(jobs), store, knows_data=not _lacks_data(size, data),
     )  # fmt: skip
 
 
@@ -139,10 +144,11 @@ def conduct(
 
     Raises:
         Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
-        ConfigError: no sets to transfer to, sets where none are wanted, or a time limit below 0.
+        ConfigError: no data, no sets to transfer to, sets where none are wanted, or a time limit below 0.
         DataError: a set that is not there, or has no labels.
     """
     reporter = reporter or SilentReporter()
+    _check_data_given(plan.scale, data)
     # Written so that NaN fails too.
     if not time_limit_seconds >= 0:
         raise ConfigError(f"time_limit_seconds = {time_limit_seconds:g}: must be at least 0, which is no limit.")
@@ -184,6 +190,15 @@ def _only(study: Study, names: Sequence[str]) -> Study:
     arms = [arm for arm in study.arms if arm.name in names]
     comparisons = [c for c in study.comparisons if c.arm in names and c.rival in names]
     return replace(study, arms=arms, comparisons=comparisons)
+
+
+def _lacks_data(scale: Scale, data: str) -> bool:
+    return bool(scale.needs_data) and not data
+
+
+def _check_data_given(scale: Scale, data: str) -> None:
+    if _lacks_data(scale, data):
+        raise ConfigError(f"scale {scale.name!r} needs {scale.needs_data}: give --data, its folder or parquet files.")
 
 
 def _images_of(data: str, scale: Scale) -> tuple[int, str]:

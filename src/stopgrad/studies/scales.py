@@ -26,11 +26,15 @@ class Scale:
     num_held_out: int
     """Of these, how many are kept out of training as queries."""
     pace: float
-    """Encoder passes a second on one core (or GPU) of the machine it was planned on, to foretell how long it takes."""
+    """Encoder passes a second of one cell on the machine it was planned on, to foretell how long it takes."""
     overhead: float
     """Seconds a cell takes beside training, there."""
+    planned_on: str
+    """What that is, for one cell."""
     needs_data: str = ""
     """What DATA has to be; empty: none is needed."""
+    data_size: int = 0
+    """How many training images that has, to plan without it."""
     of_method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of one method's arms, where methods need different ones."""
     of_arm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -42,7 +46,7 @@ def digits() -> Scale:
     base = digits_recipe().replace(source_first=False, devices=1, report=False)
     return Scale(
         "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
-        num_held_out=360, pace=7600, overhead=9,
+        num_held_out=360, pace=7600, overhead=9, planned_on="a core of an AMD EPYC with AVX-512",
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
         of_method={
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 512},
@@ -65,7 +69,8 @@ def small() -> Scale:
     )  # fmt: skip
     return Scale(
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
-        num_images=15_000, num_held_out=5000, pace=5200, overhead=20, needs_data="CIFAR-10",
+        num_images=15_000, num_held_out=5000, pace=5200, overhead=20,
+        planned_on="a core of an AMD EPYC with AVX-512", needs_data="CIFAR-10", data_size=50_000,
         of_method={
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048},
             # Those of digits, as the scale's own rate is to theirs.
@@ -85,7 +90,8 @@ def full() -> Scale:
     )  # fmt: skip
     return Scale(
         "full", "CIFAR-10, ResNet-18 with a 3 x 3 stem, 32 x 32 pixels", base, epochs=200, num_images=0,
-        num_held_out=5000, pace=60_000, overhead=60, needs_data="CIFAR-10",
+        num_held_out=5000, pace=60_000, overhead=60,
+        planned_on="a data-centre GPU (a guess: none was at hand)", needs_data="CIFAR-10", data_size=50_000,
         # Rate and temperature as in Lightly's CIFAR-10 benchmark.
         of_method={
             "simclr": {"lr": 0.12, "projection_dim": 128, "temperature": 0.5},
