@@ -18,7 +18,9 @@ X_AXES = {"epoch": "epochs", "passes": "encoder passes", "seconds": "seconds of 
 _ENDS = {"epoch": "epochs", "passes": "passes", "seconds": "seconds"}
 NOT_COLLAPSED = "not_collapsed"
 """All that is asked of a cell: without baselines there is no verdict on what it learnt."""
-SYMBOLS, DASHES = ("circle", "square", "diamond"), ("solid", "dash", "dot")
+# Each round of the colours has its own symbol and dash.
+ROUNDS = (("circle", "solid"), ("square", "dash"), ("diamond", "dot"), ("triangle-up", "dashdot"),
+          ("cross", "longdash"), ("hourglass", "longdashdot"))  # fmt: skip
 
 
 def draw_study(results: Mapping[str, Any], page: Path, figure: Path | None = None) -> None:
@@ -88,7 +90,7 @@ def _facts(found: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[
 def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
     name = str(arm.get("name", f"arm {place + 1}"))
     figures = {key: own for key, own in (arm.get("figures") or {}).items() if own and own.get("mean") is not None}
-    cycle = place // len(COLOURS) % len(SYMBOLS)
+    symbol, dash = ROUNDS[place // len(COLOURS) % len(ROUNDS)]
     seeds = arm.get("seeds") or []
     measured = [sum(v is not None for v in own.get("values") or seeds) for own in figures.values()]
     return {
@@ -102,8 +104,8 @@ def _arm(arm: Mapping[str, Any], place: int) -> dict[str, Any]:
              "tone": "good" if state == NOT_COLLAPSED else tone_of(state)}
             for state, num in (arm.get("verdicts") or {}).items() if num
         ],
-        "failed": arm.get("failed") or [], "colour": COLOURS[place % len(COLOURS)], "symbol": SYMBOLS[cycle],
-        "dash": DASHES[cycle],
+        "failed": arm.get("failed") or [], "colour": COLOURS[place % len(COLOURS)], "symbol": symbol,
+        "dash": dash,
     }  # fmt: skip
 
 
