@@ -134,7 +134,7 @@ def test_a_time_limit_that_is_none(limit, tmp_path):
 def test_the_plan_runs_nothing(tmp_path, capsys):
     assert run(["study", "no-predictor", "--plan", "--json", "--seeds", "2", "--out", str(tmp_path / "s")]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert len(plan["cells"]) == 26
+    assert len(plan["cells"]) == 42
     assert all(cell["missing"] for cell in plan["cells"])
     assert plan["expected_seconds"] > 60
     assert run(["study", "guide", "--plan", "--out", str(tmp_path / "s")]) == 0

@@ -59,5 +59,15 @@ STUDY = Study(
         Comparison(f"{key}_gsg_b{factor:g}", f"{key}_b{factor:g}", "guided, beside symmetric at the same batch")
         for key in ("simsiam", "byol")
         for factor in SIZES
+    ] + [
+        Comparison(f"{key}_gsg_b{factor:g}_root", f"{key}_b{factor:g}_root",
+                   "guided, beside symmetric at the same batch, rate by the square root")
+        for key in ("simsiam", "byol")
+        for factor in (0.25, 4.0)
+    ] + [
+        Comparison("simsiam_gsg_b0.25_steps", "simsiam_b0.25_steps",
+                   "guided, beside symmetric at the same batch, equal steps"),
+        Comparison("simsiam_gsg_b4_steps", "simsiam_b4_steps",
+                   "guided, beside symmetric at the same batch, equal steps"),
     ],
 )  # fmt: skip

@@ -10,7 +10,6 @@ from typing import Any
 
 from stopgrad.studies.main import siamese
 from stopgrad.studies.no_predictor import without_predictor
-from stopgrad.studies.stability import at_rate
 from stopgrad.studies.study import Arm, Comparison, Study
 
 SYMMETRIC_PASSES = 8
@@ -76,8 +75,10 @@ _WITHOUT = (
     *(without_predictor(arm) for arm in _ARMS if arm.name in _BARE),
     _arm("gsg_bare_steps", "nearest to the partner (GSG), no predictor, 7/10 of the batch: as many steps as half", 5,
          guide="nearest_views", predictor=False, batch_factor=0.7, lr_factor=1 / 0.7),
+    _arm("half_by_chance_bare", "GSG, half of the images by chance, no predictor", 3.5, guide="nearest_views",
+         guide_keep=0.5, guide_keep_by="random", predictor=False),
 )  # fmt: skip
-_RATED = (STEPS, MORE_STEPS, "batch_bare", "batch_half_bare")
+_RATED = (STEPS, MORE_STEPS, "batch_bare", "half_bare", "batch_half_bare")
 
 STUDY = Study(
     "guide",
@@ -85,7 +86,7 @@ STUDY = Study(
     "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
     "random source and the farthest one, all at the cost of symmetric BYOL. A guide earns credit only beyond chance in "
     "the same graph, and a graph only beyond symmetric BYOL with as many steps.",
-    (*_ARMS, *_WITHOUT, *(at_rate(arm, 4.0) for arm in (*_ARMS, *_WITHOUT) if arm.name in _RATED)),
+    (*_ARMS, *_WITHOUT, *(arm.at_rate(4.0) for arm in (*_ARMS, *_WITHOUT) if arm.name in _RATED)),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
         *(Comparison(arm, "half_random", "half of the images, beside half by chance") for arm in _HALVES),
@@ -106,9 +107,11 @@ STUDY = Study(
           for rival, question in (("half_random_bare", "half of the images, beside half by chance, no predictor"),
                                   ("gsg_bare_steps", "beside the paper's guide, no predictor, equal passes and steps"),
                                   (MORE_STEPS, "no predictor, equal passes and steps"))),
+        Comparison("half_bare", "half_by_chance_bare", "the decided half, beside half by chance, no predictor"),
+        Comparison("half_by_chance_bare", "gsg_bare_steps", "half by chance, beside all images, no predictor"),
         Comparison("batch_bare", "gsg_bare", "nearest in the batch, beside nearest to the partner, no predictor"),
         Comparison("batch_half_bare", "half_bare", "nearest in the batch, beside nearest to the partner, no predictor"),
         *(Comparison(f"{arm}_lr4", f"{rival}_lr4", "no predictor, equal passes and steps, 4 x learning rate")
-          for arm, rival in (("batch_bare", STEPS), ("batch_half_bare", MORE_STEPS))),
+          for arm, rival in (("batch_bare", STEPS), ("half_bare", MORE_STEPS), ("batch_half_bare", MORE_STEPS))),
     ),
 )  # fmt: skip

@@ -3,17 +3,9 @@
 from stopgrad.studies.main import NAMES, siamese
 from stopgrad.studies.no_predictor import GUIDES
 from stopgrad.studies.rivals import MOCO, SIMCLR
-from stopgrad.studies.study import Arm, Comparison, Study
+from stopgrad.studies.study import Comparison, Study
 
 RATES = (0.25, 1.0, 4.0, 16.0)
-
-
-def at_rate(arm: Arm, rate: float) -> Arm:
-    """The same arm at so many times its learning rate."""
-    if rate == 1:
-        return arm
-    return Arm(f"{arm.name}_lr{rate:g}", f"{arm.words}, {rate:g} x learning rate",
-               {**arm.settings, "lr_factor": rate * arm.settings.get("lr_factor", 1.0)}, arm.epochs)  # fmt: skip
 
 
 def _study() -> Study:
@@ -25,7 +17,7 @@ def _study() -> Study:
         "How far do seeds and learning rates move each method?",
         "The same arms over a grid of learning rates, on the same seeds. It also tells whether a verdict of the other "
         "studies hangs on the rate.",
-        [at_rate(arm, rate) for rate in RATES for arm in plain],
+        [arm.at_rate(rate) for rate in RATES for arm in plain],
         [
             Comparison(f"{arm}{at}", f"{rival}{at}", f"{question}, {rate:g} x learning rate")
             for rate in RATES

@@ -1,7 +1,7 @@
 """The nouns of a study: arms that are compared, and which pairs of them the question is about."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stopgrad.config import Config
@@ -18,6 +18,15 @@ class Arm:
     """By their unique names; `method` is always among them."""
     epochs: float = 1.0
     """Length, as a factor of the scale's epochs; each length has its own complete schedule."""
+
+    def at_rate(self, factor: float) -> "Arm":
+        """The same arm at so many times its learning rate."""
+        if factor == 1:
+            return self
+        settings = {**self.settings, "lr_factor": factor * self.settings.get("lr_factor", 1.0)}
+        return replace(
+            self, name=f"{self.name}_lr{factor:g}", words=f"{self.words}, {factor:g} x learning rate", settings=settings
+        )
 
     def settings_at(self, scale: Scale) -> dict[str, Any]:
         """What differs from the scale's base; `lr_factor`, `batch_factor` and `ema_power` are not resolved."""
