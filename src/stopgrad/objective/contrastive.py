@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.cosine import at_least_fp32, product
 
 
 def nt_xent(
@@ -24,7 +24,7 @@ def nt_xent(
     """
     num_images = len(first)
     views = F.normalize(at_least_fp32(torch.cat((first, second))), dim=1)
-    logits = views @ views.T / temperature
+    logits = product(views, views.T) / temperature
     logits.fill_diagonal_(-torch.inf)
     positives = torch.arange(2 * num_images, device=views.device).roll(num_images)
     return F.cross_entropy(logits, positives)
@@ -50,5 +50,5 @@ def info_nce(
     prediction = F.normalize(at_least_fp32(prediction), dim=1)
     target = F.normalize(at_least_fp32(target.detach()), dim=1)
     own = (prediction * target).sum(dim=1, keepdim=True)
-    logits = torch.cat((own, prediction @ negatives.detach().T), dim=1) / temperature
+    logits = torch.cat((own, product(prediction, negatives.detach().T)), dim=1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))

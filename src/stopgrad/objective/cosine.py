@@ -11,6 +11,12 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def product(first: Float[Tensor, "row dim"], second: Float[Tensor, "dim column"]) -> Float[Tensor, "row column"]:
+    """Matrix product in the inputs' own precision; autocast would lower that of float32."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first @ second
+
+
 def negative_cosine(
     prediction: Float[Tensor, "*image dim"], target: Float[Tensor, "*image dim"]
 ) -> Float[Tensor, "*image"]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.cosine import at_least_fp32, product
 
 
 @torch.no_grad()
@@ -103,9 +103,11 @@ def keep_highest(
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:
-    """Squared Euclidean distances by one matrix product."""
+    """Squared Euclidean distances by one matrix product, about the centre of the first so that little cancels."""
+    centre = first.mean(dim=0)
+    first, second = first - centre, second - centre
     squares = first.square().sum(dim=1)[:, None] + second.square().sum(dim=1)
-    return (squares - 2 * first @ second.T).clamp_(min=0)
+    return (squares - 2 * product(first, second.T)).clamp_(min=0)
 
 
 def _nearest(distances: Tensor, neighbours: int, skip: int, num_others: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.cosine import at_least_fp32, product
 
 
 def barlow_twins(
@@ -22,7 +22,7 @@ def barlow_twins(
     Source: arXiv 2103.03230, equations 1 and 2.
     """
     first, second = (_standardised(at_least_fp32(z)) for z in (first, second))
-    correlation = first.T @ second / len(first)
+    correlation = product(first.T, second) / len(first)
     on = (1 - correlation.diagonal()).square().sum()
     return on + off_diagonal * (correlation.square().sum() - correlation.diagonal().square().sum())
 
@@ -47,7 +47,7 @@ def vicreg(
     for z in (first, second):
         centred = z - z.mean(dim=0)
         spread = spread + F.relu(1 - (centred.var(dim=0) + 1e-4).sqrt()).mean() / 2
-        matrix = centred.T @ centred / (len(z) - 1)
+        matrix = product(centred.T, centred) / (len(z) - 1)
         redundancy = redundancy + (matrix.square().sum() - matrix.diagonal().square().sum()) / z.shape[1]
     return invariance * F.mse_loss(first, second) + variance * spread + covariance * redundancy
 
