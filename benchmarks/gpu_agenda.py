@@ -70,7 +70,7 @@ def main() -> int:
             )  # fmt: skip
             reporter.say(f"{entry}: {len(plan.cells) - len(plan.missing)} of {len(plan.cells)} cells done")
             failed |= {cell.key for cell in plan.failed}
-            if not plan.missing:
+            if not plan.missing and plan.results_file.exists():
                 continue
             left = ends - time.monotonic()
             if left <= 0:

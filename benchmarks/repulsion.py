@@ -4,7 +4,8 @@
 
 A source s that is pulled toward its target t moves along t - (t.s) s (all of unit length), and so its cosine with
 another image's view n changes by t.n - (t.s)(s.n). Below zero, the step repels. Measured on batches of a run of the
-studies' small scale, guided and without a predictor; n is the partner's view nearest to s.
+studies' small scale, guided and without a predictor: BYOL, so t and n come from the moving average. n is the partner's
+view nearest to s.
 """
 
 import argparse
@@ -32,16 +33,22 @@ from stopgrad.train.optim import build_optimizer, lr_factor, peak_lr, set_lr
 NUM_STEPS, MEASURED = 160, (0, 20, 80, 159)
 
 
-def repulsion(z: Tensor, generator: torch.Generator) -> dict[str, dict[str, float]]:
-    """By choice: the share of steps that repel, and the mean change of the cosine."""
-    u, rows = F.normalize(z, dim=2), torch.arange(len(z))
+def repulsion(online: Tensor, z: Tensor, generator: torch.Generator) -> dict[str, dict[str, float]]:
+    """By choice: the share of steps that repel, and the mean change of the cosine.
+
+    Args:
+        online: projections of the encoder that is trained, `[image, view, dim]`.
+        z: those of its moving average, by which the guide chooses, and toward which it pulls.
+        generator: of partners and of chance.
+    """
+    source_of, u, rows = F.normalize(online, dim=2), F.normalize(z, dim=2), torch.arange(len(z))
     partners = choose_partners(len(z), generator)
-    to_partner = torch.einsum("ivd,iwd->ivw", u, u[partners])
+    to_partner = torch.einsum("ivd,iwd->ivw", source_of, u[partners])
     guided, chance = nearest_views(z, partners).argmax(dim=1), random_views(z, None, generator).argmax(dim=1)
     decided = decidedness(distances_to_partner(z, partners)).argsort(descending=True)[: len(z) // 2]
 
     def measured(source: Tensor, images: Tensor = rows) -> dict[str, float]:
-        s, t = u[rows, source], u[rows, 1 - source]
+        s, t = source_of[rows, source], u[rows, 1 - source]
         near, which = to_partner[rows, source].max(dim=1)
         n = u[partners, which]
         change = ((t * n).sum(dim=1) - (t * s).sum(dim=1) * near)[images]
@@ -71,7 +78,11 @@ def main() -> None:
         views = loader.views(batch, device)
         if step in MEASURED:
             with torch.no_grad():
-                found[step] = repulsion(torch.stack([method.encoder(view) for view in views], dim=1), generator)
+                online, target = (
+                    torch.stack([encoder(view) for view in views], dim=1)
+                    for encoder in (method.encoder, method.target_encoder)
+                )
+                found[step] = repulsion(online, target, generator)
         with torch.autocast("cpu", torch.bfloat16):
             loss, _ = method(views, generator)
         set_lr(optimizer, peak_lr(config), lr_factor(config, step, NUM_STEPS, loader.steps_per_epoch))
@@ -80,9 +91,9 @@ def main() -> None:
         optimizer.step()
         method.after_step(step / NUM_STEPS)
     machine = environment(device, "bf16")
-    json.dump({"command": "python benchmarks/repulsion.py CIFAR10", "seed": given.seed, "versions": machine["versions"],
-               "device": machine["device"], "threads": machine["threads"], "steps": found},
-              sys.stdout, indent=1)  # fmt: skip
+    command = f"python benchmarks/repulsion.py CIFAR10 --seed {given.seed}"
+    kept = {name: machine[name] for name in ("versions", "device", "threads")}
+    json.dump({"command": command, "seed": given.seed, **kept, "steps": found}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

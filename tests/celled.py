@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def work(request, reporter):
         raise NonFiniteLossError("the loss is no longer finite at step 3.")
     if lr == 2.5:
         os._exit(9)
+    if lr == 4.5:
+        raise RuntimeError("out of memory")
+    if lr == 5.5:
+        # A signal of somebody else's, where nothing is there to catch it.
+        os.kill(os.getpid(), signal.SIGTERM)
     if lr == 3.5 and request["data"] == "wait":
         with StopRequest() as stop:
             for _ in range(600):
@@ -38,4 +44,5 @@ def work(request, reporter):
         "knn_protocol": "k-NN", "linear_protocol": "linear", "threads": os.environ.get("OMP_NUM_THREADS"),
         "environment": {"device_type": "cpu", "device": "a machine", "versions": {"torch": "2"}},
     }  # fmt: skip
+    (run / "checkpoints").mkdir()
     (run / "cell.json").write_text(json.dumps(result))

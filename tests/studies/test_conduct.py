@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ def test_data_that_is_not_there_is_told_before_any_cell(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"1,437 training images: scale 'small' needs 15,000"):
         plan_study("main", scale="small", data="digits", out=tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_data_that_nothing_could_be_judged_by_is_told_before_any_cell(tmp_path, monkeypatch):
+    splits = open_images("")
+    monkeypatch.setattr(module, "open_images", lambda _: replace(splits, test=None))
+    with pytest.raises(DataError, match="no test images"):
+        plan_study("main", judged_by="test", out=tmp_path / "s")
+    unlabelled = ArraySource(np.zeros((1437, 1, 1), np.uint8))
+    monkeypatch.setattr(module, "open_images", lambda _: Splits("set", unlabelled, splits.test))
+    with pytest.raises(DataError, match="no labels"):
+        plan_study("main", out=tmp_path / "s")
 
 
 def test_data_sets_share_no_cells(tmp_path, monkeypatch):

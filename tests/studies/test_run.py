@@ -8,6 +8,7 @@ from recorder import Recorder
 
 from stopgrad.data.locks import try_lock
 from stopgrad.errors import Interrupted
+from stopgrad.studies import cells as cells_module
 from stopgrad.studies import process as module
 from stopgrad.studies.cells import VERSION, CellStore, cells_of
 from stopgrad.studies.process import Machine
@@ -50,14 +51,15 @@ def test_cells_run_and_are_kept_under_their_seeds(store):
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(store):
-    study, scale = study_with(1.5, 0.5, 2.5), scale_of("digits")
+    study, scale = study_with(1.5, 0.5, 2.5, 4.5), scale_of("digits")
     cells = cells_of(study, scale, [0])
-    assert run_cells(cells, store, "", TWO, Recorder()) == 2
+    assert run_cells(cells, store, "", TWO, Recorder()) == 3
     results = results_of(study, scale, cells, store)
     assert not results["complete"]
     errors = {arm["name"]: arm["failed"] for arm in results["arms"]}
     assert errors["at_1.5"] == [{"seed": 0, "error": "NonFiniteLossError: the loss is no longer finite at step 3."}]
     assert "exit code 9" in errors["at_2.5"][0]["error"]
+    assert errors["at_4.5"][0]["error"] == "StopgradError: RuntimeError: out of memory"
     assert errors["at_0.5"] == []
     assert results["comparisons"] == []  # its rival failed
 
@@ -76,6 +78,53 @@ def test_a_request_to_stop_saves_what_is_at_work(store):
         run_cells(cells, store, "wait", TWO, Recorder())
     assert [(store.run_of(cell) / "saved").exists() for cell in cells] == [True, True, False]
     assert all(store.read(cell) is None for cell in cells)  # an interruption is no failure
+
+
+def test_a_cell_that_somebody_else_stops_is_not_failed_and_not_done(store):
+    cells = cells_of(study_with(5.5, 0.5), scale_of("digits"), [0])
+    with pytest.raises(Interrupted, match="a signal to its cells, 1 of 2 cells done"):
+        run_cells(cells, store, "", TWO, Recorder())
+    assert store.read(cells[0]) is None
+    assert store.read(cells[1])["seed"] == 0
+
+
+def test_a_failure_of_another_command_is_not_tried_again(store):
+    cells = cells_of(study_with(0.5), scale_of("digits"), [0])
+    store.run_dir.mkdir(parents=True)
+    theirs = try_lock(store.lock_of(cells[0]), create=True)
+
+    def fail():
+        store.write(cells[0], {"error": "DataError: none"})
+        theirs.close()
+
+    other = threading.Timer(0.5, fail)
+    other.start()
+    run_cells(cells, store, "", TWO, Recorder())
+    assert begun(store, cells[0]) == 0
+    # One that was there before is.
+    run_cells(cells, store, "", TWO, Recorder())
+    assert begun(store, cells[0]) == 1
+
+
+def test_checkpoints_go_when_the_result_is_kept(store):
+    (cell,) = cells_of(study_with(0.5), scale_of("digits"), [0])
+    run_cells([cell], store, "", TWO, Recorder())
+    assert store.read(cell)["seed"] == 0
+    assert not (store.run_of(cell) / "checkpoints").exists()
+
+
+def test_another_version_s_run_is_not_gone_on_with(store, monkeypatch):
+    (cell,) = cells_of(study_with(0.5), scale_of("digits"), [0])
+    before = store.run_of(cell)
+    monkeypatch.setattr(cells_module, "VERSION", VERSION + 1)
+    assert store.run_of(cell) != before
+
+
+def test_seconds_on_a_cpu_are_its_own_along_the_curve_too(store):
+    cells = cells_of(study_with(0.5), scale_of("digits"), [0])
+    run_cells(cells, store, "", TWO, Recorder())
+    (arm,) = results_of(study_with(0.5), scale_of("digits"), cells, store)["arms"]
+    assert arm["seconds"] == arm["curve"][-1]["seconds"] == 1.0
 
 
 def test_the_time_limit_stops_too(store):

@@ -8,7 +8,7 @@ from recorder import Recorder
 
 from stopgrad.cli.main import run
 from stopgrad.data.sources import open_images
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.report.forest import figure_name
 from stopgrad.studies.conduct import conduct, plan_study
 from stopgrad.studies.transfer import names_of
@@ -44,6 +44,13 @@ def test_encoders_are_judged_on_the_other_set(tmp_path, other_set):
     assert "k-NN on scans, %" in plan.results_file.with_suffix(".html").read_text()
     again, _ = conduct(plan, to=[str(other_set)], reporter=Recorder())
     assert again["arms"] == results["arms"]
+    # A limit holds for measuring too, and so what another command has added stays.
+    digits = tmp_path / "two" / "digits_again"
+    shutil.copytree(other_set, digits)
+    with pytest.raises(Interrupted, match="0 of 2 cells measured"):
+        conduct(plan, to=[str(digits)], time_limit_seconds=1e-6, reporter=Recorder())
+    conduct(plan, to=[str(digits)], reporter=Recorder())
+    assert set(plan.store.read(plan.cells[0])["transfer"]) == {"scans", "digits_again"}
     # Another set of that name is measured.
     elsewhere = shutil.copytree(other_set, tmp_path / "other" / other_set.name)
     for path in sorted(elsewhere.glob("test/*/*.png"))[:3]:

@@ -30,3 +30,13 @@ def test_the_processor_time_of_earlier_sittings_counts(tmp_path, monkeypatch):
     # Without a checkpoint it begins anew.
     monkeypatch.setattr(module, "checkpoints_in", lambda folder: [])
     assert sitting() == 1
+
+
+def test_the_price_is_noted_along_the_way(tmp_path, monkeypatch):
+    run, recorder = RunDir(tmp_path / "run"), Recorder()
+    run.make()
+    monkeypatch.setattr(module, "NOTE_SECONDS", -1.0)
+    price = module._Price(run.path, recorder)
+    price.progress("training", 1, 2, "half")
+    assert run.read_json(module.CPU_FILE)["cpu_seconds"] >= 0
+    assert recorder.steps == [("training", 1, 2, "half")]

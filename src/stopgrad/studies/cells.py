@@ -98,8 +98,8 @@ class CellStore:
         self.cell_dir, self.run_dir = folder / "cells", folder / "runs"
 
     def run_of(self, cell: Cell) -> Path:
-        """The cell's run folder."""
-        return self.run_dir / cell.key
+        """The cell's run folder: another version's run is not gone on with."""
+        return self.run_dir / (cell.key if VERSION == 1 else f"{cell.key}-v{VERSION}")
 
     def lock_of(self, cell: Cell) -> Path:
         """What a command locks while it is at the cell."""

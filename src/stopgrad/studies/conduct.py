@@ -1,6 +1,7 @@
 """A study from its name to its files: the plan, the cells that are missing, the results."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +107,10 @@ def plan_study(
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
     store = CellStore(out.expanduser())
-    num_train, labels = (size.num_images or size.data_size, "") if _lacks_data(size, data) else _images_of(data, size)
+    if _lacks_data(size, data):
+        num_train, labels = size.num_images or size.data_size, ""
+    else:
+        num_train, labels = _images_of(data, size, judged_by)
     cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, labels=labels)
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
@@ -160,6 +164,7 @@ def conduct(
         found = results_of(plan.study, plan.scale, plan.cells, plan.store, transferred_to=list(sets))
         return {**found, "command": command}
 
+    began = time.monotonic()
     plan.store.folder.mkdir(parents=True, exist_ok=True)
     try:
         if plan.missing:
@@ -167,7 +172,8 @@ def conduct(
                 plan.missing, plan.store, data, plan.machine, reporter, time_limit_seconds=time_limit_seconds,
                 when_done=lambda: _write(plan.results_file, results_now()),
             )  # fmt: skip
-        measure_transfer(plan.cells, plan.store, sets, reporter)
+        left = began + time_limit_seconds - time.monotonic() if time_limit_seconds else 0.0
+        measure_transfer(plan.cells, plan.store, sets, reporter, time_limit_seconds=left)
     finally:
         results = results_now()
         _write(plan.results_file, results)
@@ -201,10 +207,14 @@ def _check_data_given(scale: Scale, data: str) -> None:
         raise ConfigError(f"scale {scale.name!r} needs {scale.needs_data}: give --data, its folder or parquet files.")
 
 
-def _images_of(data: str, scale: Scale) -> tuple[int, str]:
+def _images_of(data: str, scale: Scale, judged_by: str) -> tuple[int, str]:
     """How many training images the scale uses of those there are, and a digest of all their labels."""
-    train = open_images(data).train
-    there = len(train)
+    splits = open_images(data)
+    train, there = splits.train, len(splits.train)
+    if len(train.class_names) < 2:
+        raise DataError(f"{data!r} has no labels to judge features by.")
+    if judged_by == "test" and splits.test is None:
+        raise DataError(f"{data!r} has no test images to be judged by.")
     if scale.num_images > there or scale.num_held_out >= there:
         raise DataError(
             f"{data!r} has {there:,} training images: scale {scale.name!r} needs "

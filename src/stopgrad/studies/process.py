@@ -2,6 +2,8 @@
 
 import os
 import queue
+import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data import locks
 from stopgrad.data.locks import FileLock
 from stopgrad.errors import Interrupted
+from stopgrad.hardware import usable_cores
 from stopgrad.studies.cells import Cell, CellStore, on_device
 from stopgrad.train.launch import start
 
@@ -56,13 +59,14 @@ class CellProcess:
         self, cell: Cell, place: int, store: CellStore, data: str, machine: Machine, lock: FileLock | None
     ) -> None:  # fmt: skip
         self.place, self._store, self._lock = place, store, lock
-        self.cell = on_device(cell, devices=1, workers=0 if machine.jobs == 1 or machine.devices else 1)
+        workers = 0 if machine.jobs == 1 else max(1, usable_cores() // machine.jobs)
+        self.cell = on_device(cell, devices=1, workers=workers)
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._error: tuple[str, str] | None = None
         self._asked_to_stop = False
         request = {
             "settings": self.cell.config.flat(), "data": data, "images": asdict(cell.images),
-            "run": str(store.run_of(cell)), "processes": 1 if machine.devices else machine.jobs,
+            "run": str(store.run_of(cell)), "processes": machine.jobs,
         }  # fmt: skip
         self._process = start(WORKER, request, machine.variables(place), self._messages)
 
@@ -109,10 +113,15 @@ class CellProcess:
                 self._lock.close()
 
     def _keep(self) -> str:
+        run = RunDir(self._store.run_of(self.cell))
         if self._process.returncode == 0:
-            self._store.write(self.cell, RunDir(self._store.run_of(self.cell)).read_json("cell.json"))
+            self._store.write(self.cell, run.read_json("cell.json"))
+            # Not before the result is safe: without them it would have to be trained anew.
+            for done_with in (run.checkpoint_dir, run.tensorboard_dir):
+                shutil.rmtree(done_with, ignore_errors=True)
             return "done"
-        if self._asked_to_stop:
+        # By a signal that came from elsewhere, before or after training, it ends without a word.
+        if self._asked_to_stop or self._process.returncode in (-signal.SIGTERM, -signal.SIGINT):
             return "stopped"
         # The reader thread may be a little behind the process.
         deadline = time.monotonic() + LAST_WORDS_SECONDS

@@ -135,10 +135,16 @@ def _arm_entry(
         # Of a core where cells share a machine; of the clock where each has a device.
         "seconds": _mean(r["cpu_seconds" if on_cpu else "seconds"] for r in results),
         "figures": figures, "verdicts": dict(Counter(r["verdict"] for r in results)),
-        "curve": _mean_curve([r["curve"] for r in results]),
+        "curve": _mean_curve([_priced_curve(r, on_cpu=on_cpu) for r in results]),
         "failed": [{"seed": seed, "error": result["error"]} for (name, seed), result in sorted(found.items())
                    if name == arm.name and "error" in result],
     }  # fmt: skip
+
+
+def _priced_curve(result: Mapping[str, Any], *, on_cpu: bool) -> list[dict[str, float]]:
+    """The curve, its seconds of the kind of the price: on a CPU the clock counts what else the machine did too."""
+    factor = result["cpu_seconds"] / result["seconds"] if on_cpu and result["seconds"] else 1.0
+    return [{**point, "seconds": point["seconds"] * factor} for point in result["curve"]]
 
 
 def _mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

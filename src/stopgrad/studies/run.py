@@ -39,16 +39,18 @@ def run_cells(
         if time_limit_seconds:
             stop.limit(time_limit_seconds)
         try:
-            while not crew.is_done and stop.asked() is None:
+            while not crew.is_idle and stop.asked() is None:
                 crew.begin_more()
                 time.sleep(POLL_SECONDS)
-                crew.gather()
+                # A signal may have reached the cells too: those that stop are not to be taken for failed.
+                if stop.asked() is None:
+                    crew.gather()
         finally:
             crew.stop()
         if not crew.is_done:
             raise Interrupted(
-                f"by {stop.asked()}, {crew.num_done} of {len(cells)} cells done, the others saved; the same command "
-                "goes on."
+                f"by {stop.asked() or 'a signal to its cells'}, {crew.num_done} of {len(cells)} cells done, the others "
+                "saved; the same command goes on."
             )
     return crew.num_failed
 
@@ -62,18 +64,24 @@ class _Crew:
     ) -> None:  # fmt: skip
         self.store, self.data, self.machine, self.reporter, self.when_done = store, data, machine, reporter, when_done
         self.waiting, self.at_work = list(cells), list[CellProcess]()
-        self.total, self.num_failed = len(cells), 0
+        self.total, self.num_failed, self.num_stopped = len(cells), 0, 0
+        self._failed_before = {cell.key for cell in cells if "error" in (store.read(cell) or {})}
         self._told_of_others = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to begin and nothing to wait for."""
+        return not self.waiting and not self.at_work
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left."""
-        return not self.waiting and not self.at_work
+        return self.is_idle and not self.num_stopped
 
     @property
     def num_done(self) -> int:
         """Cells that have ended; not those that were stopped."""
-        return self.total - len(self.waiting) - len(self.at_work)
+        return self.total - len(self.waiting) - len(self.at_work) - self.num_stopped
 
     def begin_more(self) -> None:
         """Begin cells, as many as there are places for, but those that another command is at."""
@@ -96,15 +104,17 @@ class _Crew:
             self.reporter.say("Waiting for cells that another command is at ...")
 
     def _was_done_meanwhile(self, cell: Cell) -> bool:
-        """Whether another command has done it since this one began; a failure is what this one is to try again."""
+        """Whether another command has done it since this one began; an earlier failure is to be tried again."""
         result = self.store.read(cell)
-        return result is not None and "error" not in result
+        return result is not None and not ("error" in result and cell.key in self._failed_before)
 
     def gather(self) -> None:
         """Keep the results of cells that have ended."""
         for one in [one for one in self.at_work if one.has_ended]:
             self.at_work.remove(one)
-            self.num_failed += one.keep_result() == "failed"
+            came_of_it = one.keep_result()
+            self.num_failed += came_of_it == "failed"
+            self.num_stopped += came_of_it == "stopped"
             self.reporter.progress("cells", self.num_done, self.total, one.words)
             self.when_done()
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from stopgrad.data.sources import open_images
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.reporter import Reporter
 from stopgrad.studies.cells import Cell, CellStore, labels_digest
 from stopgrad.studies.main import NAMES, UNTRAINED, siamese
 from stopgrad.studies.study import Comparison, Study
+from stopgrad.train.stop import StopRequest
 
 K, TEMPERATURE = 20, 0.2
 
@@ -56,7 +57,10 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str, str], reporter: Reporter) -> None:
+def measure_transfer(
+    cells: Sequence[Cell], store: CellStore, sets: Mapping[str, str], reporter: Reporter, *,
+    time_limit_seconds: float = 0.0,
+) -> None:  # fmt: skip
     """Measure the encoders of finished cells on the sets, and add it to the cells' results; what is there stays.
 
     Args:
@@ -64,25 +68,36 @@ def measure_transfer(cells: Sequence[Cell], store: CellStore, sets: Mapping[str,
         store: with their results and encoders.
         sets: name -> path.
         reporter: told of each cell, and of encoders that are not there.
+        time_limit_seconds: begin no further measurement after so long; 0: no limit.
+
+    Raises:
+        Interrupted: by Ctrl-C, SIGTERM or the time limit; what was measured is kept.
     """
     digests = {name: _digest(path) for name, path in sets.items()}
     if not digests:
         return
-    for done, cell in enumerate(cells):
-        result = store.read(cell)
-        if result is None or "error" in result:
-            continue
-        known: dict[str, Any] = dict(result.get("transfer", {}))
-        # Another set may have come under the name of one that was measured.
-        missing = [name for name in sets if known.get(name, {}).get("labels") != digests[name]]
-        if missing and not store.run_of(cell).exists():
-            reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
-            continue
-        for name in missing:
-            known[name] = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
-        if missing:
-            store.write(cell, {**result, "transfer": known})
-        reporter.progress("transfer", done + 1, len(cells), cell.name)
+    with StopRequest() as stop:
+        if time_limit_seconds:
+            stop.limit(time_limit_seconds)
+        for done, cell in enumerate(cells):
+            result = store.read(cell)
+            if result is None or "error" in result:
+                continue
+            known: Mapping[str, Any] = result.get("transfer", {})
+            # Another set may have come under the name of one that was measured.
+            missing = [name for name in sets if known.get(name, {}).get("labels") != digests[name]]
+            if missing and not store.run_of(cell).exists():
+                reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
+                continue
+            for name in missing:
+                if stop.asked() is not None:
+                    raise Interrupted(f"by {stop.asked()}, with the encoders of {done} of {len(cells)} cells measured; "
+                                      "the same command goes on.")  # fmt: skip
+                measured = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
+                # Another command may have added a set meanwhile.
+                now = store.read(cell) or result
+                store.write(cell, {**now, "transfer": {**now.get("transfer", {}), name: measured}})
+            reporter.progress("transfer", done + 1, len(cells), cell.name)
 
 
 def _digest(path: str) -> str:

@@ -1,6 +1,5 @@
 """The process that runs one cell: trains, measures, and writes the result."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from stopgrad.train.launch import answer
 from stopgrad.train.pretrain import Run, pretrain
 
 CPU_FILE = "cpu.json"
+NOTE_SECONDS = 5.0
 ORDER_SEED = 2503_09058
 CURVE = ("knn_top1", "feature_std", "effective_rank", "projection_std", "projection_effective_rank",
          "guide_balance", "guide_margin")  # fmt: skip
@@ -36,11 +36,7 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     share_cores(request["processes"])
     config = Config().replace(**request["settings"])
     result = run_cell(config, request["data"], Images(**request["images"]), Path(request["run"]), reporter)
-    folder = RunDir(request["run"])
-    folder.write_json("cell.json", result)
-    # Not before the result is safe: without them it would have to be trained anew.
-    for done_with in (folder.checkpoint_dir, folder.tensorboard_dir):
-        shutil.rmtree(done_with, ignore_errors=True)
+    RunDir(request["run"]).write_json("cell.json", result)
 
 
 def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Reporter) -> dict[str, Any]:
@@ -57,13 +53,11 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         DataError: too few images, or none to be judged by.
     """
     splits = splits_of(data, images)
-    began_cpu = time.process_time() - _cpu_seconds_before(run)
+    price = _Price(run, reporter)
     try:
-        trained = _train(config, splits, run, reporter)
+        trained = _train(config, splits, run, price)
     finally:
-        cpu_seconds = time.process_time() - began_cpu
-        if run.is_dir():
-            RunDir(run).write_json(CPU_FILE, {"cpu_seconds": cpu_seconds})
+        cpu_seconds = price.note()
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
     metrics, folder = trained.metrics, RunDir(trained.path)
     passes = passes_an_image(config)
@@ -85,6 +79,29 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         # Not the command, which is of one study of those that share the cell.
         "environment": {name: value for name, value in folder.read_environment().items() if name != "command"},
     }  # fmt: skip
+
+
+class _Price:
+    """A reporter that notes from time to time how much processor time a run has taken, over all its sittings."""
+
+    def __init__(self, run: Path, reporter: Reporter) -> None:
+        self.say, self.warn, self._progress = reporter.say, reporter.warn, reporter.progress
+        self._run, self._began = run, time.process_time() - _cpu_seconds_before(run)
+        self._noted_at = time.monotonic()
+
+    def progress(self, what: str, done: int, total: int, details: str = "") -> None:
+        # Not at the end alone: a process that is killed has none.
+        if time.monotonic() - self._noted_at > NOTE_SECONDS:
+            self.note()
+        self._progress(what, done, total, details)
+
+    def note(self) -> float:
+        """Write it down; what it is."""
+        self._noted_at = time.monotonic()
+        cpu_seconds = time.process_time() - self._began
+        if self._run.is_dir():
+            RunDir(self._run).write_json(CPU_FILE, {"cpu_seconds": cpu_seconds})
+        return cpu_seconds
 
 
 def _cpu_seconds_before(run: Path) -> float:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NoReturn
 
@@ -84,6 +85,11 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
         kind = type(error) if isinstance(error, StopgradError) else StopgradError
         _send(channel, {"error": kind.__name__, "message": str(error)})
         sys.exit(kind.exit_code)
+    except Exception as error:
+        # Not one of ours: out of memory on a GPU, or a fault. Where it was goes to stderr, what it was to the parent.
+        traceback.print_exc()
+        _send(channel, {"error": StopgradError.__name__, "message": f"{type(error).__name__}: {error}"})
+        sys.exit(StopgradError.exit_code)
     sys.exit(0)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from stopgrad.errors import Interrupted
 
+ECHO_SECONDS = 0.5
+"""So soon a second signal is the first one again, handed on by a parent that got it too."""
+
 
 class StopRequest:
     """Notes SIGINT and SIGTERM while it is entered, to be obeyed between two steps; a second one interrupts at once.
@@ -22,6 +25,7 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
         self._deadline: float | None = None
         self._nothing_to_save: str | None = None
+        self._noted_at = -ECHO_SECONDS
 
     def limit(self, seconds: float) -> None:
         """Ask for a stop in so many seconds."""
@@ -63,6 +67,8 @@ class StopRequest:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if self._nothing_to_save is not None:
             raise Interrupted(f"by {name} {self._nothing_to_save}")
+        if self.reason is not None and time.monotonic() - self._noted_at < ECHO_SECONDS:
+            return
         if self.reason is not None:
             raise Interrupted(f"by {name} at once; resume goes on from the last checkpoint.")
-        self.reason = name
+        self.reason, self._noted_at = name, time.monotonic()
