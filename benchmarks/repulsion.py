@@ -41,16 +41,17 @@ def repulsion(online: Tensor, z: Tensor, generator: torch.Generator) -> dict[str
         z: those of its moving average, by which the guide chooses, and toward which it pulls.
         generator: of partners and of chance.
     """
-    source_of, u, rows = F.normalize(online, dim=2), F.normalize(z, dim=2), torch.arange(len(z))
+    rows = torch.arange(len(z))
+    unit_online, unit_target = F.normalize(online, dim=2), F.normalize(z, dim=2)
     partners = choose_partners(len(z), generator)
-    to_partner = torch.einsum("ivd,iwd->ivw", source_of, u[partners])
+    to_partner = torch.einsum("ivd,iwd->ivw", unit_online, unit_target[partners])
     guided, chance = nearest_views(z, partners).argmax(dim=1), random_views(z, None, generator).argmax(dim=1)
     decided = decidedness(distances_to_partner(z, partners)).argsort(descending=True)[: len(z) // 2]
 
     def measured(source: Tensor, images: Tensor = rows) -> dict[str, float]:
-        s, t = source_of[rows, source], u[rows, 1 - source]
+        s, t = unit_online[rows, source], unit_target[rows, 1 - source]
         near, which = to_partner[rows, source].max(dim=1)
-        n = u[partners, which]
+        n = unit_target[partners, which]
         change = ((t * n).sum(dim=1) - (t * s).sum(dim=1) * near)[images]
         return {"repelled": float((change < 0).double().mean()), "cosine": float(change.mean())}
 

@@ -15,7 +15,7 @@ RATES = (0.25, 4.0)
 _WITH = [siamese(m, guide, 2, words) for m in NAMES for guide, words in GUIDES.items()]
 _WITHOUT = [without_predictor(arm) for arm in _WITH]
 # Whether the verdict hangs on the rate; chance is left out.
-_RATED = [arm.at_rate(rate) for rate in RATES for arm in _WITHOUT if "random" not in arm.name]
+_RATED = [arm.at_rate(rate) for rate in RATES for arm in _WITHOUT if arm.settings["guide"] != "random_views"]
 
 STUDY = Study(
     "no-predictor",

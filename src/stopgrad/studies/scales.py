@@ -10,6 +10,8 @@ from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.recipes import CIFAR10_MEAN, CIFAR10_STD
 from stopgrad.recipes import digits as digits_recipe
 
+CORE = "a core of an AMD EPYC with AVX-512"
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -46,7 +48,7 @@ def digits() -> Scale:
     base = digits_recipe().replace(source_first=False, devices=1, report=False)
     return Scale(
         "digits", "scikit-learn's digits, ResNet-10 of 16 channels, 12 x 12 pixels", base, epochs=20, num_images=0,
-        num_held_out=360, pace=7600, overhead=9, planned_on="a core of an AMD EPYC with AVX-512",
+        num_held_out=360, pace=7600, overhead=9, planned_on=CORE,
         # What is remembered is less than half an epoch, so that images rarely meet themselves.
         of_method={
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 512},
@@ -70,7 +72,7 @@ def small() -> Scale:
     return Scale(
         "small", "15,000 images of CIFAR-10, ResNet-10 of 16 channels, 24 x 24 pixels", base, epochs=8,
         num_images=15_000, num_held_out=5000, pace=5200, overhead=20,
-        planned_on="a core of an AMD EPYC with AVX-512", needs_data="CIFAR-10", data_size=50_000,
+        planned_on=CORE, needs_data="CIFAR-10", data_size=50_000,
         of_method={
             "simclr": {"temperature": 0.5}, "moco": {"queue_size": 2048},
             # Those of digits, as the scale's own rate is to theirs.

@@ -89,11 +89,12 @@ def measure_transfer(
             if missing and not store.run_of(cell).exists():
                 reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
                 continue
+            state = f"with the encoders of {done} of {len(cells)} cells measured; the same command goes on."
             for name in missing:
                 if stop.asked() is not None:
-                    raise Interrupted(f"by {stop.asked()}, with the encoders of {done} of {len(cells)} cells measured; "
-                                      "the same command goes on.")  # fmt: skip
-                measured = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
+                    raise Interrupted(f"by {stop.asked()} {state}")
+                with stop.at_once(state):
+                    measured = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
                 # Another command may have added a set meanwhile.
                 now = store.read(cell) or result
                 store.write(cell, {**now, "transfer": {**now.get("transfer", {}), name: measured}})

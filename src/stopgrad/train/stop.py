@@ -25,7 +25,7 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
         self._deadline: float | None = None
         self._nothing_to_save: str | None = None
-        self._noted_at = -ECHO_SECONDS
+        self._noted_at = 0.0
 
     def limit(self, seconds: float) -> None:
         """Ask for a stop in so many seconds."""
@@ -67,8 +67,8 @@ class StopRequest:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if self._nothing_to_save is not None:
             raise Interrupted(f"by {name} {self._nothing_to_save}")
-        if self.reason is not None and time.monotonic() - self._noted_at < ECHO_SECONDS:
-            return
         if self.reason is not None:
+            if time.monotonic() - self._noted_at < ECHO_SECONDS:
+                return
             raise Interrupted(f"by {name} at once; resume goes on from the last checkpoint.")
         self.reason, self._noted_at = name, time.monotonic()
