@@ -4,11 +4,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.studies import batch_size, guide, main, no_predictor, rivals, stability, transfer
+from stopgrad.studies import batch_size, claims, guide, main, no_predictor, rivals, stability, transfer
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {module.STUDY.name: module.STUDY for module in (main, no_predictor, batch_size, guide, stability, rivals, transfer)}
+    {
+        study.name: study
+        for study in (
+            main.STUDY,
+            no_predictor.STUDY,
+            batch_size.STUDY,
+            guide.STUDY,
+            stability.STUDY,
+            rivals.STUDY,
+            transfer.STUDY,
+            claims.STUDY,
+            claims.RATES_STUDY,
+        )
+    }
 )
 
 

@@ -42,6 +42,8 @@ class Images:
     """`held out`: by those; `test`: by the test images, and trained on all the rest."""
     labels: str = ""
     """`labels_digest` of all training images there are; empty: the scale's own."""
+    sealed: str = ""
+    """`test`: the frozen encoder is measured on the test images too, which is kept for the end of the study."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,10 @@ class Cell:
 def cells_of(
     study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out", labels: str = ""
 ) -> list[Cell]:
-    """The cells of a study: all arms with the first seed, then with the next."""
-    images = Images(scale.num_images, scale.num_held_out, judged_by, labels)
-    return [
-        Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms
-    ]  # fmt: skip
+    """The cells of a study: block by block all arms with the first seed, then with the next."""
+    images = Images(scale.num_images, scale.num_held_out, judged_by, labels, study.sealed * (judged_by != "test"))
+    cells = [Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms]
+    return sorted(cells, key=lambda cell: cell.arm.block)
 
 
 def _judged(config: Config) -> Config:

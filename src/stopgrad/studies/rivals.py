@@ -8,11 +8,12 @@ from stopgrad.studies.study import Arm, Comparison, Study
 
 SIMCLR = Arm("simclr", "SimCLR", {"method": "simclr"})
 MOCO = Arm("moco", "MoCo v2", {"method": "moco", "projector_norm": "none", "ema_momentum": 0.99})
+VICREG = Arm("vicreg", "VICReg", {"method": "vicreg", "projector_norm": "hidden"})
 _OTHERS = (
     SIMCLR,
     MOCO,
     Arm("barlow_twins", "Barlow Twins", {"method": "barlow_twins"}),
-    Arm("vicreg", "VICReg", {"method": "vicreg", "projector_norm": "hidden"}),
+    VICREG,
     Arm("dino", "DINO, without multi-crop",
         {"method": "dino", "projector_norm": "hidden", "ema_schedule": "cosine"}),
 )  # fmt: skip

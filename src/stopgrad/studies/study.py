@@ -18,6 +18,8 @@ class Arm:
     """By their unique names; `method` is always among them."""
     epochs: float = 1.0
     """Length, as a factor of the scale's epochs; each length has its own complete schedule."""
+    block: int = 0
+    """All seeds of a block's arms are run before those of the next."""
 
     def at_rate(self, factor: float) -> "Arm":
         """The same arm at so many times its learning rate."""
@@ -65,6 +67,8 @@ class Study:
     comparisons: Sequence[Comparison] = field(default=())
     figures: Sequence[str] = ("knn_top1", "linear_top1")
     """What is compared, the first the one that counts; `projection_std` and the like are of the end, in eval mode."""
+    sealed: str = ""
+    """As `Images.sealed`: arms that another study has without it are then cells of their own."""
 
     def arm(self, name: str) -> Arm:
         """The arm of a name."""

@@ -9,8 +9,9 @@ import numpy as np
 from stopgrad.artifacts.checkpoint import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import Splits, Subset, open_images
+from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
 from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.hardware import share_cores
 from stopgrad.metrics.verdict import find_collapse
@@ -59,6 +60,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     finally:
         cpu_seconds = price.note()
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
+    sealed = _sealed(trained.path, config, splits.train, open_images(data).test, reporter) if images.sealed else {}
     metrics, folder = trained.metrics, RunDir(trained.path)
     passes = passes_an_image(config)
     curve = [
@@ -71,7 +73,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     collapse = find_collapse(metrics["final"], metrics["untrained"])
     return {
         "knn_top1": metrics["knn_top1"], "linear_top1": linear.accuracy, "knn": metrics["knn"],
-        **_protocols(config, splits, images), "verdict": collapse.state if collapse else "not_collapsed",
+        **_protocols(config, splits, images), **sealed, "verdict": collapse.state if collapse else "not_collapsed",
         "final": metrics["final"], "untrained": metrics["untrained"], "epochs": metrics["epochs"],
         "steps": metrics["steps"], "num_images": metrics["num_images"], "passes_an_image": passes,
         "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
@@ -134,6 +136,21 @@ def splits_of(data: str, images: Images) -> Splits:
         raise ConfigError(f"{images.num_held_out} of {num} images held out: leaves none to train on, or none to judge.")
     held, used = sorted(order[: images.num_held_out].tolist()), sorted(order[images.num_held_out : num].tolist())
     return Splits(found.name, Subset(found.train, used), Subset(found.train, held))
+
+
+def _sealed(
+    run: Path, config: Config, train: ImageSource, test: ImageSource | None, reporter: Reporter
+) -> dict[str, Any]:  # fmt: skip
+    """The test images' verdict on the encoder as it is, kept for the end of a study: no choice may rest on it."""
+    if test is None:
+        return {}
+    m = config.monitoring
+    knn = evaluate_knn(run, train, test, k=m.knn_k, temperature=m.knn_temperature, baselines=False, reporter=reporter)
+    linear = evaluate_linear(run, train, test, baselines=False, reporter=reporter)
+    return {
+        "test": {"knn_top1": knn.accuracy, "linear_top1": linear.accuracy, "knn_protocol": knn.protocol,
+                 "linear_protocol": linear.protocol}
+    }  # fmt: skip
 
 
 def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]:
