@@ -8,9 +8,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "reporter", "config", "recipes", "schedules", "lars", "distributed", "hardware", "objective", "metrics",
-    "nets", "methods", "data", "artifacts", "encoder", "evaluate", "report", "train", "estimator", "bench", "studies",
-    "cli",
+    "errors", "reporter", "config", "recipes", "schedules", "lars", "distributed", "depthwise", "hardware", "objective",
+    "metrics", "nets", "methods", "data", "artifacts", "encoder", "evaluate", "report", "train", "estimator", "bench",
+    "studies", "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {
@@ -18,6 +18,7 @@ OUTSIDE = {
     "reporter": set(),
     "schedules": set(),
     "lars": {"torch"},
+    "depthwise": {"torch"},
     "config": {"tomli_w"},
     "recipes": set(),
     "objective": {"torch", "jaxtyping"},

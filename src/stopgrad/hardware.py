@@ -2,10 +2,12 @@
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from stopgrad.depthwise import FastDepthwise
 from stopgrad.errors import ConfigError, did_you_mean
 
 
@@ -95,4 +97,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """The context that a forward pass runs in."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return _cpu_autocast() if device.type == "cpu" else torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def _cpu_autocast() -> Iterator[None]:
+    with torch.autocast("cpu", dtype=torch.bfloat16), FastDepthwise():
+        yield

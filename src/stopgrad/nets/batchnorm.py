@@ -21,6 +21,16 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
+def freeze_norms(module: nn.Module) -> None:
+    """Put the BatchNorms inside into eval mode: they normalise by their running statistics, which stay as they are.
+
+    Scales and shifts are trained on. `train()` undoes it.
+    """
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.eval()
+
+
 def synchronise(module: nn.Module) -> None:
     """Turn the BatchNorms inside into ones over all processes' images; timm's that carry an activation keep it."""
     for name, child in module.named_children():

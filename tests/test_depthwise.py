@@ -1,0 +1,59 @@
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from stopgrad.depthwise import FastDepthwise
+from stopgrad.hardware import autocast
+
+CASES = [
+    # channels, side, kernel, stride, padding, dilation, bias
+    (8, 9, 5, 1, 2, 1, False),
+    (8, 9, 5, 2, 2, 1, True),
+    (8, 9, 3, 2, 0, 1, False),
+    (8, 9, 3, 1, 2, 2, False),
+    (8, 9, 3, 1, 1, 1, True),
+]
+
+
+def gradients(case, fast):
+    channels, side, kernel, stride, padding, dilation, has_bias = case
+    torch.manual_seed(0)
+    x = torch.randn(4, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(channels, 1, kernel, kernel, requires_grad=True)
+    bias = torch.randn(channels, requires_grad=True) if has_bias else None
+    with torch.autocast("cpu", torch.bfloat16), FastDepthwise() if fast else torch.autocast("cpu", torch.bfloat16):
+        y = F.conv2d(x, weight, bias, stride, padding, dilation, channels)
+    wanted = [t for t in (x, weight, bias) if t is not None]
+    return y.detach(), torch.autograd.grad(y.float().square().sum(), wanted)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_convolution_and_gradients_as_torch(case):
+    (y, fast), (y_plain, plain) = gradients(case, True), gradients(case, False)
+    assert torch.equal(y, y_plain)
+    for one, other in zip(fast, plain, strict=True):
+        assert one.dtype == other.dtype == torch.float32
+        assert (one - other).abs().max() <= 0.02 * other.abs().max()
+
+
+def test_nothing_else_is_touched():
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 1, 5, 5, requires_grad=True)
+    with FastDepthwise():
+        in_fp32 = F.conv2d(x, weight, None, 1, 2, 1, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            dense = F.conv2d(x, torch.randn(3, 4, 5, 5, requires_grad=True))
+            with torch.no_grad():
+                forward_only = F.conv2d(x, weight, None, 1, 2, 1, 4)
+            same = F.conv2d(x, weight, None, 1, "same", 1, 4)
+    names = [type(t.grad_fn).__name__ for t in (in_fp32, dense, same)]
+    assert all(name.startswith("Convolution") for name in names), names
+    assert forward_only.grad_fn is None
+
+
+def test_a_network_of_depthwise_convolutions_trains_under_the_usual_context():
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    with autocast(torch.device("cpu"), "bf16"):
+        loss = network(torch.randn(2, 3, 64, 64)).float().square().mean()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
