@@ -37,6 +37,8 @@ class Data:
 
     path: str = _setting("", "folder, parquet file or folder of them; empty: scikit-learn's digits")
     image_size: int = _setting(32, "side in pixels of the views the network sees", low=4)
+    eval_size: int = _setting(0, "side of the images that the monitors, the final figures and the encoder see; 0: "
+                              "image_size", low=0)  # fmt: skip
     early_size: int = _setting(0, "side of the views in the first part of the run, for speed; 0: image_size "
                                "throughout", low=0)  # fmt: skip
     early_share: float = _setting(0.75, "early_size: how large a part of the run that is", low=0.0, high=1.0)
@@ -88,8 +90,17 @@ class Network:
     stem: str = _setting("standard", "standard: the backbone's own; small: 3x3 convolution without max-pool, "
                          "stride 1 (ResNets, images of 64 pixels and less); small_stride2: the same at stride 2",
                          choices=("standard", "small", "small_stride2"))  # fmt: skip
-    init: str = _setting("random", "random; pretrained: timm's weights; or a run folder, a .ckpt or an "
-                         "encoder.safetensors to start the backbone from")  # fmt: skip
+    init: str = _setting("random", "what the backbone starts from. random; timm:NAME; a run folder, a .ckpt or a file "
+                         "of weights; pretrained: timm's weights of the backbone")  # fmt: skip
+    init_partial: bool = _setting(False, "take of init what fits the backbone, and say what does not")
+    norm: str = _setting("batch", "the backbone's BatchNorms. batch: as they are (synchronised on several GPUs); "
+                         "frozen: by their running statistics, which stay as they came; group: GroupNorms instead",
+                         choices=("batch", "frozen", "group"))  # fmt: skip
+    pool: str = _setting("default", "what features are pooled from. default: as the network has it; avg: the mean over "
+                         "places; token: the class token", choices=("default", "avg", "token"))  # fmt: skip
+    patch_size: int = _setting(0, "side of a ViT's patches; 0: its own", low=0)
+    drop_path: float = _setting(0.0, "stochastic depth while training, never in targets of their own pass and monitors",
+                                low=0.0, high=0.9)  # fmt: skip
     projector_layers: int = _setting(2, "layers of the projector", low=1)
     projector_width: int = _setting(2048, "hidden width of the projector; 0: the backbone's", low=0)
     projection_dim: int = _setting(2048, "dimensions of a projection", low=1)
@@ -146,11 +157,18 @@ class Optimization:
                               choices=("sgd", "adamw", "lars"))  # fmt: skip
     lr: float = _setting(0.03, "peak learning rate for a batch of 256; scaled by batch_size / 256", low=0.0)
     momentum: float = _setting(0.9, "sgd, lars: momentum", low=0.0, high=0.999)
-    weight_decay: float = _setting(5e-4, "weight decay, on all weights as in the SimSiam paper; lars: not on biases "
-                                   "and BatchNorm", low=0.0)  # fmt: skip
+    weight_decay: float = _setting(5e-4, "weight decay, on all weights as in the SimSiam paper; lars, adamw: not on "
+                                   "biases and norms", low=0.0)  # fmt: skip
     lr_schedule: str = _setting("cosine", "cosine: every step; cosine_per_epoch: the authors'; constant",
                                 choices=("cosine", "cosine_per_epoch", "constant"))  # fmt: skip
     warmup_epochs: float = _setting(0.0, "linear warm-up of the learning rate", low=0.0)
+    head_warmup: float = _setting(0.0, "share of the run in which the heads train and the backbone waits", low=0.0,
+                                  high=1.0)  # fmt: skip
+    backbone_lr: float = _setting(1.0, "the backbone's learning rate as a share of the heads'", low=0.0)
+    layer_decay: float = _setting(1.0, "factor on the learning rate from each layer of the backbone to the one before",
+                                  low=0.01, high=1.0)  # fmt: skip
+    freeze_layers: int = _setting(0, "the backbone's first layers (as timm groups them; 1: the stem) that keep their "
+                                  "weights", low=0)  # fmt: skip
     predictor_lr_fixed: bool = _setting(False, "hold the predictor's learning rate at its peak")
 
 
@@ -172,6 +190,9 @@ class Training:
     checkpoint_every_steps: int = _setting(0, "0: about every tenth of the run, and never rarer than an epoch "
                                            "of 2,000 steps", low=0)  # fmt: skip
     checkpoint_keep: int = _setting(2, "checkpoints kept, the newest", low=1)
+    keep: str = _setting("last", "the encoder that is kept. last: the one at the end; best: the best of the start, of "
+                         "those that the monitor measured on the way, and of the end",
+                         choices=("last", "best"))  # fmt: skip
     log_every_steps: int = _setting(0, "steps a line of metrics.jsonl; 0: chosen by the run's length", low=0)
     time_limit_seconds: float = _setting(0.0, "stop after this much training, saved; 0: no limit", low=0.0)
 
@@ -183,6 +204,8 @@ class Monitoring:
     monitor_every_epochs: int = _setting(0, "0: about ten times a run; the end is always measured", low=0)
     monitor_images: int = _setting(5000, "most images a monitor embeds while training (bank and queries); the "
                                    "end uses all", low=16)  # fmt: skip
+    final_images: int = _setting(0, "most images that the final figures embed; 0: as many as take no longer than the "
+                                 "training did", low=0)  # fmt: skip
     knn_k: int = _setting(200, "neighbours that vote", low=1)
     knn_temperature: float = _setting(0.2, "temperature of the vote", low=1e-3)
     baselines: bool = _setting(True, "at the end, measure raw pixels and the untrained network too; without them the "

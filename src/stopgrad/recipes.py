@@ -11,6 +11,7 @@ from typing import Any
 from stopgrad.config import Config, check_names, from_toml
 from stopgrad.errors import ConfigError, did_you_mean
 
+ADAPT = "adapt"
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -75,6 +76,21 @@ def photos_small() -> Config:
     )  # fmt: skip
 
 
+def adapt() -> Config:
+    """Photos of your own, from ImageNet weights: short training at a low rate, and the better of start and end kept.
+
+    stopgrad pretrain PHOTOS --recipe adapt --out RUN
+    """
+    return Config(recipe=ADAPT).replace(
+        init="timm:tf_efficientnet_lite0.in1k", backbone="tf_efficientnet_lite0.in1k", norm="frozen",
+        image_size=96, hue=0.05, gray_probability=0.1, blur_probability=0.5, blur_sigma_max=1.0,
+        projector_width=1024, projection_dim=1024, predictor_width=256,
+        method="byol", guide="nearest_views", source_first=True, ema_momentum=0.99,
+        lr=0.2, backbone_lr=0.2, head_warmup=0.1, weight_decay=1e-4, batch_size=64, steps=400,
+        keep="best", monitor_images=1000, knn_k=20,
+    )  # fmt: skip
+
+
 def cifar10() -> Config:
     """CIFAR-10 at full scale: ResNet-18 with a 3x3 stem, SimSiam with GSG, 200 epochs. Not run by us.
 
@@ -115,6 +131,7 @@ RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
         "digits": digits,
         "cifar10_small": cifar10_small,
         "photos_small": photos_small,
+        "adapt": adapt,
         "cifar10": cifar10,
         "imagenet": imagenet,
     }

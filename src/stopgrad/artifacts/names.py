@@ -10,6 +10,7 @@ EVALUATIONS = {
 """The evaluations, by `Outcome.evaluation`."""
 VARIANTS = {
     "trained": "trained",
+    "start": "as it started",
     "untrained": "untrained network",
     "pixels": "raw pixels",
     "pixels_centred": "raw pixels, mean-centred",

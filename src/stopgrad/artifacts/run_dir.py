@@ -41,6 +41,9 @@ class RunDir:
         self.environment_file = self.path / "environment.json"
         self.encoder_file = self.path / "encoder.safetensors"
         self.encoder_spec_file = self.path / "encoder.json"
+        self.start_file = self.path / "start.safetensors"
+        self.start_spec_file = self.path / "start.json"
+        self.best_file = self.path / "checkpoints" / "best.ckpt"
         self.checkpoint_dir = self.path / "checkpoints"
         self.tensorboard_dir = self.path / "tensorboard"
         self.evaluations_dir = self.path / "evaluations"
@@ -91,7 +94,7 @@ class RunDir:
     def _own_files(self) -> list[Path]:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
-                self.environment_file, self.report_file,
+                self.environment_file, self.report_file, self.start_file, self.start_spec_file, self.best_file,
                 *sorted(self.evaluations_dir.glob("*.json")),
                 *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
 

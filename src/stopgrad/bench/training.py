@@ -17,7 +17,7 @@ from stopgrad.distributed import Rank, current_rank, joined
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.methods.protocol import Method
-from stopgrad.nets.batchnorm import synchronise
+from stopgrad.nets.norms import synchronise
 from stopgrad.reporter import SilentReporter
 from stopgrad.train.build import build_method
 from stopgrad.train.loop import Training

@@ -101,7 +101,7 @@ def eval_resize(image_size: int) -> int:
 
 def preprocess_of(config: Config) -> Preprocess:
     """The evaluation's preprocessing of a run."""
-    size, a = config.data.image_size, config.augmentation
+    size, a = config.data.eval_size or config.data.image_size, config.augmentation
     return Preprocess(eval_resize(size), size, a.mean, a.std)
 
 

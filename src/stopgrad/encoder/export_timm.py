@@ -12,7 +12,7 @@ from torch import nn
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.encoder.written import Written, compare, quoted, spec_of, write_weights
-from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, build_backbone, native_image_size
+from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, native_image_size
 
 
 def write_timm(encoder: Encoder, path: Path) -> Written:
@@ -32,7 +32,7 @@ def timm_loads(spec: EncoderSpec, path: Path) -> nn.Module:
         )
         return named
     # What the lines below do.
-    built = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+    built = spec.build()
     load_checkpoint(built, str(path))
     return built
 

@@ -44,21 +44,31 @@ OFFLINE = " timm fetches them once and keeps them in the Hugging Face cache; wit
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:
     """The spec of a run's backbone."""
-    size = config.data.image_size
+    network, size = config.network, config.data.eval_size or config.data.image_size
     return EncoderSpec(
-        backbone=config.network.backbone, stem=config.network.stem, num_features=num_features, image_size=size,
+        backbone=network.backbone, stem=network.stem, num_features=num_features, image_size=size,
         resize=eval_resize(size), mean=config.augmentation.mean, std=config.augmentation.std,
+        norm="group" if network.norm == "group" else "batch", pool=network.pool, patch_size=network.patch_size,
     )  # fmt: skip
 
 
 def save_encoder(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
     """Write encoder.safetensors and encoder.json."""
+    _save(run, backbone, spec, run.encoder_file, run.encoder_spec_file)
+
+
+def save_start(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
+    """Write start.safetensors and start.json: the encoder as it came, before training."""
+    _save(run, backbone, spec, run.start_file, run.start_spec_file)
+
+
+def _save(run: RunDir, backbone: nn.Module, spec: EncoderSpec, file: Path, spec_file: Path) -> None:
     weights = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
     try:
-        write_atomically(run.encoder_file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+        write_atomically(file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
     except SafetensorError as error:
-        raise OSError(f"{run.encoder_file} cannot be written: {error}") from error
-    run.write_json(run.encoder_spec_file.name, asdict(spec))
+        raise OSError(f"{file} cannot be written: {error}") from error
+    run.write_json(spec_file.name, asdict(spec))
 
 
 def load_encoder(
@@ -229,7 +239,7 @@ def backbone_weights(method_state: dict[str, Tensor]) -> dict[str, Tensor]:
 def assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Encoder:
     """An encoder of a spec and a backbone's weights; raises `CheckpointError` naming `origin` where they do not fit."""
     try:
-        backbone = build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+        backbone = spec.build()
         backbone.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{origin} does not fit backbone {spec.backbone!r}: {error}") from error

@@ -14,7 +14,6 @@ from stopgrad.encoder.features import Features, Network, features_of, num_not_fi
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import DataError
 from stopgrad.evaluate.sides import Sides
-from stopgrad.nets.backbones import build_backbone
 from stopgrad.reporter import Reporter
 
 PIXEL_SIZE = 32
@@ -36,7 +35,7 @@ def fresh_network(spec: EncoderSpec, seed: int) -> nn.Module:
     """The network of an encoder as it begins: random weights, a function of the seed alone; on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_backbone(spec.backbone, stem=spec.stem, image_size=spec.image_size)
+        return spec.build()
 
 
 def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: torch.device) -> nn.Module | None:

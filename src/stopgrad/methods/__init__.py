@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from torch import Tensor
-
 from stopgrad.config import Config
 from stopgrad.methods.dino import build_dino
 from stopgrad.methods.moco import build_moco
+from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
 from stopgrad.methods.two_views import build_two_views
@@ -20,7 +19,7 @@ from stopgrad.methods.two_views import build_two_views
 class BuildMethod(Protocol):
     """From a config, and the backbone's initial weights if not drawn, to a method."""
 
-    def __call__(self, config: Config, initial: Mapping[str, Tensor] | None = None) -> Method:
+    def __call__(self, config: Config, initial: Initial | None = None) -> Method:
         """Build it."""
         ...
 

@@ -4,19 +4,17 @@ Source: arXiv 2104.14294. Of the authors' recipe this leaves out multi-crop, the
 the frozen last layer of the first epoch and the clipping of gradients.
 """
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.parts import Initial, initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.nets.backbones import num_features
-from stopgrad.nets.batchnorm import statistics_kept
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import Prototypes
+from stopgrad.nets.norms import statistics_kept
 from stopgrad.objective.distillation import self_distillation
 from stopgrad.schedules import rising
 
@@ -65,7 +63,7 @@ class DINO(Method):
         ema_update(self.target_encoder, self.encoder, momentum)
 
 
-def build_dino(config: Config, initial: Mapping[str, Tensor] | None = None) -> DINO:
+def build_dino(config: Config, initial: Initial | None = None) -> DINO:
     """The module a config describes; arguments and errors as for `build_siamese`."""
     network, objective = config.network, config.objective
     backbone = initial_backbone(config, initial)

@@ -3,19 +3,17 @@
 Source: arXiv 1911.05722 and 2003.04297.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.parts import Initial, initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.nets.backbones import num_features
-from stopgrad.nets.batchnorm import statistics_kept
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
+from stopgrad.nets.norms import statistics_kept
 from stopgrad.objective.contrastive import info_nce
 
 GROUP = 32
@@ -86,7 +84,7 @@ class MoCo(Method):
         ema_update(self.target_encoder, self.encoder, self.ema_momentum)
 
 
-def build_moco(config: Config, initial: Mapping[str, Tensor] | None = None) -> MoCo:
+def build_moco(config: Config, initial: Initial | None = None) -> MoCo:
     """The module a config describes; arguments and errors as for `build_siamese`."""
     objective = config.objective
     backbone = initial_backbone(config, initial)

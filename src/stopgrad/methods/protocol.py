@@ -1,11 +1,14 @@
 """What the training loop asks of a method."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+
+from stopgrad.nets.norms import freeze_norms
+from stopgrad.nets.stochastic import silence
 
 Views = Float[Tensor, "view image 3 height width"]
 
@@ -19,6 +22,8 @@ class Method(nn.Module, ABC):
     """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
     progress: float = 0.0
     """Share of the run that is done, in 0..1; set by the loop before each step."""
+    norms_frozen: bool = False
+    """Whether the backbone's BatchNorms keep their running statistics and normalise by them while training too."""
 
     @property
     def backbone(self) -> nn.Module:
@@ -29,6 +34,23 @@ class Method(nn.Module, ABC):
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch, and what is worth watching about it (scalars on the device)."""
 
+    @property
+    def backbones(self) -> list[nn.Module]:
+        """The backbone, and the target's where it has one of its own."""
+        target = getattr(self, "target_encoder", None)
+        return [self.encoder[0], *([] if target is None else [target[0]])]
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but frozen norms stay in eval mode, and so does what draws at random in an EMA target."""
+        super().train(mode)
+        if mode:
+            target = getattr(self, "target_encoder", None)
+            if target is not None:
+                silence(target)
+            for backbone in self.backbones if self.norms_frozen else ():
+                freeze_norms(backbone)
+        return self
+
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, for the monitors."""
         features = self.encoder[0](images)
@@ -36,7 +58,7 @@ class Method(nn.Module, ABC):
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimizer, each group with a `name`; "predictor" may keep its learning rate."""
-        return [{"name": "encoder", "params": list(self.encoder.parameters())}]
+        return [{"name": "encoder", "params": [p for p in self.encoder.parameters() if p.requires_grad]}]
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

@@ -4,7 +4,6 @@ Where targets come from (the online encoder, or its moving average) and how each
 views (the guide).
 """
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,13 +13,14 @@ from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.methods.choice import SourceChoice
-from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.parts import Initial, initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
 from stopgrad.nets.backbones import num_features
-from stopgrad.nets.batchnorm import statistics_kept
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor
+from stopgrad.nets.norms import statistics_kept
+from stopgrad.nets.stochastic import silenced
 from stopgrad.objective.cosine import negative_cosine
 from stopgrad.objective.guided import guided_loss, other_views, source_views
 from stopgrad.schedules import rising
@@ -107,7 +107,7 @@ class Siamese(Method):
         They are normalised by their batch and leave the running statistics alone; the EMA encoder's are never used.
         """
         encoder = self.encoder if self.target_encoder is None else self.target_encoder
-        with statistics_kept(encoder), cast_once(encoder):
+        with statistics_kept(encoder), cast_once(encoder), silenced(encoder):
             return torch.stack([encoder(view) for view in views], dim=1).float()
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,7 +147,7 @@ def _chosen(views: Views, source: Tensor, first: int, group: int) -> Tensor:
     return images
 
 
-def build_siamese(config: Config, initial: Mapping[str, Tensor] | None = None) -> Siamese:
+def build_siamese(config: Config, initial: Initial | None = None) -> Siamese:
     """The module a config describes, with weights drawn from torch's global generator.
 
     Args:

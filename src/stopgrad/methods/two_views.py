@@ -1,13 +1,13 @@
 """Methods whose loss takes two views' projections of one encoder: SimCLR, Barlow Twins, VICReg."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.parts import Initial, initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.nets.backbones import num_features
 from stopgrad.objective.contrastive import nt_xent
@@ -38,7 +38,7 @@ class TwoViews(Method):
         return loss / len(pairs), {}
 
 
-def build_two_views(config: Config, initial: Mapping[str, Tensor] | None = None) -> TwoViews:
+def build_two_views(config: Config, initial: Initial | None = None) -> TwoViews:
     """The module a config describes; arguments and errors as for `build_siamese`."""
     losses: dict[str, TwoViewLoss] = {
         "simclr": partial(nt_xent, temperature=config.objective.temperature),

@@ -9,6 +9,8 @@ import timm
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
+from stopgrad.nets.norms import to_group_norm
+
 # timm's ResNet with one basic block a stage and narrow stages, the stem as narrow as the first.
 SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -21,9 +23,13 @@ STEMS = ("standard", "small", "small_stride2")
 # As `small`, but no ReLU before the first block: how Lightly's ResNetGenerator comes out when its children are put into
 # a Sequential, as its CIFAR-10 benchmarks do. For their checkpoints; nobody should train one anew.
 LINEAR_STEM = "small_linear"
+_DECLARED = "_stopgrad_num_features"
 
 
-def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
+def build_backbone(
+    name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False, norm: str = "batch",
+    pool: str = "default", patch_size: int = 0, drop_path: float = 0.0,
+) -> nn.Module:  # fmt: skip
     """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
 
     Args:
@@ -32,12 +38,17 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
             `LINEAR_STEM`.
         image_size: side of the images, for networks whose shape depends on it.
         pretrained: with timm's weights (fetched by timm).
+        norm: `group` puts GroupNorms in place of BatchNorms; anything else leaves them.
+        pool: `default`, `avg` (the mean over places) or `token` (the class token).
+        patch_size: side of a ViT's patches; 0: its own. Weights that are there are resampled.
+        drop_path: rate of stochastic depth; 0: the network's own.
 
     Returns:
         A module whose output dimension `num_features` tells.
 
     Raises:
-        ValueError: an unknown name or stem, a stem on a network that is no ResNet, or no weights to be had.
+        ValueError: an unknown name or stem, a stem on a network that is no ResNet, no weights to be had, or something
+            asked of a network that does not have it.
     """
     if stem not in (*STEMS, LINEAR_STEM):
         raise ValueError(f"unknown stem {stem!r}: valid: {', '.join(STEMS)}.")
@@ -48,9 +59,14 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
                 raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
             model = _narrow_resnet(**SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
-            model = timm.create_model(name, num_classes=0, pretrained=pretrained)
+            more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+            model = timm.create_model(name, num_classes=0, pretrained=pretrained, **more)
         else:
             raise ValueError(f"unknown backbone {name!r}: {_nearest(name)}")
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise ValueError(f"drop_path = {drop_path} with backbone {name!r}: it has no stochastic depth.") from error
     except RuntimeError as error:
         # timm's word for an unknown tag, or weights that do not exist.
         raise ValueError(f"backbone {name!r}: {error}") from error
@@ -60,24 +76,50 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
         _shrink_stem(model, name, stride=2 if stem == "small_stride2" else 1)
         if stem == LINEAR_STEM:
             model.act1 = nn.Identity()
-    else:
-        set_image_size(model, name, image_size)
+    set_pool(model, name, pool)
+    set_image_size(model, name, image_size, patch_size)
     module: nn.Module = model
-    return module
+    return to_group_norm(module) if norm == "group" else module
 
 
-def set_image_size(backbone: nn.Module, name: str, image_size: int) -> None:
-    """Fit a backbone whose shape depends on the images' side to another one; others take any.
+def set_image_size(backbone: nn.Module, name: str, image_size: int, patch_size: int = 0) -> None:
+    """Fit a backbone whose shape depends on the images' side to another one, and a ViT to patches of another side.
+
+    Positions and patches' weights are interpolated. Other backbones take any side.
 
     Raises:
-        ValueError: a side that does not fit.
+        ValueError: a side that does not fit, or patches asked of a network that has none.
     """
-    if not hasattr(backbone, "set_input_size"):
+    has_patches = hasattr(getattr(backbone, "patch_embed", None), "patch_size")
+    if patch_size and not (has_patches and hasattr(backbone, "set_input_size")):
+        raise ValueError(f"patch_size = {patch_size} with backbone {name!r}: it has no patches whose side can change.")
+    if not takes_one_size(backbone):
         return
+    patches = {"patch_size": patch_size} if patch_size else {}
     try:
-        backbone.set_input_size(img_size=image_size)  # type: ignore[operator]
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"image_size = {image_size} does not fit backbone {name!r}: {error}") from error
+        backbone.set_input_size(img_size=image_size, **patches)  # type: ignore[operator]
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        also = f", patch_size = {patch_size}" if patch_size else ""
+        raise ValueError(f"image_size = {image_size}{also} does not fit backbone {name!r}: {error}") from error
+
+
+def takes_one_size(backbone: nn.Module) -> bool:
+    """Whether a backbone's shape depends on the images' side, so that it takes no other."""
+    return hasattr(backbone, "set_input_size")
+
+
+def set_pool(backbone: nn.Module, name: str, pool: str) -> None:
+    """Have features pooled as asked: `default`, `avg` or `token`.
+
+    Raises:
+        ValueError: a class token asked of a network that has none.
+    """
+    has_token = getattr(backbone, "cls_token", None) is not None and hasattr(backbone, "global_pool")
+    if pool == "token" and not has_token:
+        raise ValueError(f"pool = 'token' with backbone {name!r}: it has no class token; use pool = 'avg'.")
+    # Networks without a class token pool by the mean as they are.
+    if pool != "default" and has_token:
+        backbone.reset_classifier(0, pool)  # type: ignore[operator]
 
 
 def native_image_size(name: str) -> int:
@@ -87,8 +129,16 @@ def native_image_size(name: str) -> int:
 
 
 def num_features(backbone: nn.Module) -> int:
-    """Dimension of a backbone's pooled features."""
-    return int(backbone.num_features)  # type: ignore[arg-type]
+    """Dimension of a backbone's pooled features: as `declare_num_features` says it, or timm's own word."""
+    for name in (_DECLARED, "head_hidden_size", "num_features"):
+        if isinstance(dim := getattr(backbone, name, None), int):
+            return dim
+    raise ValueError(f"a {type(backbone).__name__} does not say the dimension of its features.")
+
+
+def declare_num_features(backbone: nn.Module, dim: int) -> None:
+    """Say the dimension of the features of a network that is not timm's."""
+    setattr(backbone, _DECLARED, dim)
 
 
 def _narrow_resnet(layers: tuple[int, ...], channels: tuple[int, ...]) -> nn.Module:

@@ -200,7 +200,7 @@ def _command(environment: Mapping[str, Any]) -> str:
 
 def _untrained_of(run: RunDir) -> dict[str, Any]:
     state, _ = run.newest_checkpoint()
-    return {} if state is None else dict(state.get("progress", {}).get("untrained", {}))
+    return {} if state is None else dict(state.get("progress", {}).get("start", {}))
 
 
 def _changed(run: RunDir, images: RunImages) -> list[str]:

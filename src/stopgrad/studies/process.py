@@ -20,6 +20,7 @@ from stopgrad.train.launch import start
 
 WORKER = "stopgrad.studies.worker"
 LAST_WORDS_SECONDS = 2.0
+ALL_IMAGES = 10**9
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class CellProcess:
     ) -> None:  # fmt: skip
         self.place, self._store, self._lock = place, store, lock
         workers = 0 if machine.jobs == 1 else max(1, usable_cores() // machine.jobs)
-        self.cell = on_device(cell, devices=1, workers=workers)
+        self.cell = on_device(cell, devices=1, workers=workers, final_images=ALL_IMAGES)
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._error: tuple[str, str] | None = None
         self._asked_to_stop = False

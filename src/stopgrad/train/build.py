@@ -1,6 +1,10 @@
 """From a config to a method with its weights, and to the images it trains on."""
 
+import copy
+
 import torch
+from timm.models import group_parameters
+from torch import nn
 
 from stopgrad.config import Config
 from stopgrad.data.cache import ImageCache
@@ -9,39 +13,70 @@ from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.encoder.features import settle_batchnorm
-from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.methods import METHODS
+from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
+from stopgrad.nets.backbones import takes_one_size
 from stopgrad.reporter import Reporter
 
 
-def build_method(config: Config, device: torch.device) -> Method:
-    """The method with its initial weights, a function of the seed (and of `init`).
+def build_method(config: Config, device: torch.device, initial: Initial | None = None) -> Method:
+    """The method with its initial weights, a function of the seed and of the backbone's.
+
+    Args:
+        config: the run's.
+        device: where it goes.
+        initial: what the backbone starts from, which is copied; None: weights drawn by the seed.
 
     Raises:
-        ConfigError: a backbone that does not exist, or initial weights that do not fit it.
+        ConfigError: a backbone that does not exist, initial weights that do not fit it, or settings that do not.
     """
     torch.manual_seed(config.training.seed)
-    init = config.network.init
-    initial = None if init in ("random", "pretrained") else load_encoder(init).backbone.state_dict()
     try:
-        method = METHODS[config.objective.method](config, initial)
+        method = METHODS[config.objective.method](config, copy.deepcopy(initial))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if config.data.early_size and hasattr(method.backbone, "set_input_size"):
-        raise ConfigError(
-            f"early_size = {config.data.early_size} with backbone {config.network.backbone!r}: it takes images of one "
-            "size only; use early_size = 0."
-        )
+    name, d = config.network.backbone, config.data
+    if takes_one_size(method.backbone):
+        for setting, size in (("early_size", d.early_size), ("eval_size", d.eval_size)):
+            if size not in (0, d.image_size):
+                raise ConfigError(
+                    f"{setting} = {size} with backbone {name!r}: it takes images of one size only, image_size = "
+                    f"{d.image_size}; use {setting} = 0."
+                )
+    if config.optimization.freeze_layers:
+        _freeze(method, config.optimization.freeze_layers, name)
+    method.norms_frozen = config.network.norm == "frozen"
     return method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_untrained(config: Config, store: ImageStore, device: torch.device) -> Method:
-    """The network as training found it, in eval mode, its BatchNorm statistics settled on the images."""
-    method = build_method(config, device)
-    settle_batchnorm(method, method.project, store, preprocess_of(config), device)
+def build_start(config: Config, store: ImageStore, device: torch.device, initial: Initial | None = None) -> Method:
+    """The network as training finds it, in eval mode.
+
+    Where its weights are drawn, its BatchNorm statistics are settled on the images. A backbone that came with weights
+    is left as it came, its statistics too; only the projector's are settled.
+    """
+    method = build_method(config, device, initial).eval()
+    settled = method if initial is None else method.encoder[1]
+    settle_batchnorm(settled, method.project, store, preprocess_of(config), device)
     return method
+
+
+def _freeze(method: Method, num_layers: int, name: str) -> None:
+    """Have the backbone's first layers keep their weights, as timm groups them: the stem, then stages or blocks."""
+    backbone: nn.Module = method.backbone
+    if not hasattr(backbone, "group_matcher"):
+        raise ConfigError(f"freeze_layers = {num_layers} with backbone {name!r}: nothing says what its layers are.")
+    layer_of = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    layers = sorted(set(layer_of.values()))
+    if num_layers >= len(layers):
+        raise ConfigError(
+            f"freeze_layers = {num_layers} with backbone {name!r}: it has {len(layers)} layers; freeze fewer."
+        )
+    for parameter_name, parameter in backbone.named_parameters():
+        if layer_of.get(parameter_name) in layers[:num_layers]:
+            parameter.requires_grad_(False)
 
 
 def load_stores(

@@ -1,53 +1,102 @@
-"""The end of a run: the encoder saved, the table measured, the verdict pronounced."""
+"""The end of a run: the encoder chosen and saved, the table measured, the verdict pronounced."""
 
 from typing import Any
 
+from stopgrad.artifacts.checkpoint import load_checkpoint
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import Interrupted
-from stopgrad.metrics.verdict import judge
+from stopgrad.methods.parts import Initial
+from stopgrad.metrics.verdict import START, UNTRAINED, Kept, judge
 from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
-from stopgrad.train.baselines import Table, measure_table
-from stopgrad.train.build import build_untrained
+from stopgrad.train.baselines import Rows, Table, measure_table
+from stopgrad.train.build import build_start
 from stopgrad.train.loop import Training
+from stopgrad.train.monitor import CHOSEN_BY
 
 
-def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:
+def finish(training: Training, queries: ImageStore | None, initial: Initial | None, reporter: Reporter) -> None:
     """Write encoder.safetensors, encoder.json, summary.json and, if the config says so, report.html.
+
+    The encoder and a summary without the table come first: whoever stops the wait for the figures has a finished run.
 
     Args:
         training: at its end.
         queries: the images that the final k-NN asks about; None takes them out of the training images.
+        initial: what the backbone started from; None: drawn weights.
         reporter: told of the wait.
     """
-    config, run, progress, store = training.config, training.run_dir, training.progress, training.loader.store
+    config, run, progress = training.config, training.run_dir, training.progress
+    kept = _choose(training)
+    is_start = kept is not None and kept.is_start
+    final = progress.start if is_start else training.monitor.measure(training.method)
+    start = None
+    if config.monitoring.baselines or is_start:
+        start = build_start(config, training.loader.store, training.device, initial).backbone
     backbone = training.method.backbone.eval()
-    save_encoder(run, backbone, spec_of(config, num_features(backbone)))
-    untrained = None
-    if config.monitoring.baselines:
-        if len(store.source.class_names) > 1:
-            reporter.say("Measuring the trained network, the untrained one and raw pixels ...")
-        untrained = build_untrained(config, store, training.device).backbone
-    table = measure_table(config, store, queries, backbone, untrained, training.device)
-    final = training.monitor.measure(training.method)
-    verdict = (
-        judge(final, progress.untrained, {}, 0)
-        if table is None or untrained is None
-        else judge(
-            final, progress.untrained, table.scores, table.num_queries,
-            {name: mean for name, (mean, _) in table.few_label_scores.items()},
-        )
+    save_encoder(run, start if is_start and start is not None else backbone, spec_of(config, num_features(backbone)))
+    run.write_json(run.summary_file.name, _summary(training, queries, None, final, kept, initial))
+    rows = Rows(
+        backbone, start, "untrained" if initial is None else "start", pixels=config.monitoring.baselines
+    )  # fmt: skip
+    table = _measure(training, queries, rows, reporter)
+    run.write_json(run.summary_file.name, _summary(training, queries, table, final, kept, initial))
+    if config.monitoring.report:
+        _draw_page(training, queries, reporter)
+
+
+def _choose(training: Training) -> Kept | None:
+    """The encoder to keep, its weights now the method's unless it is the start; None where there was no choice."""
+    progress, monitor = training.progress, training.monitor
+    if CHOSEN_BY not in progress.start:
+        return None
+    if progress.best_step not in (0, progress.step):
+        _load_best(training)
+    return Kept(
+        progress.best_step, progress.step, monitor.chosen_by, progress.best_score, progress.start[CHOSEN_BY]
+    )  # fmt: skip
+
+
+def _load_best(training: Training) -> None:
+    training.method.encoder.load_state_dict(load_checkpoint(training.run_dir.best_file)["encoder"])
+
+
+def _measure(training: Training, queries: ImageStore | None, rows: Rows, reporter: Reporter) -> Table | None:
+    config, store = training.config, training.loader.store
+    if rows.pixels and len(store.source.class_names) > 1:
+        before = "it as it started" if rows.before_key == "start" else "the untrained one"
+        reporter.say(f"Measuring the trained network, {before} and raw pixels (Ctrl-C leaves the run finished) ...")
+    return measure_table(
+        config, store, queries, rows, training.device, seconds=training.progress.seconds, reporter=reporter
+    )
+
+
+def _summary(
+    training: Training, queries: ImageStore | None, table: Table | None, final: dict[str, float], kept: Kept | None,
+    initial: Initial | None,
+) -> dict[str, Any]:  # fmt: skip
+    config, progress, store = training.config, training.progress, training.loader.store
+    scores = table.scores if table is not None and "pixels" in table.scores else {}
+    few = table.few_label_scores if table is not None else {}
+    verdict = judge(
+        final, progress.start, scores, table.paired if table is not None else None,
+        {name: mean for name, (mean, _) in few.items()},
+        before_is=UNTRAINED if initial is None else START, kept=kept,
     )  # fmt: skip
     skipped = {**store.skipped, **(queries.skipped if queries else {})}
     working = progress.seconds - progress.time_spent["monitoring"]
     views = progress.images_seen * config.objective.views
-    summary = {
+    return {
         "verdict": verdict.state,
         "verdict_words": verdict.words,
-        **_table_entries(table),
+        **_table_entries(table, kept),
+        "kept": None if kept is None else {
+            "step": kept.step, "score": kept.score, "start_score": kept.start_score, "chosen_by": kept.chosen_by,
+        },
         "final": final,
-        "untrained": progress.untrained,
+        "start_is": UNTRAINED if initial is None else START,
+        "untrained": progress.start,
         "steps": progress.step,
         "epochs": progress.step / training.loader.steps_per_epoch,
         "images_seen": progress.images_seen,
@@ -56,10 +105,7 @@ def finish(training: Training, queries: ImageStore | None, reporter: Reporter) -
         "seconds_by_phase": {name: round(value, 1) for name, value in progress.time_spent.items()},
         "views_per_second": round(views / max(working, 1e-9), 1),
         "skipped": [{"name": name, "reason": reason} for name, reason in skipped.items()],
-    }
-    run.write_json(run.summary_file.name, summary)
-    if config.monitoring.report:
-        _draw_page(training, queries, reporter)
+    }  # fmt: skip
 
 
 def _draw_page(training: Training, queries: ImageStore | None, reporter: Reporter) -> None:
@@ -79,13 +125,20 @@ def _draw_page(training: Training, queries: ImageStore | None, reporter: Reporte
                       "complete; `stopgrad report` tries again.")  # fmt: skip
 
 
-def _table_entries(table: Table | None) -> dict[str, Any]:
+def _table_entries(table: Table | None, kept: Kept | None) -> dict[str, Any]:
     if table is None:
         return {"knn": None}
+    paired = table.paired
+    is_start = kept is not None and kept.is_start and "start" in table.scores
     return {
-        "knn_top1": table.scores["trained"],
+        "knn_top1": table.scores["start" if is_start else "trained"],
         "knn": table.scores,
         "knn_few_labels": {name: {"mean": m, "std": s} for name, (m, s) in table.few_label_scores.items()},
         "knn_protocol": table.protocol,
         "knn_queries": table.num_queries,
-    }
+        "knn_is_sample": table.is_sample,
+        "knn_paired": None if paired is None else {
+            "difference": paired.difference, "low": paired.low, "high": paired.high, "p": paired.p,
+            "gained": paired.gained, "lost": paired.lost, "num": paired.num,
+        },
+    }  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stopgrad.artifacts.checkpoint import save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
@@ -18,11 +19,11 @@ from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, wait_fo
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
 from stopgrad.methods.protocol import Method
-from stopgrad.metrics.verdict import find_collapse
+from stopgrad.metrics.verdict import UNTRAINED, find_collapse
 from stopgrad.reporter import Reporter
 from stopgrad.train.events import EventWriter
 from stopgrad.train.live_page import LivePage
-from stopgrad.train.monitor import Monitor
+from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.stop import StopRequest
 
@@ -41,8 +42,11 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     """Since the last line of the log."""
-    untrained: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
     """The monitor's measurements before the first step."""
+    best_step: int = 0
+    """Where the best encoder so far is kept: the step it is of, 0 for the start, and its score."""
+    best_score: float = 0.0
     time_spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     """Seconds by phase."""
 
@@ -58,11 +62,12 @@ class Training:
         run: where everything goes.
         device, precision, rank: what it runs on.
         reporter, stop: who is told, and who may stop it.
+        start_is: what the network before training is called.
     """
 
     def __init__(
         self, config: Config, method: Method, loader: Loader, monitor: Monitor, run: RunDir, *, device: torch.device,
-        precision: str, rank: Rank, reporter: Reporter, stop: StopRequest,
+        precision: str, rank: Rank, reporter: Reporter, stop: StopRequest, start_is: str = UNTRAINED,
     ) -> None:  # fmt: skip
         self.config, self.loader, self.monitor, self.run_dir = config, loader, monitor, run
         self.device, self.precision, self.rank, self.reporter, self.stop = (
@@ -72,7 +77,7 @@ class Training:
             reporter,
             stop,
         )
-        self.method = method
+        self.method, self.start_is = method, start_is
         self.wrapped: nn.Module = method
         self.gradients: SharedGradients | None = None
         if rank.world > 1 and device.type == "cuda":
@@ -116,7 +121,11 @@ class Training:
         """Take up where `state` was saved."""
         self.method.load_state_dict(state["method"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        progress = dict(state["progress"])
+        if "untrained" in progress:
+            # As runs of version 0.1 call it.
+            progress["start"] = progress.pop("untrained")
+        self.progress = Progress(**progress)
 
     def run(self) -> None:
         """Train to the end.
@@ -152,7 +161,8 @@ class Training:
         # For whatever draws inside the network, such as dropout.
         torch.manual_seed(seed)
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
-        lr = set_lr(self.optimizer, self.peak_lr, factor)
+        heads_only = step < self.config.optimization.head_warmup * self.total_steps
+        lr = set_lr(self.optimizer, self.peak_lr, factor, heads_only=heads_only)
         self.method.watch = self._is_logged(step + 1)
         self.method.progress = step / self.total_steps
         with autocast(self.device, self.precision):
@@ -218,7 +228,7 @@ class Training:
             self._save()
         if (saves or measures) and not asked and p.step < self.total_steps:
             with self._phase("monitoring"):
-                self.page.renew(p.untrained)
+                self.page.renew(p.start)
         if asked:
             raise Interrupted(
                 f"by {asked} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "
@@ -270,16 +280,27 @@ class Training:
             if on_cpu:
                 share_cores(1)  # the other processes wait
             measured = self.monitor.measure(self.method)
+            self._keep_if_best(measured)
             if on_cpu:
                 share_cores(self.rank.world)
         if "knn_top1" in measured:
             self._last_knn = f"k-NN {measured['knn_top1']:.1%}"
-        collapse = find_collapse(measured, self.progress.untrained)
+        collapse = find_collapse(measured, self.progress.start, self.start_is)
         state = collapse.state if collapse is not None else None
         if collapse is not None and state != self._warned_of:
             self.reporter.warn(f"step {self.progress.step}: {collapse.words}")
         self._warned_of = state
         return measured
+
+    def _keep_if_best(self, measured: dict[str, float]) -> None:
+        """Write down the encoder if it is better than all before, the start included."""
+        score = measured.get(CHOSEN_BY)
+        if score is None or score <= self.progress.best_score:
+            return
+        self.progress.best_step, self.progress.best_score = self.progress.step, score
+        if self.progress.step < self.total_steps:
+            state = {"step": self.progress.step, "encoder": self.method.encoder.state_dict()}
+            save_checkpoint(self.run_dir.best_file, state)
 
     def _save(self) -> None:
         self._check_finite()

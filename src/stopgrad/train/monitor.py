@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from stopgrad.config import Config
@@ -13,7 +14,7 @@ from stopgrad.data.preprocess import preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
 from stopgrad.methods.protocol import Method
-from stopgrad.metrics.accuracy import knn_predict
+from stopgrad.metrics.accuracy import knn_predict, knn_predict_each
 from stopgrad.metrics.collapse import (
     alignment,
     effective_rank,
@@ -25,6 +26,8 @@ from stopgrad.metrics.collapse import (
 # Enough for the measures to settle, little enough to be cheap: effective rank and uniformity are quadratic.
 HEALTH_IMAGES = 2000
 VIEW_PAIRS = 256
+CHOSEN_BY = "knn_leave_one_out"
+"""The measure by which the encoder to keep is chosen."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,26 @@ class KnnProtocol:
     temperature: float
     num_classes: int
 
-    def accuracy(self, bank: LabelledFeatures, queries: LabelledFeatures) -> float:
-        """Share of queries classified rightly, in 0..1."""
+    def right(self, bank: LabelledFeatures, queries: LabelledFeatures) -> Bool[Tensor, "query"]:
+        """Which queries are classified rightly."""
         predicted = knn_predict(
             bank.features, bank.labels, queries.features, k=min(self.k, len(bank.labels)), temperature=self.temperature,
             num_classes=self.num_classes,
         )  # fmt: skip
-        return float((predicted == queries.labels).double().mean())
+        return predicted == queries.labels
+
+    def accuracy(self, bank: LabelledFeatures, queries: LabelledFeatures) -> float:
+        """Share of queries classified rightly, in 0..1."""
+        return float(self.right(bank, queries).double().mean())
+
+    def leave_one_out(self, side: LabelledFeatures) -> float:
+        """Share of images classified rightly by the others, in 0..1; at least 2 images."""
+        k = min(self.k, len(side.labels) - 1)
+        predicted = knn_predict_each(
+            side.features, side.labels, side.features, ks=(k,), temperature=self.temperature,
+            num_classes=self.num_classes, own=torch.arange(len(side.labels)),
+        )[k]  # fmt: skip
+        return float((predicted == side.labels).double().mean())
 
     def few_label_accuracy(
         self, bank: LabelledFeatures, queries: LabelledFeatures, *, per_class: int, num_draws: int, seed: int
@@ -90,6 +106,17 @@ class Monitor:
         num_classes = len(store.source.class_names)
         self.protocol = KnnProtocol(m.knn_k, m.knn_temperature, num_classes) if num_classes > 1 else None
         self.loader = loader
+        self.chooses = config.training.keep == "best" and self.protocol is not None
+        """Whether `measure` says how good an encoder is to keep."""
+
+    @property
+    def chosen_by(self) -> str:
+        """What encoders are compared by, in words."""
+        assert self.protocol is not None
+        return (
+            f"leave-one-out k-NN (k = {min(self.protocol.k, len(self.positions) - 1)}) of {len(self.positions):,} "
+            "training images"
+        )
 
     def measure(self, method: Method) -> dict[str, float]:
         """Health of backbone features and projections, and k-NN where there are labels.
@@ -97,7 +124,8 @@ class Monitor:
         Returns:
             feature_std, effective_rank, uniformity, alignment of the backbone features; relative_alignment, as a share
             of the mean squared distance between different images; projection_std and projection_effective_rank;
-            rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1.
+            rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1; where the
+            best encoder is kept, knn_leave_one_out in 0..1, by which it is chosen.
         """
         was_training = method.training
         method.eval()
@@ -135,6 +163,9 @@ class Monitor:
                 "knn_k": min(self.protocol.k, int(bank.sum())),
                 "knn_temperature": self.protocol.temperature,
             }
+        if self.chooses and self.protocol is not None and known.sum() > 1:
+            side = LabelledFeatures(features[known], labels[known])
+            measured[CHOSEN_BY] = self.protocol.leave_one_out(side)
         return measured
 
     @torch.no_grad()

@@ -1,12 +1,13 @@
 """The main job: from images to a run folder with a trained backbone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
@@ -17,10 +18,11 @@ from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
-from stopgrad.recipes import base_config, resolve
+from stopgrad.recipes import ADAPT, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
 from stopgrad.train.session import check_same_config, run_session
+from stopgrad.train.start import own_backbone, own_name, with_start
 from stopgrad.train.stop import StopRequest
 
 
@@ -32,17 +34,19 @@ class Run:
     """The run folder."""
     metrics: dict[str, Any]
     """What summary.json says at the end: final metrics, baselines, verdict."""
+    own: nn.Module | None = None
+    """The backbone, where it is a network of the caller's own."""
 
     @cached_property
     def encoder(self) -> Encoder:
         """The trained backbone with its preprocessing."""
-        return load_encoder(self.path)
+        return load_encoder(self.path, backbone=self.own) if self.own is not None else load_encoder(self.path)
 
 
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
-    reporter: Reporter | None = None, **overrides: Any,
+    reporter: Reporter | None = None, backbone: str | nn.Module | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Pretrain a backbone on unlabelled images.
 
@@ -55,6 +59,9 @@ def pretrain(
         resume: go on with the run in `out` from its newest checkpoint.
         overwrite: begin anew in `out`; files of an earlier run go, foreign files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
+        backbone: the setting `backbone`, or a network of your own: normalised images `[image, 3, side, side]` to
+            pooled features `[image, dim]`. It is copied and starts as it is; load its encoder with
+            `load_encoder(out, backbone=network)`.
         **overrides: any settings by name, such as `epochs=20`; they go before the config's.
 
     Returns:
@@ -76,26 +83,25 @@ def pretrain(
         overrides["path"] = str(data)
     elif data is not None:
         source = Splits(IN_MEMORY, data.train, data.test) if isinstance(data, Splits) else Splits(IN_MEMORY, data)
+    own = backbone if isinstance(backbone, nn.Module) else None
+    if backbone is not None:
+        overrides["backbone"] = own_name(own) if own is not None else backbone
     recipe, given = resolve(recipe, config, overrides)
     run = RunDir(out)
     _check_folder(run, resume=resume, overwrite=overwrite, leads=rank.leads)
     if resume:
         settings = _resumed_config(run, recipe, given)
         splits = _open(source, settings.data.path)
+        device = choose_device(settings.training.device, rank.local)
     else:
         splits = _open(source, given.get("path", ""))
-        if recipe is None:
-            recipe = recipe_for(splits)
-            reporter.say(f"Recipe    {recipe}, chosen by the images (others: stopgrad recipes)")
-        base = base_config(recipe)
-        settings = base.replace(**given)
-        # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
-        asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
-        for text in without_effect(settings, asked):
-            reporter.warn(text)
+        device = choose_device(given.get("device", "auto"), rank.local)
+        settings = _begun_config(recipe, given, set(overrides), splits, device, reporter)
+    if own is not None:
+        own = own_backbone(own, settings.data.image_size)
     # Whatever is wrong with the machine is said before the folder is made.
-    device = choose_device(settings.training.device, rank.local)
-    settings = _with_processes(settings, device, rank, splits.train, in_memory=source is not None, reporter=reporter)
+    alone = "images" if source is not None else "a network" if own is not None else ""
+    settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
 
     if rank.leads:
         run.make()
@@ -105,14 +111,36 @@ def pretrain(
         launch("stopgrad.train.worker", request, settings.training.devices, reporter)
     else:
         with StopRequest() as stop, joined(rank, device):
-            run_session(settings, splits, run, reporter, stop, device=device, resume=resume)
-    return Run(run.path, run.read_summary())
+            run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
+    found = Run(run.path, run.read_summary())
+    return replace(found, own=backbone) if isinstance(backbone, nn.Module) else found
+
+
+def _begun_config(
+    recipe: str | None, given: Mapping[str, Any], overrides: set[str], splits: Splits, device: torch.device,
+    reporter: Reporter,
+) -> Config:  # fmt: skip
+    """The config of a run that begins: the recipe's, what the initial weights bring along, and what the user gave."""
+    if recipe is None:
+        recipe = ADAPT if given.get("init", "random") != "random" else recipe_for(splits)
+        reporter.say(f"Recipe    {recipe}, chosen by the images (others: stopgrad recipes)")
+    base = base_config(recipe)
+    settings = base.replace(**given)
+    # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
+    asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
+    for text in without_effect(settings, asked):
+        reporter.warn(text)
+    if settings.network.init == "random":
+        return settings
+    settings, words = with_start(settings, given, device)
+    reporter.say(f"Start     {words}")
+    return settings
 
 
 def _with_processes(
-    settings: Config, device: torch.device, rank: Rank, images: ImageSource, *, in_memory: bool, reporter: Reporter
+    settings: Config, device: torch.device, rank: Rank, images: ImageSource, *, in_memory: str, reporter: Reporter
 ) -> Config:
-    """The config with `devices` resolved to the number of processes that train."""
+    """The config with `devices` resolved to the number of processes that train; `in_memory` says what is."""
     wanted = settings.training.devices
     if rank.world > 1:
         if wanted not in (0, rank.world):
@@ -120,8 +148,8 @@ def _with_processes(
         return settings.replace(devices=rank.world)
     if in_memory and wanted > 1:
         raise ConfigError(
-            f"devices = {wanted} with images in memory: other processes cannot see them. Give a path, use devices = 1, "
-            "or start the script with torchrun."
+            f"devices = {wanted} with {in_memory} in memory, which other processes cannot see. Give a path or a name, "
+            "use devices = 1, or start the script with torchrun."
         )
     batch_size = min(settings.training.batch_size, len(images))
     processes = 1 if in_memory else choose_processes(wanted, device, batch_size)

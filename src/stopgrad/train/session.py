@@ -1,39 +1,45 @@
 """One process's part of a run: everything between a config and the finished run folder."""
 
 import torch
+from torch import Tensor, nn
 
 from stopgrad.artifacts.run_dir import RunDir, environment
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
 from stopgrad.distributed import current_rank, wait_for_all
+from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
 from stopgrad.methods.protocol import Method
-from stopgrad.nets.batchnorm import synchronise
+from stopgrad.metrics.verdict import START, UNTRAINED
+from stopgrad.nets.backbones import num_features
+from stopgrad.nets.norms import synchronise
 from stopgrad.reporter import Reporter
-from stopgrad.train.build import build_method, build_untrained, load_stores
+from stopgrad.train.build import build_method, build_start, load_stores
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
-from stopgrad.train.monitor import Monitor
+from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import peak_lr
+from stopgrad.train.start import initial_weights
 from stopgrad.train.stop import StopRequest
 
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
-     "knn_temperature", "baselines", "report"}
+     "knn_temperature", "baselines", "final_images", "report"}
 )  # fmt: skip
 
 
 def run_session(
     config: Config, splits: Splits, run: RunDir, reporter: Reporter, stop: StopRequest, *, device: torch.device,
-    resume: bool,
+    resume: bool, own: nn.Module | None = None,
 ) -> None:  # fmt: skip
     """Load the images, train from the start or from the run folder's newest checkpoint, and finish.
 
-    An earlier run in the folder is touched only when everything that can go wrong before the first step has gone well.
+    `own` is the backbone, where it is the caller's own network. An earlier run in the folder is touched only when
+    everything that can go wrong before the first step has gone well.
     """
     rank = current_rank()
     precision = choose_precision(config.training.precision, device)
@@ -43,7 +49,8 @@ def run_session(
         store, queries = load_stores(config, splits, reporter, with_queries=rank.leads)
     loader = Loader(store, config, rank, device)
     _check_batch(loader, config, reporter)
-    method = build_method(config, device)
+    initial = own or _initial_weights(config, run, resume=resume)
+    method = build_method(config, device, initial)
     if device.type == "cuda" and rank.world > 1:
         synchronise(method)
     if config.training.compile:
@@ -60,6 +67,7 @@ def run_session(
         rank=rank,
         reporter=reporter,
         stop=stop,
+        start_is=UNTRAINED if initial is None else START,
     )
     if resume:
         _take_up(training, reporter)
@@ -67,23 +75,36 @@ def run_session(
         if not resume:
             run.create(overwrite=True)
             run.write_config(config)
-        if not training.progress.untrained:
-            untrained = build_untrained(config, store, device)
-            training.progress.untrained = monitor.measure(untrained)
+        if not training.progress.start:
+            start = build_start(config, store, device, initial)
+            if initial is not None:
+                save_start(run, start.backbone, spec_of(config, num_features(start.backbone)))
+            training.progress.start = monitor.measure(start)
+            training.progress.best_score = training.progress.start.get(CHOSEN_BY, 0.0)
             # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
             # collapse for the first thirty steps. The weights are the same.
-            training.method.load_state_dict(untrained.state_dict())
+            training.method.load_state_dict(start.state_dict())
         run.write_json(run.environment_file.name, {**environment(device, precision), "data": splits.name})
         _introduce(training, splits.name, reporter)
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
     _train(training)
-    with stop.at_once("after training, before the figures were complete; resume measures them."):
+    with stop.at_once(
+        f"after training: the run is finished and its encoder is in {run.path}; resume measures the figures that are "
+        "missing."
+    ):
         if rank.leads:
             if device.type == "cpu" and rank.world > 1:
                 share_cores(1)  # the other processes have done their part
-            finish(training, queries, reporter)
+            finish(training, queries, initial, reporter)
         wait_for_all(rank)
+
+
+def _initial_weights(config: Config, run: RunDir, *, resume: bool) -> dict[str, Tensor] | None:
+    """What the backbone starts from: of a run that goes on as it was kept, wherever it came from."""
+    if resume and config.network.init != "random" and run.start_file.is_file():
+        return load_encoder(run.start_file).backbone.state_dict()
+    return initial_weights(config)
 
 
 def _train(training: Training) -> None:
@@ -92,7 +113,7 @@ def _train(training: Training) -> None:
         training.run()
     except (Interrupted, NonFiniteLossError) as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
-        training.page.write_end(state, str(error), training.progress.untrained)
+        training.page.write_end(state, str(error), training.progress.start)
         raise
 
 

@@ -1,0 +1,129 @@
+"""What a run starts from: the weights that `init` names, and the settings that come with them."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Config
+from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.load import TIMM, load_encoder
+from stopgrad.errors import ConfigError
+from stopgrad.nets.backbones import declare_num_features, set_image_size, set_pool, takes_one_size
+from stopgrad.recipes import ADAPT
+
+OWN = "module:"
+"""What the name of a caller's own network begins with."""
+
+
+def is_given(config: Config) -> bool:
+    """Whether the backbone starts with weights that somebody else trained, or with the caller's own."""
+    return config.network.init != "random" or config.network.backbone.startswith(OWN)
+
+
+def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -> tuple[Config, str]:
+    """The config with what the initial weights bring along, and a line that says it.
+
+    Backbone, stem, pooling and normalisation come with the weights, but for what the user said. The recipe `adapt`
+    takes the weights' own size to evaluate at, and on a GPU to train at.
+
+    Args:
+        config: the run's, `init` not `random`.
+        given: the settings that the user gave.
+        device: what it will be trained on.
+
+    Raises:
+        CheckpointError: weights that are not there, or do not fit.
+        ConfigError: settings that do not go with them.
+    """
+    network = config.network
+    if network.init == "pretrained":
+        config = config.replace(init=f"{TIMM}{network.backbone}")
+    if network.norm == "group":
+        raise ConfigError(
+            f"norm = 'group' with init = {network.init!r}: its weights were trained with other norms; use norm = "
+            "'frozen' or 'batch', or init = 'random'."
+        )
+    encoder = _load(config, named="backbone" in given, stem="stem" in given)
+    spec = encoder.spec
+    assert spec is not None
+    brought: dict[str, Any] = {"backbone": spec.backbone, "stem": spec.stem, "mean": spec.mean, "std": spec.std}
+    brought |= {"pool": spec.pool, "patch_size": spec.patch_size}
+    if config.recipe == ADAPT:
+        views = spec.image_size if device.type == "cuda" else min(config.data.image_size, spec.image_size)
+        if "image_size" not in given:
+            brought["image_size"] = views
+        size = given.get("image_size", views)
+        if takes_one_size(encoder.backbone):
+            brought["eval_size"] = 0
+        else:
+            brought["eval_size"] = spec.image_size if spec.image_size != size else 0
+    new = config.replace(**{name: value for name, value in brought.items() if name not in given})
+    return new, encoder.name
+
+
+def initial_weights(config: Config) -> dict[str, Tensor] | None:
+    """The weights that the backbone starts from; None: they are drawn.
+
+    Raises:
+        CheckpointError: weights that are not there, or do not fit.
+        ConfigError: another network than the config's.
+    """
+    network = config.network
+    if network.init == "random":
+        return None
+    encoder = _load(config, named=True, stem=True)
+    try:
+        set_pool(encoder.backbone, network.backbone, network.pool)
+        set_image_size(encoder.backbone, network.backbone, config.data.image_size, network.patch_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    weights: dict[str, Tensor] = encoder.backbone.state_dict()
+    return weights
+
+
+def _load(config: Config, *, named: bool, stem: bool) -> Encoder:
+    network, init = config.network, config.network.init
+    encoder = load_encoder(init)
+    assert encoder.spec is not None
+    if named and encoder.spec.backbone.split(".")[0] != network.backbone.split(".")[0]:
+        raise ConfigError(
+            f"backbone = {network.backbone!r} with init = {init!r}, which is a {encoder.spec.backbone}: leave backbone "
+            "out, or take other weights."
+        )
+    if stem and encoder.spec.stem != network.stem:
+        raise ConfigError(f"stem = {network.stem!r} with init = {init!r}, which has stem = {encoder.spec.stem!r}.")
+    return encoder
+
+
+def own_backbone(module: nn.Module, image_size: int) -> nn.Module:
+    """A copy of a caller's network, with the dimension of its features found by a dry run.
+
+    Raises:
+        ConfigError: it does not turn images `[2, 3, image_size, image_size]` into features `[2, dim]`.
+    """
+    copied = copy.deepcopy(module).cpu()
+    was_training = copied.training
+    try:
+        with torch.no_grad():
+            features = copied.eval()(torch.zeros(2, 3, image_size, image_size))
+    # Whatever the caller's code raises.
+    except Exception as error:
+        raise ConfigError(
+            f"backbone: a {type(module).__name__} fails on images of {image_size} x {image_size}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"backbone: a {type(module).__name__} returns {shape} for 2 images: needs pooled features [2, dim]."
+        )
+    declare_num_features(copied, features.shape[1])
+    return copied.train(was_training)
+
+
+def own_name(module: nn.Module) -> str:
+    """What a config calls a caller's network."""
+    return f"{OWN}{type(module).__name__}"
