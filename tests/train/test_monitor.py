@@ -10,7 +10,8 @@ from stopgrad.data.store import load_images
 from stopgrad.distributed import Rank
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.methods.siamese import Siamese
-from stopgrad.metrics.verdict import find_collapse, judge
+from stopgrad.metrics.paired import compare_paired
+from stopgrad.metrics.verdict import START, Kept, find_collapse, judge
 from stopgrad.nets.heads import build_predictor, build_projector
 from stopgrad.recipes import RECIPES
 from stopgrad.train.monitor import KnnProtocol, LabelledFeatures, Monitor
@@ -135,16 +136,25 @@ HEALTH = {"feature_std": 0.5, "effective_rank": 50.0, "projection_std": 1.0, "pr
 UNTRAINED = {**HEALTH, "relative_alignment": 0.8}
 
 
-def scores(trained, untrained=0.3, pixels=0.4):
-    return {"trained": trained, "untrained": untrained, "pixels": pixels, "pixels_centred": pixels - 0.1}
+def scores(trained, before=0.3, pixels=0.4, key="untrained"):
+    return {"trained": trained, key: before, "pixels": pixels, "pixels_centred": pixels - 0.1}
+
+
+def paired(trained, before, num=1000):
+    """A tenth of the images changes sides beside what makes the difference."""
+    noise = num // 20
+    gained, lost = (noise + max(0, round(sign * num * (trained - before))) for sign in (1, -1))
+    now = torch.tensor([True] * gained + [False] * (num - gained))
+    then = torch.tensor([False] * gained + [True] * lost + [False] * (num - gained - lost))
+    return compare_paired(now, then)
 
 
 @pytest.mark.parametrize(
     ("now", "table", "state", "words"),
     [
-        ({}, scores(0.6), "learnt", "Learnt: k-NN 60.0%, untrained 30.0%, raw pixels 40.0%."),
+        ({}, scores(0.6), "learnt", "Learnt: k-NN 60.0%, untrained 30.0% (+30.0 points, "),
         ({}, scores(0.38), "learnt", "Learnt, but raw pixels do better"),
-        ({}, scores(0.31), "not_learnt", "a difference that chance explains"),
+        ({}, scores(0.31), "not_learnt", "no better than chance explains"),
         ({}, scores(0.2), "not_learnt", "Not learnt"),
         ({}, {}, "healthy", "Not collapsed, and it learnt to tell images apart"),
         ({"relative_alignment": 0.75}, {}, "not_learnt", "learnt little"),
@@ -155,6 +165,34 @@ def scores(trained, untrained=0.3, pixels=0.4):
     ],
 )
 def test_the_verdict_in_words(now, table, state, words):
-    verdict = judge({**HEALTH, **now}, UNTRAINED, table, 1000)
+    pair = paired(table["trained"], table["untrained"]) if table else None
+    verdict = judge({**HEALTH, **now}, UNTRAINED, table, pair)
     assert verdict.state == state
     assert words in verdict.words
+
+
+@pytest.mark.parametrize(
+    ("trained", "state", "words"),
+    [
+        (0.95, "learnt", "Better than it started: k-NN 95.0%, as it started 90.0% (+5.0 points"),
+        (0.91, "not_learnt", "No significant difference: k-NN 91.0%, as it started 90.0% (+1.0 points"),
+        (0.85, "worse", "Worse than it started: k-NN 85.0%, as it started 90.0% (-5.0 points"),
+    ],
+)
+def test_the_verdict_beside_a_start_with_weights(trained, state, words):
+    table = scores(trained, 0.9, 0.5, key="start")
+    verdict = judge(HEALTH, HEALTH, table, paired(trained, 0.9), before_is=START)
+    assert verdict.state == state
+    assert words in verdict.words
+    assert "untrained" not in verdict.words
+
+
+def test_the_verdict_says_what_was_kept():
+    table = scores(0.85, 0.9, 0.5, key="start")
+    start, best = (Kept(step, 100, "k-NN of 200 training images", score, 0.8) for step, score in ((0, 0.8), (40, 0.9)))
+    kept = judge(HEALTH, HEALTH, table, paired(0.85, 0.9), before_is=START, kept=start)
+    assert kept.state == "kept_start"
+    assert kept.words.startswith("Kept as it started: nothing measured on the way was better by k-NN of 200")
+    assert "k-NN 90.0%; trained 85.0% (-5.0 points" in kept.words
+    better = judge(HEALTH, HEALTH, scores(0.95, 0.9, key="start"), paired(0.95, 0.9), before_is=START, kept=best)
+    assert better.words.endswith("Kept from step 40 of 100: 90.0% by k-NN of 200 training images, as it started 80.0%.")

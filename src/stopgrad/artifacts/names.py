@@ -1,5 +1,7 @@
 """What is kept in a run, in words for people: one table for the console, pages and model cards."""
 
+from stopgrad.config import Config
+
 EVALUATIONS = {
     "knn": "k-NN",
     "linear": "Linear probe",
@@ -27,3 +29,9 @@ def evaluation_name(key: str) -> str:
 def variant_name(key: str) -> str:
     """The name of what is evaluated, in lower case; of what is unknown, its key."""
     return VARIANTS.get(key, key.replace("_", " "))
+
+
+def start_name(config: Config) -> str:
+    """What a run's network before training is called: `untrained`, or where it came with weights `as it started`."""
+    own = config.network.backbone.startswith("module:")
+    return "as it started" if own or config.network.init != "random" else "untrained"

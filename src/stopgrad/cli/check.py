@@ -76,7 +76,7 @@ def print_health(health: "Health") -> None:
     table.add_column("", no_wrap=True)
     table.add_column("this", justify="right")
     if health.untrained is not None:
-        table.add_column("untrained", justify="right")
+        table.add_column(health.before_is, justify="right")
     table.add_column("")
     for name, shown in NAMES.items() if health.measures else ():
         cells = [_figure(name, side[name]) for side in (health.measures, health.untrained) if side is not None]

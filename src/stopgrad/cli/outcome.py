@@ -1,5 +1,6 @@
 """The outcome of an evaluation, for a person."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -40,14 +41,25 @@ def _score_table(outcome: "Outcome") -> Table:
     spread = any(score.std is not None for score in outcome.scores.values())
     table.add_column("mean ± deviation" if spread else "accuracy", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
+    paired = outcome.details.get("paired", {})
+    if paired:
+        table.add_column("trained minus this, paired", justify="right", no_wrap=True)
     others = list(by_k.get("trained", {}))[1:]
     for k in others:
         table.add_column(f"k = {k}", justify="right", no_wrap=True)
     for name, score in outcome.scores.items():
         figure = f"{100 * score.accuracy:.1f}" + (f" ± {100 * score.std:.1f}" if score.std is not None else "")
         cells = [variant_name(name), figure, f"{100 * score.low:.1f} to {100 * score.high:.1f}"]
+        if paired:
+            cells.append(_paired_words(paired[name]) if name in paired else "")
         table.add_row(*cells, *(f"{100 * by_k[name][k]:.1f}" for k in others))
     return table
+
+
+def _paired_words(found: Mapping[str, float]) -> str:
+    difference, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    p = f"p = {found['p']:.2g}" if found["p"] >= 0.001 else "p < 0.001"
+    return f"{difference:+.1f} ({low:+.1f} to {high:+.1f}), {p}"
 
 
 def _few_label_table(outcome: "Outcome") -> Table:

@@ -1,4 +1,4 @@
-"""Features to evaluate, and those to compare them with: an untrained network's, and raw pixels."""
+"""Features to evaluate, and those to compare them with: the network's before training, and raw pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,17 +6,20 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import Features, Network, features_of, num_not_finite, settle_batchnorm
+from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import DataError
 from stopgrad.evaluate.sides import Sides
 from stopgrad.reporter import Reporter
 
 PIXEL_SIZE = 32
+_BEFORE = {"start": "as it started", "untrained": "untrained"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,23 @@ def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: tor
     return network
 
 
+def before_training(
+    encoder: Encoder, run: RunDir | None, images: ImageSource, seed: int, device: torch.device
+) -> tuple[str, nn.Module] | None:  # fmt: skip
+    """The network before training and what it is: `start`, as a run kept what it started from, or `untrained_like`.
+
+    None for a network of the caller's own, of which nobody knows how it begins.
+    """
+    if run is not None and run.start_file.is_file():
+        start: nn.Module = load_encoder(run.start_file).backbone
+        return "start", start.to(device)
+    untrained = untrained_like(encoder, images, seed, device)
+    return None if untrained is None else ("untrained", untrained)
+
+
 def feature_variants(
-    encoder: Encoder, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True, seed: int = 0,
-    centred: bool = True, reporter: Reporter,
+    encoder: Encoder, run: RunDir | None, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True,
+    seed: int = 0, centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
     """Features of both sides, one variant after another.
 
@@ -63,6 +80,7 @@ def feature_variants(
 
     Args:
         encoder, sides, device: what is embedded, and where.
+        run: the encoder's, where it has one.
         batch_size: images a forward pass; 0: what the device is fast at.
         baselines: whether there are others than `trained`.
         seed: of the untrained network's weights.
@@ -70,8 +88,8 @@ def feature_variants(
         reporter: told of progress.
 
     Yields:
-        name (`trained`, then with `baselines`: `untrained`, `pixels`, `pixels_centred`), training features, test
-        features (None where there is one set only).
+        name (`trained`, then with `baselines`: `start` or `untrained`, `pixels`, `pixels_centred`), training features,
+        test features (None where there is one set only).
 
     Raises:
         DataError: no image can be read, or features are not finite.
@@ -81,9 +99,9 @@ def feature_variants(
     yield trained.name, *_both(trained, sides, place, batch_size, reporter, encoder.name)
     if not baselines:
         return
-    untrained = untrained_like(encoder, sides.train, seed, place)
-    if untrained is not None:
-        variant = _Variant("untrained", "embedding by the untrained network", untrained, encoder.preprocess)
+    if (before := before_training(encoder, run, sides.train, seed, place)) is not None:
+        name, network = before
+        variant = _Variant(name, f"embedding by the network {_BEFORE[name]}", network, encoder.preprocess)
         yield variant.name, *_both(variant, sides, place, batch_size, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
     plain = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

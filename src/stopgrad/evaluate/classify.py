@@ -15,6 +15,7 @@ from stopgrad.evaluate.baselines import feature_variants
 from stopgrad.evaluate.outcome import Outcome, Score, by_class
 from stopgrad.evaluate.sides import Images, Sides, open_sides
 from stopgrad.evaluate.subject import opened, pixel_words, unlabelled_words
+from stopgrad.metrics.paired import compare_paired
 from stopgrad.reporter import QuietReporter, Reporter
 
 
@@ -85,13 +86,17 @@ def classify(
     details: dict[str, dict[str, Any]] = {}
     first: tuple[int, Tensor, dict[str, str], Judged] | None = None
     for variant, bank, queries in feature_variants(
-        subject.encoder, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
+        subject.encoder, subject.run, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
         seed=subject.seed, reporter=subject.reporter, centred=centred,
     ):  # fmt: skip
         judged = judge(variant, bank, queries)
         scores[variant] = judged.score
         for name, value in judged.details.items():
             details.setdefault(name, {})[variant] = value
+        if first is not None and judged.predicted.ndim == 1:
+            # The same images in the same order, so that the difference is judged in pairs.
+            right, right_too = (one.predicted.cpu() == first[1] for one in (first[3], judged))
+            details.setdefault("paired", {})[variant] = asdict(compare_paired(right, right_too))
         if first is None:
             asked = bank if queries is None else queries
             first = (len(bank), asked.labels, {**bank.skipped, **asked.skipped}, judged)

@@ -1,4 +1,4 @@
-"""The health of an encoder, without labels: whether its features have collapsed, beside the untrained network's."""
+"""The health of an encoder, without labels: whether its features have collapsed, beside those before training."""
 
 import time
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from stopgrad.distributed import Rank
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.baselines import untrained_like
+from stopgrad.evaluate.baselines import before_training
 from stopgrad.evaluate.holdout import check_seed
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
@@ -35,7 +35,7 @@ from stopgrad.metrics.collapse import (
     mean_squared_distance,
     uniformity,
 )
-from stopgrad.metrics.verdict import WHAT_TO_TRY, find_feature_collapse
+from stopgrad.metrics.verdict import START, UNTRAINED, WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
 
 NUM_IMAGES = 2000
@@ -73,6 +73,8 @@ class Health:
     untrained: Mapping[str, float] | None
     """The same of the network before training; None where it is not known how it began, or there is nothing to compare
     with it."""
+    before_is: str
+    """What the network before training was: `untrained`, or with weights `as it started`."""
     protocol: str
     """Images, seed and views, in one line."""
     num_images: int
@@ -140,18 +142,25 @@ def check(
     features = features_by(backbone, "embedding")
     now: dict[str, float] = {}
     before: dict[str, float] | None = None
+    before_is = UNTRAINED
     if broken := _not_finite_words(backbone, *features):
         state, words = "not_finite", broken
     else:
         now = measure(*features)
-        if (untrained := untrained_like(subject, drawn, seed, place)) is not None:
-            before = measure(*features_by(untrained, "embedding by the untrained network"))
-        verdict = find_feature_collapse(now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE)
-        state, words = (verdict.state, verdict.words) if verdict else ("healthy", _healthy_words(now, before))
+        if (found := before_training(subject, run, drawn, seed, place)) is not None:
+            before_is = START if found[0] == "start" else UNTRAINED
+            before = measure(*features_by(found[1], f"embedding by the network {before_is}"))
+        verdict = find_feature_collapse(
+            now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE, before_is
+        )
+        state, words = (
+            (verdict.state, verdict.words) if verdict else ("healthy", _healthy_words(now, before, before_is))
+        )
     augmentation = "the run's own augmentation" if run is not None else "the default augmentation"
     p = subject.preprocess
     return Health(
-        encoder=subject.name, state=state, words=words, measures=now, untrained=before, num_images=len(store),
+        encoder=subject.name, state=state, words=words, measures=now, untrained=before, before_is=before_is,
+        num_images=len(store),
         protocol=f"{len(store):,} of {len(splits.train):,} images of {splits.name}, drawn by seed {seed}; shorter side "
         f"{p.resize}, centre {p.size} x {p.size}, eval mode; two views of {views.shape[1]} of them by {augmentation}",
         seconds=round(time.perf_counter() - began, 1),
@@ -216,12 +225,12 @@ def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, secon
     )
 
 
-def _healthy_words(now: Mapping[str, float], before: Mapping[str, float] | None) -> str:
+def _healthy_words(now: Mapping[str, float], before: Mapping[str, float] | None, before_is: str) -> str:
     words = (
         f"Healthy: spread {now['feature_std']:.2g}, effective rank {now['effective_rank']:.0f} of at most "
         f"{now['rank_ceiling']:.0f}, {now['dead_dimensions']:.0f} dead dimensions; two views of an image lie at "
         f"{now['relative_alignment']:.0%} of the squared distance between images"
     )
     if before is not None:
-        words += f", untrained {before['relative_alignment']:.0%}"
+        words += f", {before_is} {before['relative_alignment']:.0%}"
     return f"{words}. What the features are worth, labels tell: stopgrad evaluate."

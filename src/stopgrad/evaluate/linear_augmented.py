@@ -12,7 +12,7 @@ from stopgrad.data.labelled import LabelledViews
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, features_of
 from stopgrad.errors import NonFiniteLossError
-from stopgrad.evaluate.baselines import untrained_like
+from stopgrad.evaluate.baselines import before_training
 from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
 from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.heads import MOMENTUM, LinearHeads
@@ -91,9 +91,10 @@ def evaluate_linear_augmented(
     training = _Training(task, optimizer, weight_decay)
     judged, images_per_second = training.judge(backbone, "trained")
     variants = {"trained": judged}
-    untrained = untrained_like(subject, sides.train, seed, place) if baselines else None
-    if untrained is not None:
-        variants["untrained"] = training.judge(untrained, "untrained")[0]
+    before = before_training(subject, run, sides.train, seed, place) if baselines else None
+    if before is not None:
+        name, network = before
+        variants[name] = training.judge(network, name)[0]
 
     def words(rate: str) -> str:
         return (

@@ -1,7 +1,7 @@
 """What the training loop asks of a method."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class Method(nn.Module, ABC):
         target = getattr(self, "target_encoder", None)
         return [self.encoder[0], *([] if target is None else [target[0]])]
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Method":
         """As for any module, but frozen norms stay in eval mode, and so does what draws at random in an EMA target."""
         super().train(mode)
         if mode:

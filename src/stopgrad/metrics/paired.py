@@ -20,16 +20,13 @@ class Paired:
     """Right now and wrong before."""
     lost: int
     """Wrong now and right before."""
+    difference: float
+    """Of the accuracies, now minus before, in -1..1."""
     low: float
     high: float
     """95% interval of the difference, in -1..1."""
     p: float
     """McNemar's exact test, two-sided."""
-
-    @property
-    def difference(self) -> float:
-        """Of the accuracies, now minus before, in -1..1."""
-        return (self.gained - self.lost) / self.num
 
     @property
     def verdict(self) -> str:
@@ -58,7 +55,8 @@ def compare_paired(now: Bool[Tensor, "image"], before: Bool[Tensor, "image"]) ->
     differ, total = gained + lost, num + 2
     centre = (gained - lost) / total
     half = Z * math.sqrt(max(0.0, differ + 1 - (gained - lost) ** 2 / total)) / total
-    return Paired(num, gained, lost, max(-1.0, centre - half), min(1.0, centre + half), _sign_test(gained, lost))
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return Paired(num, gained, lost, (gained - lost) / num, low, high, _sign_test(gained, lost))
 
 
 def _sign_test(first: int, second: int) -> float:

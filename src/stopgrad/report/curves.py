@@ -62,12 +62,15 @@ CHARTS = (
 )  # fmt: skip
 
 
-def run_curves(lines: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any]) -> dict[str, Any] | None:
+def run_curves(
+    lines: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any], before_is: str
+) -> dict[str, Any] | None:  # fmt: skip
     """One run's curves; None where the log is empty yet.
 
     Args:
         lines: of metrics.jsonl.
         untrained: the same measurements before the first step, drawn as dashed levels.
+        before_is: what the network then is called.
     """
     shown = thinned(lines)
     if not shown:
@@ -86,7 +89,7 @@ def run_curves(lines: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any])
                 })  # fmt: skip
         if series:
             charts.append(describe(chart, series))
-    return {"axes": X_AXES, "runs": [x_values(shown)], "charts": charts,
+    return {"axes": X_AXES, "runs": [x_values(shown)], "charts": charts, "before": before_is,
             "thinned": [len(shown), len(lines)] if len(shown) < len(lines) else None}  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stopgrad.artifacts.names import start_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.metrics.verdict import find_collapse
@@ -15,9 +16,9 @@ QUIET_SECONDS = 900
 TITLES = {
     "learnt": "Learnt", "healthy": "Healthy", "not_learnt": "Not learnt", "partly_collapsed": "Partly collapsed",
     "collapsed": "Collapsed", "not_collapsed": "Not collapsed", "running": "Running", "stopped": "Not finished",
-    "failed": "Failed",
+    "failed": "Failed", "worse": "Worse than it started", "kept_start": "Kept as it started",
 }  # fmt: skip
-_TONES = {"learnt": "good", "healthy": "good", "not_collapsed": "good", "not_learnt": "warn",
+_TONES = {"learnt": "good", "kept_start": "good", "healthy": "good", "not_collapsed": "good", "not_learnt": "warn",
           "partly_collapsed": "warn", "running": "accent", "stopped": "warn"}  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def standing_of(
         steps = int(summary.get("steps", step))
         return Standing(str(summary.get("verdict", "")), str(summary.get("verdict_words", "")), steps, steps)
     where = f"step {step:,} of {total:,}" if lines else "no line in the log yet"
-    health = _health(lines, untrained)
+    health = _health(lines, untrained, start_name(config))
     if ended is not None:
         return Standing(ended[0], f"{ended[1]} {health}".strip(), step, total)
     if is_running is None:
@@ -92,19 +93,19 @@ def total_steps(config: Config, lines: Sequence[Mapping[str, Any]]) -> int:
     return 0
 
 
-def _health(lines: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any]) -> str:
+def _health(lines: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any], before_is: str) -> str:
     measured = next((line for line in reversed(lines) if "feature_std" in line), None)
     if measured is None:
         return "Nothing measured yet."
     words = f"At step {measured['step']:,}: "
     knn, before = finite(measured.get("knn_top1")), finite(untrained.get("knn_top1"))
     if untrained:
-        collapse = find_collapse(measured, untrained)
+        collapse = find_collapse(measured, untrained, before_is)
         words += f"{collapse.words} " if collapse is not None else "no sign of collapse. "
     else:
         words += f"effective rank of the features {measured['effective_rank']:.1f}. "
     if knn is not None:
-        words += f"k-NN on training images {knn:.1%}" + (f", untrained {before:.1%}." if before is not None else ".")
+        words += f"k-NN on training images {knn:.1%}" + (f", {before_is} {before:.1%}." if before is not None else ".")
     return words.strip()
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stopgrad.artifacts.names import start_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, to_toml
 from stopgrad.data.sources import ImageSource
@@ -151,7 +152,7 @@ def page_values(
     if untrained is None:
         untrained = summary.get("untrained", {}) if summary is not None else _untrained_of(run)
     standing = standing_of(run, config, lines, summary, untrained, ended=ended, is_running=is_running)
-    curves = run_curves(lines, untrained)
+    curves = run_curves(lines, untrained, start_name(config))
     return {
         "title": f"{run.path.resolve().name}: {standing.title}", "name": run.path.resolve().name, "standing": standing,
         "facts": _facts(config, summary, environment), "refresh": REFRESH_SECONDS if standing.state == "running" else 0,
@@ -161,7 +162,8 @@ def page_values(
         "classes": class_results(evaluations), "skipped": (summary or {}).get("skipped", []),
         "config": to_toml(config), "environment": environment, "command": _command(environment),
         "written": datetime.now().astimezone().isoformat(" ", "seconds"), "written_at": time.time(),
-        "speed": _speed(summary), "map": None, "map_words": "", "map_script": None, "neighbours": None, "views": None,
+        "before": start_name(config), "speed": _speed(summary),
+        "map": None, "map_words": "", "map_script": None, "neighbours": None, "views": None,
     }  # fmt: skip
 
 

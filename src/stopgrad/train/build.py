@@ -68,7 +68,7 @@ def _freeze(method: Method, num_layers: int, name: str) -> None:
     backbone: nn.Module = method.backbone
     if not hasattr(backbone, "group_matcher"):
         raise ConfigError(f"freeze_layers = {num_layers} with backbone {name!r}: nothing says what its layers are.")
-    layer_of = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    layer_of = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
     layers = sorted(set(layer_of.values()))
     if num_layers >= len(layers):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """The end of a run: the encoder chosen and saved, the table measured, the verdict pronounced."""
 
+from dataclasses import asdict
 from typing import Any
 
 from stopgrad.artifacts.checkpoint import load_checkpoint
@@ -137,8 +138,5 @@ def _table_entries(table: Table | None, kept: Kept | None) -> dict[str, Any]:
         "knn_protocol": table.protocol,
         "knn_queries": table.num_queries,
         "knn_is_sample": table.is_sample,
-        "knn_paired": None if paired is None else {
-            "difference": paired.difference, "low": paired.low, "high": paired.high, "p": paired.p,
-            "gained": paired.gained, "lost": paired.lost, "num": paired.num,
-        },
+        "knn_paired": None if paired is None else asdict(paired),
     }  # fmt: skip

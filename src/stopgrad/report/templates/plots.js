@@ -30,7 +30,7 @@
       if (s.level !== null && s.level !== undefined) {
         made.push({
           x: [x[0], x[x.length - 1]], y: [s.level, s.level], type: "scatter", mode: "lines", hoverinfo: "skip",
-          name: "untrained", legendgroup: escaped(s.group), showlegend: made.length === 1,
+          name: data.before ?? "untrained", legendgroup: escaped(s.group), showlegend: made.length === 1,
           line: { color: s.colour, width: 1.2, dash: "dash" },
         });
       }
