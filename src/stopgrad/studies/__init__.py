@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.studies import batch_size, claims, guide, main, no_predictor, rivals, stability, transfer
+from stopgrad.studies import adapt, batch_size, claims, guide, main, no_predictor, rivals, stability, transfer
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
@@ -20,6 +20,8 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             transfer.STUDY,
             claims.STUDY,
             claims.RATES_STUDY,
+            adapt.STUDY,
+            adapt.RATES_STUDY,
         )
     }
 )

@@ -42,8 +42,9 @@ class Images:
     """`held out`: by those; `test`: by the test images, and trained on all the rest."""
     labels: str = ""
     """`labels_digest` of all training images there are; empty: the scale's own."""
-    sealed: str = ""
-    """`test`: the frozen encoder is measured on the test images too, which is kept for the end of the study."""
+    beside: str = ""
+    """What the frozen encoder is measured by beside, joined by commas. `test`: the test images, kept for the end of the
+    study; `few-label`: 1% and 10% of the labels."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,22 @@ class Cell:
 
     def passes(self, num_images: int) -> float:
         """Encoder passes it takes in all, with so many training images."""
-        return passes_an_image(self.config) * self.config.training.epochs * num_images
+        t = self.config.training
+        images = t.steps * t.batch_size if t.steps else t.epochs * num_images
+        return passes_an_image(self.config) * images
 
 
 def cells_of(
     study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out", labels: str = ""
 ) -> list[Cell]:
     """The cells of a study: block by block all arms with the first seed, then with the next."""
-    images = Images(scale.num_images, scale.num_held_out, judged_by, labels, study.sealed * (judged_by != "test"))
+    images = Images(scale.num_images, round(scale.num_held_out), judged_by, labels, _beside(study, judged_by))
     cells = [Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms]
     return sorted(cells, key=lambda cell: cell.arm.block)
+
+
+def _beside(study: Study, judged_by: str) -> str:
+    return ",".join(what for what in study.beside if (what, judged_by) != ("test", "test"))
 
 
 def _judged(config: Config) -> Config:

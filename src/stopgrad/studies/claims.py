@@ -83,7 +83,7 @@ STUDY = Study(
         *(Comparison(arm.name, "simsiam_gsg_4v", "equal passes") for arm in _RIVALS),
     ),
     figures=("knn_top1", "linear_top1", "projection_std"),
-    sealed="test",
+    beside=("test",),
 )
 
 

@@ -43,6 +43,8 @@ class Plan:
     """A cell trains on."""
     machine: Machine
     store: CellStore
+    data_name: str = ""
+    """What the results' file calls the images, where the scale is for any."""
     knows_data: bool = True
     """Whether it was planned for images at hand, by which cells that were run before are known."""
 
@@ -60,10 +62,11 @@ class Plan:
     def results_file(self) -> Path:
         """Where the results go; the page and the figure stand beside it."""
         length = "" if self.scale.epochs == scale_of(self.scale.name).epochs else f"-{self.scale.epochs}-epochs"
+        of = f"-{self.data_name}" if self.data_name else ""
         # Not over the results of all arms.
         some = "" if len(self.study.arms) == len(study_of(self.study.name).arms) else "-some"
         judged = "-test" if self.cells[0].images.judged_by == "test" else ""
-        return self.store.folder / f"{self.study.name}-{self.scale.name}{length}{some}{judged}.json"
+        return self.store.folder / f"{self.study.name}-{self.scale.name}{of}{length}{some}{judged}.json"
 
 
 def plan_study(
@@ -103,24 +106,33 @@ def plan_study(
         _check_data_given(size, data)
     if data and not size.needs_data:
         raise ConfigError(f"scale {scale!r} has images of its own: leave --data {data!r} out, or take another scale.")
+    if study.scales and scale not in study.scales:
+        raise ConfigError(f"the study {name!r} is made for scale {' or '.join(study.scales)}, not {scale!r}.")
+    if not study.scales and size.base.training.steps:
+        raise ConfigError(f"scale {scale!r} starts from weights: it is made for the study 'adapt', not for {name!r}.")
+    if epochs and size.base.training.steps:
+        raise ConfigError(f"epochs = {epochs}: scale {scale!r} counts in steps; leave it out.")
     if epochs:
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
     store = CellStore(out.expanduser())
     if _lacks_data(size, data):
+        size = size.for_images(size.data_size)
         num_train, labels = size.num_images or size.data_size, ""
     else:
-        num_train, labels = _images_of(data, size, judged_by)
+        size, labels = _fitted(data, size, judged_by)
+        num_train = size.num_images
     cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, labels=labels)
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
     # Two arms may be one at a length this short: their cell is run once.
     wanted = {cell.key: cell for cell in cells if known[cell.key] is None or (retry and cell in failed)}
     missing = list(wanted.values())
-    held = 0 if judged_by == "test" else size.num_held_out
+    held = 0 if judged_by == "test" else round(size.num_held_out)
     return Plan(
         study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
         num_train - held, _machine(jobs), store, knows_data=not _lacks_data(size, data),
+        data_name=Path(data).expanduser().resolve().name if size.base.training.steps and data else "",
     )  # fmt: skip
 
 
@@ -207,21 +219,21 @@ def _check_data_given(scale: Scale, data: str) -> None:
         raise ConfigError(f"scale {scale.name!r} needs {scale.needs_data}: give --data, its folder or parquet files.")
 
 
-def _images_of(data: str, scale: Scale, judged_by: str) -> tuple[int, str]:
-    """How many training images the scale uses of those there are, and a digest of all their labels."""
+def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, str]:
+    """The scale with the numbers of images that there are, and a digest of all training labels."""
     splits = open_images(data)
     train, there = splits.train, len(splits.train)
     if len(train.class_names) < 2:
         raise DataError(f"{data!r} has no labels to judge features by.")
     if judged_by == "test" and splits.test is None:
         raise DataError(f"{data!r} has no test images to be judged by.")
+    scale = scale.for_images(there)
     if scale.num_images > there or scale.num_held_out >= there:
         raise DataError(
             f"{data!r} has {there:,} training images: scale {scale.name!r} needs "
-            f"{max(scale.num_images, scale.num_held_out + 1):,}."
+            f"{max(scale.num_images, round(scale.num_held_out) + 1):,}."
         )
-    num = scale.num_images or there
-    return num, labels_digest(train) if scale.needs_data else ""
+    return scale, labels_digest(train) if scale.needs_data else ""
 
 
 def _machine(jobs: int) -> Machine:

@@ -8,6 +8,7 @@ from typing import Any
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.recipes import CIFAR10_MEAN, CIFAR10_STD
+from stopgrad.recipes import adapt as adapt_recipe
 from stopgrad.recipes import digits as digits_recipe
 
 CORE = "a core of an AMD EPYC with AVX-512"
@@ -24,9 +25,9 @@ class Scale:
     epochs: int
     """Of an arm of length 1."""
     num_images: int
-    """Training images used, those held out included; 0: all."""
-    num_held_out: int
-    """Of these, how many are kept out of training as queries."""
+    """Training images used, those held out included; 0: all. With `steps` of the base: at most so many."""
+    num_held_out: float
+    """Of these, how many are kept out of training as queries; below 1: the share of them."""
     pace: float
     """Encoder passes a second of one cell on the machine it was planned on, to foretell how long it takes."""
     overhead: float
@@ -41,6 +42,12 @@ class Scale:
     """Settings of one method's arms, where methods need different ones."""
     of_arm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The same for a single arm, such as widths that suit this network."""
+
+    def for_images(self, there: int) -> "Scale":
+        """The scale with its numbers of images, of so many that there are."""
+        num = min(self.num_images, there) if self.base.training.steps else self.num_images
+        held = self.num_held_out
+        return replace(self, num_images=num, num_held_out=round(held * (num or there)) if 0 < held < 1 else held)
 
 
 def digits() -> Scale:
@@ -120,8 +127,24 @@ def full() -> Scale:
     )  # fmt: skip
 
 
+def photos() -> Scale:
+    """Any labelled photos, up to 5,000, views of 96 pixels, EfficientNet-Lite0 with its ImageNet weights."""
+    # The best encoder is not chosen: an arm is judged by where its training ends.
+    base = adapt_recipe().replace(
+        devices=1, keep="last", report=False, steps=120, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
+    return Scale(
+        "photos", "up to 5,000 labelled photos, EfficientNet-Lite0 from ImageNet, 96 x 96 pixels", base, epochs=0,
+        num_images=5000, num_held_out=0.25, pace=250, overhead=60, planned_on=CORE, needs_data="labelled photos",
+        data_size=1000, of_method={
+            "simclr": {"temperature": 0.5},
+            "vicreg": {"lr": 0.04, "projector_norm": "hidden"},
+        },
+    )  # fmt: skip
+
+
 SCALES: Mapping[str, Callable[[], Scale]] = MappingProxyType(
-    {"digits": digits, "small": small, "long": long, "full": full}
+    {"digits": digits, "small": small, "long": long, "photos": photos, "full": full}
 )
 
 

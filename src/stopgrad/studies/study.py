@@ -44,6 +44,9 @@ class Arm:
             own["batch_size"] = round(scale.base.training.batch_size * own.pop("batch_factor"))
         if "ema_power" in own:
             own["ema_momentum"] = own.get("ema_momentum", scale.base.objective.ema_momentum) ** own.pop("ema_power")
+        steps = scale.base.training.steps
+        if steps:
+            return scale.base.replace(**own, steps=max(1, round(self.epochs * steps)), seed=seed)
         return scale.base.replace(**own, epochs=max(1, round(self.epochs * scale.epochs)), seed=seed)
 
 
@@ -67,8 +70,10 @@ class Study:
     comparisons: Sequence[Comparison] = field(default=())
     figures: Sequence[str] = ("knn_top1", "linear_top1")
     """What is compared, the first the one that counts; `projection_std` and the like are of the end, in eval mode."""
-    sealed: str = ""
-    """As `Images.sealed`: arms that another study has without it are then cells of their own."""
+    beside: Sequence[str] = ()
+    """As `Images.beside`: arms that another study has without it are then cells of their own."""
+    scales: Sequence[str] = ()
+    """The scales that it is made for; empty: any without weights to start from."""
 
     def arm(self, name: str) -> Arm:
         """The arm of a name."""

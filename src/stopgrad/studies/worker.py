@@ -11,6 +11,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
 from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.evaluate.few_label import evaluate_few_label
 from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.hardware import share_cores
@@ -60,7 +61,12 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     finally:
         cpu_seconds = price.note()
     linear = evaluate_linear(trained.path, splits.train, splits.test, baselines=False, reporter=reporter)
-    sealed = _sealed(trained.path, config, splits.train, open_images(data).test, reporter) if images.sealed else {}
+    beside = images.beside.split(",")
+    more: dict[str, Any] = {}
+    if "test" in beside:
+        more |= _sealed(trained.path, config, splits.train, open_images(data).test, reporter)
+    if "few-label" in beside:
+        more |= _with_few_labels(trained.path, splits, config.training.seed, reporter)
     metrics, folder = trained.metrics, RunDir(trained.path)
     passes = passes_an_image(config)
     curve = [
@@ -73,7 +79,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
     collapse = find_collapse(metrics["final"], metrics["untrained"])
     return {
         "knn_top1": metrics["knn_top1"], "linear_top1": linear.accuracy, "knn": metrics["knn"],
-        **_protocols(config, splits, images), **sealed, "verdict": collapse.state if collapse else "not_collapsed",
+        **_protocols(config, splits, images), **more, "verdict": collapse.state if collapse else "not_collapsed",
         "final": metrics["final"], "untrained": metrics["untrained"], "epochs": metrics["epochs"],
         "steps": metrics["steps"], "num_images": metrics["num_images"], "passes_an_image": passes,
         "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
@@ -151,6 +157,12 @@ def _sealed(
         "test": {"knn_top1": knn.accuracy, "linear_top1": linear.accuracy, "knn_protocol": knn.protocol,
                  "linear_protocol": linear.protocol}
     }  # fmt: skip
+
+
+def _with_few_labels(run: Path, splits: Splits, seed: int, reporter: Reporter) -> dict[str, Any]:
+    found = evaluate_few_label(run, splits.train, splits.test, baselines=False, seed=seed, reporter=reporter)
+    by_labels = found.details["by_labels"]["trained"]
+    return {"few_label": {amount: one["linear"]["accuracy"] for amount, one in by_labels.items()}}
 
 
 def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]:

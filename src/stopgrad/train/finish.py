@@ -50,7 +50,7 @@ def finish(training: Training, queries: ImageStore | None, initial: Initial | No
 def _choose(training: Training) -> Kept | None:
     """The encoder to keep, its weights now the method's unless it is the start; None where there was no choice."""
     progress, monitor = training.progress, training.monitor
-    if CHOSEN_BY not in progress.start:
+    if not monitor.chooses or CHOSEN_BY not in progress.start:
         return None
     if progress.best_step not in (0, progress.step):
         _load_best(training)

@@ -295,7 +295,7 @@ class Training:
     def _keep_if_best(self, measured: dict[str, float]) -> None:
         """Write down the encoder if it is better than all before, the start included."""
         score = measured.get(CHOSEN_BY)
-        if score is None or score <= self.progress.best_score:
+        if not self.monitor.chooses or score is None or score <= self.progress.best_score:
             return
         self.progress.best_step, self.progress.best_score = self.progress.step, score
         if self.progress.step < self.total_steps:

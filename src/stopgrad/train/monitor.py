@@ -124,8 +124,8 @@ class Monitor:
         Returns:
             feature_std, effective_rank, uniformity, alignment of the backbone features; relative_alignment, as a share
             of the mean squared distance between different images; projection_std and projection_effective_rank;
-            rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1; where the
-            best encoder is kept, knn_leave_one_out in 0..1, by which it is chosen.
+            rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1, and
+            knn_leave_one_out in 0..1, each image asking all others.
         """
         was_training = method.training
         method.eval()
@@ -163,7 +163,7 @@ class Monitor:
                 "knn_k": min(self.protocol.k, int(bank.sum())),
                 "knn_temperature": self.protocol.temperature,
             }
-        if self.chooses and self.protocol is not None and known.sum() > 1:
+        if self.protocol is not None and known.sum() > 1:
             side = LabelledFeatures(features[known], labels[known])
             measured[CHOSEN_BY] = self.protocol.leave_one_out(side)
         return measured
