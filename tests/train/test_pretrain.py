@@ -400,7 +400,7 @@ def test_fewer_images_than_a_batch(photos, tmp_path, tiny):
 
 def test_one_image_is_too_few(tmp_path, tiny):
     Image.new("RGB", (40, 40)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match=r"1 readable image .* at least 2"):
+    with pytest.raises(DataError, match=r"1 readable image .* at least 4"):
         stopgrad.pretrain(tmp_path, out=tmp_path / "run", **{**tiny, **SMALL_PHOTOS})
 
 

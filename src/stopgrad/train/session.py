@@ -14,7 +14,7 @@ from stopgrad.hardware import choose_precision, compile_problem, share_cores
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
-from stopgrad.nets.norms import synchronise
+from stopgrad.nets.norms import has_batchnorm, synchronise
 from stopgrad.reporter import Reporter
 from stopgrad.train.build import build_method, build_start, load_stores
 from stopgrad.train.finish import finish
@@ -24,6 +24,7 @@ from stopgrad.train.optim import peak_lr
 from stopgrad.train.start import initial_weights
 from stopgrad.train.stop import StopRequest
 
+LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
@@ -48,9 +49,9 @@ def run_session(
     with stop.at_once("before training began; resume starts over."):
         store, queries = load_stores(config, splits, reporter, with_queries=rank.leads)
     loader = Loader(store, config, rank, device)
-    _check_batch(loader, config, reporter)
     initial = own or _initial_weights(config, run, resume=resume)
     method = build_method(config, device, initial)
+    _check_batch(loader, method, config, reporter)
     if device.type == "cuda" and rank.world > 1:
         synchronise(method)
     if config.training.compile:
@@ -137,17 +138,25 @@ def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
         network.compile()
 
 
-def _check_batch(loader: Loader, config: Config, reporter: Reporter) -> None:
+def _check_batch(loader: Loader, method: Method, config: Config, reporter: Reporter) -> None:
     count, world = len(loader.store), loader.rank.world
-    if loader.batch_size // world < 2:
+    share = loader.batch_size // world
+    least = LEAST_FOR_BATCHNORM if any(has_batchnorm(part) for part in method.children()) else 2
+    if share < least:
+        why = "BatchNorm's statistics of fewer say nothing" if least > 2 else "one alone has none to differ from"
         raise DataError(
             f"{count} readable image{'s' if count != 1 else ''} for {world} process{'es' if world != 1 else ''}: "
-            "training needs at least 2 images each."
+            f"training needs at least {least} each ({why})."
         )
     if loader.batch_size < config.training.batch_size:
         reporter.warn(
             f"batch_size = {config.training.batch_size} shrinks to {loader.batch_size}: there are only {count} images "
             f"(learning rate {peak_lr(config, loader.batch_size):.3g} accordingly)."
+        )
+    if count < FEW_IMAGES:
+        reporter.warn(
+            f"{count} images are few to learn from: each is augmented anew at every step, and still they show little. "
+            "Weights that somebody trained on many images (--init) are worth more, with or without training."
         )
 
 
