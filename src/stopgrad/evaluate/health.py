@@ -3,9 +3,8 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,17 +23,9 @@ from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.baselines import untrained_like
 from stopgrad.evaluate.holdout import check_seed
+from stopgrad.evaluate.measures import MEANINGS, measure
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
-from stopgrad.metrics.collapse import (
-    alignment,
-    dead_dimensions,
-    effective_rank,
-    feature_std,
-    first_component_share,
-    mean_squared_distance,
-    uniformity,
-)
 from stopgrad.metrics.verdict import WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -42,17 +33,6 @@ NUM_IMAGES = 2000
 # Images of which two views are made: they cost a decoding and two passes each, and settle the mean well enough.
 VIEW_PAIRS = 256
 LEAST = 16
-MEANINGS: Mapping[str, str] = MappingProxyType({
-    "feature_std": "0: one point for all; 1: spread evenly",
-    "effective_rank": "directions that the features use",
-    "rank_ceiling": "for so many dimensions and images",
-    "first_component_share": "of the variance; 100%: all on a line",
-    "dead_dimensions": "deviation below 1% of the usual",
-    "dead_share": "of all dimensions",
-    "alignment": "squared distance of two views, 0 to 4",
-    "relative_alignment": "of that of images; learning lowers it",
-    "uniformity": "0: one point for all; -4: spread evenly",
-})  # fmt: skip
 WHAT_TO_TRY_ELSEWHERE = (
     "See first whether these are the right weights, and the preprocessing they were trained with. If so: a predictor, "
     "an EMA target or a lower learning rate helps against collapse."
@@ -120,60 +100,74 @@ def check(
     splits = splits_of(images_of(run, "DATA") if data is None else data)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(splits.train))
     drawn = Subset(splits.train, np.sort(order[:num_images]).tolist())
-    config = _view_config(subject, run, seed)
     store = load_images(
-        drawn, shortest=max(shortest_of(config), subject.preprocess.shortest),
+        drawn, shortest=shortest_for(subject, run, seed),
         progress=lambda done, total: reporter.progress("reading images", done, total),
     )  # fmt: skip
     if len(store) < LEAST:
         raise DataError(f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.")
     backbone, place = subject.placed(device)
+    _, (features, *_) = extract(
+        backbone, store, subject.preprocess, None, place, batch_size=batch_size,
+        progress=lambda done, total: reporter.progress("embedding", done, total),
+    )  # fmt: skip
+    health = health_of(
+        subject, run, store, features, of=f"{len(splits.train):,} images of {splits.name}", place=place,
+        batch_size=batch_size, seed=seed, reporter=reporter,
+    )  # fmt: skip
+    return replace(health, seconds=round(time.perf_counter() - began, 1))
+
+
+def health_of(
+    subject: Encoder, run: RunDir | None, store: ImageStore, features: Tensor, *, of: str, place: torch.device,
+    batch_size: int = 0, seed: int, compare: bool = True, reporter: Reporter,
+) -> Health:  # fmt: skip
+    """As `check`, of images that are embedded already.
+
+    Args:
+        subject, run: the encoder, on the device, and its run.
+        store: readable images, drawn by the seed.
+        features: theirs, `[image dim]`, not normalised.
+        of: what they were drawn from, in words.
+        place: the device.
+        batch_size, seed, reporter: as for `check`.
+        compare: whether to measure the untrained network as well.
+    """
+    config = _view_config(subject, run, seed)
     views = _two_views(store, config, place)
 
-    def features_by(network: nn.Module, words: str) -> tuple[Tensor, Tensor, Tensor]:
-        _, (features, *_) = extract(
-            network, store, subject.preprocess, None, place, batch_size=batch_size,
-            progress=lambda done, total: reporter.progress(words, done, total),
-        )  # fmt: skip
+    def sides(network: nn.Module, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return features, _embed(network, views[0]), _embed(network, views[1])
 
-    features = features_by(backbone, "embedding")
+    measured = sides(subject.backbone, features)
     now: dict[str, float] = {}
     before: dict[str, float] | None = None
-    if broken := _not_finite_words(backbone, *features):
+    if broken := _not_finite_words(subject.backbone, *measured):
         state, words = "not_finite", broken
     else:
-        now = measure(*features)
-        if (untrained := untrained_like(subject, drawn, seed, place)) is not None:
-            before = measure(*features_by(untrained, "embedding by the untrained network"))
+        now = measure(*measured)
+        untrained = untrained_like(subject, store.source, seed, place) if compare else None
+        if untrained is not None:
+            _, (features_before, *_) = extract(
+                untrained, store, subject.preprocess, None, place, batch_size=batch_size,
+                progress=lambda done, total: reporter.progress("embedding by the untrained network", done, total),
+            )  # fmt: skip
+            before = measure(*sides(untrained, features_before))
         verdict = find_feature_collapse(now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE)
         state, words = (verdict.state, verdict.words) if verdict else ("healthy", _healthy_words(now, before))
     augmentation = "the run's own augmentation" if run is not None else "the default augmentation"
     p = subject.preprocess
     return Health(
         encoder=subject.name, state=state, words=words, measures=now, untrained=before, num_images=len(store),
-        protocol=f"{len(store):,} of {len(splits.train):,} images of {splits.name}, drawn by seed {seed}; shorter side "
-        f"{p.resize}, centre {p.size} x {p.size}, eval mode; two views of {views.shape[1]} of them by {augmentation}",
-        seconds=round(time.perf_counter() - began, 1),
+        protocol=f"{len(store):,} of {of}, drawn by seed {seed}; shorter side {p.resize}, centre {p.size} x {p.size}, "
+        f"eval mode; two views of {views.shape[1]} of them by {augmentation}",
         skipped=tuple({"name": name, "reason": reason} for name, reason in store.skipped.items()),
     )  # fmt: skip
 
 
-def measure(features: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:
-    """The measures of features `[image dim]` and of those of two views, by the names of `MEANINGS`."""
-    dead = dead_dimensions(features)
-    between = alignment(first, second)
-    return {
-        "feature_std": feature_std(features),
-        "effective_rank": effective_rank(features),
-        "rank_ceiling": float(min(len(features) - 1, features.shape[1])),
-        "first_component_share": first_component_share(features),
-        "dead_dimensions": float(dead.sum()),
-        "dead_share": float(dead.double().mean()),
-        "alignment": between,
-        "relative_alignment": between / max(mean_squared_distance(first), 1e-12),
-        "uniformity": uniformity(features),
-    }
+def shortest_for(subject: Encoder, run: RunDir | None, seed: int) -> int:
+    """The shorter side that images may be reduced to, for the encoder and for views."""
+    return max(shortest_of(_view_config(subject, run, seed)), subject.preprocess.shortest)
 
 
 def _view_config(encoder: Encoder, run: RunDir | None, seed: int) -> Config:
