@@ -24,9 +24,12 @@ def report(
 ) -> None:  # fmt: skip
     """Write a page: of a run, or of any encoder on images. One HTML file that works from disk.
 
-    `stopgrad report RUN` draws the page of a run: verdict, curves, neighbours and a map of its features. `stopgrad
-    report ENCODER DATA --out page.html` needs no training: what the encoder makes of the images, as a map, clusters,
-    neighbours, near-duplicates and health, and with labels its k-NN accuracy.
+    stopgrad report RUN
+    The page of a run: verdict, curves, neighbours, a map of its features.
+
+    stopgrad report ENCODER DATA --out page.html
+    Without training: what an encoder makes of images. Map, clusters,
+    neighbours, near-duplicates, health, and with labels k-NN accuracy.
 
     Parameters
     ----------

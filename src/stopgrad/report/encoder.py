@@ -1,5 +1,6 @@
 """The page of an encoder on images: from both to one HTML file, without training."""
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,8 @@ def write_encoder_report(
     check_seed(seed)
     path = Path(out).expanduser()
     check_out(path, overwrite=overwrite)
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: no permission to write into {path.parent}.")
     if isinstance(data, (str, Path)) and str(data) and RunDir(data).is_run:
         raise ConfigError(
             f"{data} is a run, and no images: give a folder of images or a parquet file; runs beside each other are "

@@ -72,8 +72,8 @@ def feature_map(
          "pictures": [{"uri": picture(as_pixels(thumbnails[i]), 64), "name": names[i]} for i in members]}
         for number, members in enumerate(nearest)
     ]  # fmt: skip
-    drawn = ", drawn by seed" if any(len(part) < len(part.store) for _, part in parts) else ""
-    words = f"{len(features):,} points: {from_where.replace('  ', ' ')}{drawn}; {how}."
+    drawn = any(len(part) + len(part.store.skipped) < len(part.store) for _, part in parts)
+    words = f"{len(features):,} points: {from_where.replace('  ', ' ')}{', drawn by seed' * drawn}; {how}."
     labelled = bool(images.class_names) and bool((labels >= 0).any())
     pixelated = thumbnails.shape[-1] < 48
     return {"data": data, "exemplars": exemplars, "pixelated": pixelated, "labelled": labelled}, words
