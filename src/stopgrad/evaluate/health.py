@@ -15,6 +15,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import shortest_of
+from stopgrad.data.reading import Progress
 from stopgrad.data.sources import Subset
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank
@@ -26,6 +27,7 @@ from stopgrad.evaluate.holdout import check_seed
 from stopgrad.evaluate.measures import MEANINGS, measure
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
+from stopgrad.hardware import plain_batch_size
 from stopgrad.metrics.verdict import WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -137,7 +139,8 @@ def health_of(
     views = _two_views(store, config, place)
 
     def sides(network: nn.Module, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return features, _embed(network, views[0]), _embed(network, views[1])
+        first, second = _embed(network, views, lambda done, total: reporter.progress("embedding views", done, total))
+        return features, first, second
 
     measured = sides(subject.backbone, features)
     now: dict[str, float] = {}
@@ -185,8 +188,15 @@ def _two_views(store: ImageStore, config: Config, device: torch.device) -> Tenso
 
 
 @torch.no_grad()
-def _embed(network: nn.Module, views: Tensor) -> Tensor:
-    return torch.cat([network(part).float().cpu() for part in views.split(32)])
+def _embed(network: nn.Module, views: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Features of both views `[2 image 3 size size]` of some images."""
+    both = views.flatten(0, 1).to(memory_format=torch.channels_last)
+    features = []
+    for part in both.split(plain_batch_size(both.device, both.shape[-1])):
+        features.append(network(part).float().cpu())
+        progress(sum(map(len, features)), len(both))
+    first, second = torch.cat(features).chunk(2)
+    return first, second
 
 
 def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, second: Tensor) -> str:
