@@ -170,7 +170,15 @@ def test_a_sample_is_said(splits, tmp_path):
     assert "90 of 180 images, drawn by seed" in text
     assert "20 points: 20 of 60 test images, drawn by seed" in text
     assert "bank of 45 training images, queries 45 test images" in text
-    assert page.duplicates.num_images == 90
+    assert "of 90 images (drawn by seed from 180) " in text
+
+
+def test_the_command_is_on_the_page(flat, tmp_path):
+    run = write_run(tmp_path / "run")
+    text = written(run, flat, tmp_path, duplicates=0.9).path.read_text()
+    assert f"stopgrad report {run} {flat} --out {tmp_path / 'page.html'} --duplicates 0.9</pre>" in text
+    # There is none for what is in memory.
+    assert "<pre" not in written(pixels_encoder(), flat, tmp_path, overwrite=True).path.read_text()
 
 
 def test_near_duplicates_across_training_and_test_images(splits, tmp_path):
@@ -179,7 +187,8 @@ def test_near_duplicates_across_training_and_test_images(splits, tmp_path):
     both = Splits("digits", splits.train, ArraySource(pixels, splits.test.labels, splits.test.class_names, "digit"))
     page = written(pixels_encoder(), both, tmp_path, duplicates=1.0)
     assert page.duplicates.num_across == 1
-    assert "Groups with training and test images both: 1; they flatter any accuracy" in page.path.read_text()
+    text = page.path.read_text()
+    assert "Groups with training and test images both: 1; where they are the same picture, they flatter" in text
 
 
 def test_only_so_many_groups_are_shown(tmp_path):

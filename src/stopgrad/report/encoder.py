@@ -88,21 +88,8 @@ def write_encoder_report(
         CheckpointError: no encoder there.
     """
     began, reporter = time.perf_counter(), reporter or QuietReporter()
-    if not 10 <= points <= MAX_POINTS:
-        raise ConfigError(f"points = {points}: must be from 10 to {MAX_POINTS:,}.")
-    if num_images < 2:
-        raise ConfigError(f"images = {num_images}: must be at least 2.")
-    check_threshold(duplicates)
-    check_seed(seed)
     path = Path(out).expanduser()
-    check_out(path, overwrite=overwrite)
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path} cannot be written: no permission to write into {path.parent}.")
-    if isinstance(data, (str, Path)) and str(data) and RunDir(data).is_run:
-        raise ConfigError(
-            f"{data} is a run, and no images: give a folder of images or a parquet file; runs beside each other are "
-            "drawn by stopgrad compare."
-        )
+    _check(data, path, points=points, duplicates=duplicates, num_images=num_images, seed=seed, overwrite=overwrite)
     splits = open_splits(data)
     subject, run = opened(encoder)
     backbone, place = subject.placed(device)
@@ -120,7 +107,7 @@ def write_encoder_report(
     found = None
     if embedded.is_finite and embedded.num > 1:
         found = duplicates_in(embedded.as_bank(subject.name), duplicates, reporter)
-        parts["groups"] = groups_shown(found)
+        parts["groups"] = groups_shown(found, len(embedded.parts))
     elif not embedded.is_finite:
         missing.append(
             "No map, neighbours, near-duplicates or k-NN: features of some images are NaN or infinite numbers."
@@ -128,8 +115,10 @@ def write_encoder_report(
     figures, more = _pictures(run, embedded, points=points, seed=seed, reporter=reporter)
     missing += more
     values = {
-        **_head(subject, splits, embedded, given=(encoder, data, path)), **parts, **figures, "missing": missing,
-        "skipped": embedded.skipped, "tile": TILE, "large": 2 * TILE,
+        **_head(subject, splits, embedded, given=(encoder, data)), **parts, **figures, "missing": missing,
+        "command": _command(
+            encoder, data, out=path, points=points, duplicates=duplicates, images=num_images, seed=seed
+        ), "skipped": embedded.skipped, "tile": TILE, "large": 2 * TILE,
     }  # fmt: skip
     write_page(path, "encoder.html", **values)
     return EncoderPage(
@@ -137,6 +126,27 @@ def write_encoder_report(
         str(embedded.parts), embedded.num, health,
         knn_as_json(figures["knn"]) if figures["knn"] else None, found, embedded.skipped,
     )  # fmt: skip
+
+
+def _check(
+    data: Any, path: Path, *, points: int, duplicates: float, num_images: int, seed: int, overwrite: bool
+) -> None:
+    """Raise `ConfigError` for what cannot be done, before any work."""
+    if not 10 <= points <= MAX_POINTS:
+        raise ConfigError(f"points = {points}: must be from 10 to {MAX_POINTS:,}.")
+    if num_images < 2:
+        raise ConfigError(f"images = {num_images}: must be at least 2.")
+    check_threshold(duplicates)
+    check_seed(seed)
+    check_out(path, overwrite=overwrite)
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: no permission to write into {path.parent}.")
+    other = RunDir(data) if isinstance(data, (str, Path)) and str(data) else None
+    if other is not None and other.is_run and (other.encoder_file.is_file() or other.metrics_file.is_file()):
+        raise ConfigError(
+            f"{data} is a run, and no images: give a folder of images or a parquet file; runs beside each other are "
+            "drawn by stopgrad compare."
+        )
 
 
 def _pictures(
@@ -164,15 +174,14 @@ def _pictures(
     return {**figures, "knn": knn, "classes": classes, "neighbours": neighbours}, missing
 
 
-def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[Any, Any, Path]) -> dict[str, Any]:
-    """Title and facts, and the command where encoder and images are paths."""
-    subject, data, out = given
+def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[Any, Any]) -> dict[str, Any]:
+    """Title and facts."""
+    subject, data = given
     p, dim = encoder.preprocess, embedded.bank.features.shape[1]
-    total, num = len(embedded.parts), embedded.num
+    total, num, skipped = len(embedded.parts), embedded.num, len(embedded.skipped)
     short = _short(subject) if isinstance(subject, (str, Path)) else encoder.name
     images = _last_parts(data, 2) if isinstance(data, (str, Path)) and str(data) else splits.name
     weights = sum(tensor.numel() for tensor in encoder.backbone.parameters()) / 1e6
-    skipped = len(embedded.skipped)
     counted = f"{num:,} images" if num == total else f"{num:,} of {total:,} images"
     counted += ", drawn by seed" * (num + skipped < total) + f", {skipped:,} unreadable" * bool(skipped)
     classes = embedded.images.class_names
@@ -181,13 +190,20 @@ def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[
         f"{weights:.1f} M weights", f"shorter side {p.resize}, centre {p.size} x {p.size} px",
         f"mean {_triple(p.mean)}, deviation {_triple(p.std)}",
     ]  # fmt: skip
-    command = ""
-    if isinstance(subject, (str, Path)) and isinstance(data, (str, Path)):
-        command = shlex.join(["stopgrad", "report", str(subject), str(data), "--out", str(out)])
-    return {
-        "title": f"{images}: features of {short}", "facts": facts, "command": command,
-        "written": datetime.now().astimezone().isoformat(" ", "seconds"),
-    }  # fmt: skip
+    written = datetime.now().astimezone().isoformat(" ", "seconds")
+    return {"title": f"{images}: features of {short}", "facts": facts, "written": written}
+
+
+def _command(encoder: Any, data: Any, **options: Any) -> str:
+    """The command that draws the same page; empty where encoder or images are no paths."""
+    if not (isinstance(encoder, (str, Path)) and isinstance(data, (str, Path))):
+        return ""
+    usual = {"points": POINTS, "duplicates": THRESHOLD, "images": MOST_IMAGES, "seed": 0}
+    words = ["stopgrad", "report", str(encoder), str(data)]
+    for name, value in options.items():
+        if value != usual.get(name):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _short(encoder: str | Path) -> str:

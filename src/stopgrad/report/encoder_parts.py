@@ -123,22 +123,22 @@ def knn_shown(
     return table, classes_as_rows(per_class, confusions, "By the features' k-NN above."), predicted
 
 
-def groups_shown(found: Duplicates) -> dict[str, Any]:
-    """Groups of near-duplicates with their pictures, for the template."""
+def groups_shown(found: Duplicates, total: int) -> dict[str, Any]:
+    """Groups of near-duplicates with their pictures, for the template; `total` images there are."""
+    among = f"{found.num_images:,} images"
+    if found.num_images + len(found.skipped) < total:
+        among += f" (drawn by seed from {total:,})"
     if found.groups:
         groups = f"{len(found.groups):,} groups" if len(found.groups) > 1 else "one group"
-        words = (
-            f"{found.num_grouped:,} of {found.num_images:,} images are in {groups}, joined by a cosine of at least "
-            f"{found.threshold:g}."
-        )
+        words = f"{found.num_grouped:,} of {among} are in {groups}, joined by a cosine of at least {found.threshold:g}."
     else:
-        words = f"No two of {found.num_images:,} images have a cosine of {found.threshold:g} or more."
+        words = f"No two of {among} have a cosine of {found.threshold:g} or more."
     if found.num_copies:
         words += f" Copies of another, byte for byte: {found.num_copies:,}."
     if found.num_across:
         words += (
-            f" Groups with training and test images both: {found.num_across:,}; they flatter any accuracy on these "
-            "test images."
+            f" Groups with training and test images both: {found.num_across:,}; where they are the same picture, "
+            "they flatter any accuracy on these test images."
         )
     return {
         "sections": group_sections(found, MOST_GROUPS, MOST_MEMBERS), "num": len(found.groups), "words": words,

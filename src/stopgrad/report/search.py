@@ -80,7 +80,9 @@ def group_sections(found: Duplicates, most_groups: int, most_members: int) -> li
             for member in group[:most_members]
         ]
         copies = sum(member.copy_of is not None for member in group)
-        about = f"{len(group):,} images" + (f", {copies} of them copies, byte for byte" if copies else "")
+        about = f"{len(group):,} images" + (
+            f", {copies} of them {'copies' if copies > 1 else 'a copy'}, byte for byte" if copies else ""
+        )
         if {"train", "test"} <= {member.split for member in group}:
             about += "; training and test images both"
         labels = {member.label for member in group} - {None}
