@@ -215,7 +215,9 @@ def _short(encoder: str | Path) -> str:
 
 
 def _last_parts(path: str | Path, num: int) -> str:
-    return "/".join(Path(path).expanduser().resolve().parts[-num:])
+    """The end of a path as it was given; of `.` and `..`, of where they lead."""
+    given = Path(path).expanduser()
+    return "/".join((given if given.name not in ("", "..") else given.resolve()).parts[-num:])
 
 
 def _triple(values: Sequence[float]) -> str:
