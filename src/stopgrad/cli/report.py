@@ -122,3 +122,5 @@ def _print_figures(page: "Page") -> None:
             f"Near-duplicates: {found.num_grouped:,} of {found.num_images:,} images in {len(found.groups):,} groups at "
             f"cosine {found.threshold:g}"
         )
+        if found.warning is not None:
+            plain_console(stderr=True).print(f"warning: {found.warning}", style="yellow")
