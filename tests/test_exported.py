@@ -31,6 +31,11 @@ def test_names():
         ),
         ("find_duplicates", "run_or_embeddings, *, threshold, data, split, batch_size, device, keep, reporter"),
         ("read_embeddings", "path"),
+        ("write_report", "run, data, *, out, points, overwrite, device, reporter"),
+        (
+            "write_encoder_report",
+            "encoder, data, *, out, points, duplicates, num_images, seed, overwrite, device, reporter",
+        ),
         ("negative_cosine", "prediction, target"),
         ("choose_partners", "num_images, generator, *, mutual"),
         ("knn_predict", "bank, bank_labels, queries, *, k, temperature, num_classes, memory_budget_bytes"),

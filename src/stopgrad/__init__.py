@@ -29,6 +29,7 @@ _HOME = {
     "evaluate_few_label": "stopgrad.evaluate.few_label",
     "knn_predict": "stopgrad.metrics.accuracy",
     "write_report": "stopgrad.report.run",
+    "write_encoder_report": "stopgrad.report.encoder",
     "compare": "stopgrad.report.compare",
 }
 
@@ -56,6 +57,7 @@ __all__ = [
     "random_permutation",
     "read_embeddings",
     "search",
+    "write_encoder_report",
     "write_report",
 ]
 
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
     from stopgrad.report.compare import compare
+    from stopgrad.report.encoder import write_encoder_report
     from stopgrad.report.run import write_report
     from stopgrad.train.pretrain import Run, pretrain
 

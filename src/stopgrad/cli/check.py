@@ -12,20 +12,6 @@ from stopgrad.errors import CollapsedError
 if TYPE_CHECKING:
     from stopgrad.evaluate.health import Health
 
-NAMES = {
-    "feature_std": "spread",
-    "effective_rank": "effective rank",
-    "rank_ceiling": "  at most",
-    "first_component_share": "first component",
-    "dead_dimensions": "dead dimensions",
-    "dead_share": "  share",
-    "alignment": "alignment",
-    "relative_alignment": "  relative",
-    "uniformity": "uniformity",
-}
-SHARES = ("first_component_share", "dead_share", "relative_alignment")
-COUNTS = ("dead_dimensions", "rank_ceiling")
-
 
 def check(
     encoder: str, data: str | None = None, /, *, images: int = 2000,
@@ -69,7 +55,7 @@ def check(
 
 def print_health(health: "Health") -> None:
     """Print the measures, the protocol and the verdict."""
-    from stopgrad.evaluate.health import MEANINGS
+    from stopgrad.evaluate.measures import MEANINGS, NAMES, figure
 
     console = plain_console()
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -79,7 +65,7 @@ def print_health(health: "Health") -> None:
         table.add_column(health.before_is, justify="right")
     table.add_column("")
     for name, shown in NAMES.items() if health.measures else ():
-        cells = [_figure(name, side[name]) for side in (health.measures, health.untrained) if side is not None]
+        cells = [figure(name, side[name]) for side in (health.measures, health.untrained) if side is not None]
         table.add_row(shown, *cells, MEANINGS[name])
     if health.measures:
         console.print(table)
@@ -87,11 +73,3 @@ def print_health(health: "Health") -> None:
     print_skipped(console, health.skipped)
     console.print(f"\n{health.words}", markup=False, style="bold")
     console.print(f"{health.seconds:.0f} s; {health.encoder}", markup=False)
-
-
-def _figure(name: str, value: float) -> str:
-    if name in SHARES:
-        return f"{value:.1%}"
-    if name in COUNTS:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if name == "effective_rank" else f"{value:.3f}"

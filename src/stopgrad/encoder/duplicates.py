@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,14 @@ def find_duplicates(
     bank, _ = open_bank(
         run_or_embeddings, data, split, batch_size=batch_size, device=device, keep=keep, reporter=reporter
     )
-    search_began = time.perf_counter()
+    return replace(duplicates_in(bank, threshold, reporter), seconds=round(time.perf_counter() - began, 2))
+
+
+def duplicates_in(bank: Bank, threshold: float, reporter: Reporter) -> Duplicates:
+    """As `find_duplicates`, of images that are embedded already; `seconds` are those of the comparison."""
+    began = time.perf_counter()
     labels = joined(bank.vectors, threshold, reporter)
-    search_seconds = time.perf_counter() - search_began
+    search_seconds = time.perf_counter() - began
     members = _members(labels)
     digests = {row: _bytes_digest(bank, row) for rows in members for row in rows.tolist()}
     groups = [_group(bank, rows, digests) for rows in members]

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import shortest_of
+from stopgrad.data.reading import Progress
 from stopgrad.data.sources import Subset
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank
@@ -24,17 +24,10 @@ from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.baselines import before_training
 from stopgrad.evaluate.holdout import check_seed
+from stopgrad.evaluate.measures import MEANINGS, measure
 from stopgrad.evaluate.sides import Images, images_of, splits_of
 from stopgrad.evaluate.subject import opened
-from stopgrad.metrics.collapse import (
-    alignment,
-    dead_dimensions,
-    effective_rank,
-    feature_std,
-    first_component_share,
-    mean_squared_distance,
-    uniformity,
-)
+from stopgrad.hardware import plain_batch_size
 from stopgrad.metrics.verdict import START, UNTRAINED, WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -42,17 +35,6 @@ NUM_IMAGES = 2000
 # Images of which two views are made: they cost a decoding and two passes each, and settle the mean well enough.
 VIEW_PAIRS = 256
 LEAST = 16
-MEANINGS: Mapping[str, str] = MappingProxyType({
-    "feature_std": "0: one point for all; 1: spread evenly",
-    "effective_rank": "directions that the features use",
-    "rank_ceiling": "for so many dimensions and images",
-    "first_component_share": "of the variance; 100%: all on a line",
-    "dead_dimensions": "deviation below 1% of the usual",
-    "dead_share": "of all dimensions",
-    "alignment": "squared distance of two views, 0 to 4",
-    "relative_alignment": "of that of images; learning lowers it",
-    "uniformity": "0: one point for all; -4: spread evenly",
-})  # fmt: skip
 WHAT_TO_TRY_ELSEWHERE = (
     "See first whether these are the right weights, and the preprocessing they were trained with. If so: a predictor, "
     "an EMA target or a lower learning rate helps against collapse."
@@ -122,67 +104,81 @@ def check(
     splits = splits_of(images_of(run, "DATA") if data is None else data)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(splits.train))
     drawn = Subset(splits.train, np.sort(order[:num_images]).tolist())
-    config = _view_config(subject, run, seed)
     store = load_images(
-        drawn, shortest=max(shortest_of(config), subject.preprocess.shortest),
+        drawn, shortest=shortest_for(subject, run, seed),
         progress=lambda done, total: reporter.progress("reading images", done, total),
     )  # fmt: skip
     if len(store) < LEAST:
         raise DataError(f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.")
     backbone, place = subject.placed(device)
+    _, (features, *_) = extract(
+        backbone, store, subject.preprocess, None, place, batch_size=batch_size,
+        progress=lambda done, total: reporter.progress("embedding", done, total),
+    )  # fmt: skip
+    health = health_of(
+        subject, run, store, features, of=f"{len(splits.train):,} images of {splits.name}", place=place,
+        batch_size=batch_size, seed=seed, reporter=reporter,
+    )  # fmt: skip
+    return replace(health, seconds=round(time.perf_counter() - began, 1))
+
+
+def health_of(
+    subject: Encoder, run: RunDir | None, store: ImageStore, features: Tensor, *, of: str, place: torch.device,
+    batch_size: int = 0, seed: int, compare: bool = True, reporter: Reporter,
+) -> Health:  # fmt: skip
+    """As `check`, of images that are embedded already.
+
+    Args:
+        subject, run: the encoder, on the device, and its run.
+        store: readable images, drawn by the seed.
+        features: theirs, `[image dim]`, not normalised.
+        of: what they were drawn from, in words.
+        place: the device.
+        batch_size, seed, reporter: as for `check`.
+        compare: whether to measure the network before training as well.
+    """
+    config = _view_config(subject, run, seed)
     views = _two_views(store, config, place)
 
-    def features_by(network: nn.Module, words: str) -> tuple[Tensor, Tensor, Tensor]:
-        _, (features, *_) = extract(
-            network, store, subject.preprocess, None, place, batch_size=batch_size,
-            progress=lambda done, total: reporter.progress(words, done, total),
-        )  # fmt: skip
-        return features, _embed(network, views[0]), _embed(network, views[1])
+    def sides(network: nn.Module, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, second = _embed(network, views, lambda done, total: reporter.progress("embedding views", done, total))
+        return features, first, second
 
-    features = features_by(backbone, "embedding")
+    measured = sides(subject.backbone, features)
     now: dict[str, float] = {}
     before: dict[str, float] | None = None
     before_is = UNTRAINED
-    if broken := _not_finite_words(backbone, *features):
+    if broken := _not_finite_words(subject.backbone, *measured):
         state, words = "not_finite", broken
     else:
-        now = measure(*features)
-        if (found := before_training(subject, run, drawn, seed, place)) is not None:
+        now = measure(*measured)
+        found = before_training(subject, run, store.source, seed, place) if compare else None
+        if found is not None:
             before_is = START if found[0] == "start" else UNTRAINED
-            before = measure(*features_by(found[1], f"embedding by the network {before_is}"))
+            _, (features_before, *_) = extract(
+                found[1], store, subject.preprocess, None, place, batch_size=batch_size,
+                progress=lambda done, total: reporter.progress(f"embedding {before_is}", done, total),
+            )  # fmt: skip
+            before = measure(*sides(found[1], features_before))
         verdict = find_feature_collapse(
             now, before, WHAT_TO_TRY if run is not None else WHAT_TO_TRY_ELSEWHERE, before_is
         )
-        state, words = (
-            (verdict.state, verdict.words) if verdict else ("healthy", _healthy_words(now, before, before_is))
-        )
+        state = verdict.state if verdict else "healthy"
+        words = verdict.words if verdict else _healthy_words(now, before, before_is)
     augmentation = "the run's own augmentation" if run is not None else "the default augmentation"
     p = subject.preprocess
     return Health(
         encoder=subject.name, state=state, words=words, measures=now, untrained=before, before_is=before_is,
         num_images=len(store),
-        protocol=f"{len(store):,} of {len(splits.train):,} images of {splits.name}, drawn by seed {seed}; shorter side "
-        f"{p.resize}, centre {p.size} x {p.size}, eval mode; two views of {views.shape[1]} of them by {augmentation}",
-        seconds=round(time.perf_counter() - began, 1),
+        protocol=f"{len(store):,} of {of}, drawn by seed {seed}; shorter side {p.resize}, centre {p.size} x {p.size}, "
+        f"eval mode; two views of {views.shape[1]} of them by {augmentation}",
         skipped=tuple({"name": name, "reason": reason} for name, reason in store.skipped.items()),
     )  # fmt: skip
 
 
-def measure(features: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:
-    """The measures of features `[image dim]` and of those of two views, by the names of `MEANINGS`."""
-    dead = dead_dimensions(features)
-    between = alignment(first, second)
-    return {
-        "feature_std": feature_std(features),
-        "effective_rank": effective_rank(features),
-        "rank_ceiling": float(min(len(features) - 1, features.shape[1])),
-        "first_component_share": first_component_share(features),
-        "dead_dimensions": float(dead.sum()),
-        "dead_share": float(dead.double().mean()),
-        "alignment": between,
-        "relative_alignment": between / max(mean_squared_distance(first), 1e-12),
-        "uniformity": uniformity(features),
-    }
+def shortest_for(subject: Encoder, run: RunDir | None, seed: int) -> int:
+    """The shorter side that images may be reduced to, for the encoder and for views."""
+    return max(shortest_of(_view_config(subject, run, seed)), subject.preprocess.shortest)
 
 
 def _view_config(encoder: Encoder, run: RunDir | None, seed: int) -> Config:
@@ -200,8 +196,15 @@ def _two_views(store: ImageStore, config: Config, device: torch.device) -> Tenso
 
 
 @torch.no_grad()
-def _embed(network: nn.Module, views: Tensor) -> Tensor:
-    return torch.cat([network(part).float().cpu() for part in views.split(32)])
+def _embed(network: nn.Module, views: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Features of both views `[2 image 3 size size]` of some images."""
+    both = views.flatten(0, 1).to(memory_format=torch.channels_last)
+    features = []
+    for part in both.split(plain_batch_size(both.device, both.shape[-1])):
+        features.append(network(part).float().cpu())
+        progress(sum(map(len, features)), len(both))
+    first, second = torch.cat(features).chunk(2)
+    return first, second
 
 
 def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, second: Tensor) -> str:

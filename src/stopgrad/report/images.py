@@ -1,4 +1,4 @@
-"""The images that a run's page shows: where they are, and one pass of the backbone over a sample of them."""
+"""The images that a page shows: where they are, and one pass of the backbone over a sample of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from stopgrad.config import Config
 from stopgrad.data import augment
 from stopgrad.data.holdout import hold_out
 from stopgrad.data.preprocess import Preprocess, shortest_of
+from stopgrad.data.reading import spread
 from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import outputs_in_order
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.reporter import Reporter
 
 THUMBNAIL = 64
@@ -26,12 +27,14 @@ THUMBNAIL = 64
 
 @dataclass(frozen=True)
 class RunImages:
-    """A run's images: those it was trained on, and those that ask in its k-NN."""
+    """The images of a page. A run's: those it was trained on, and those that ask in its k-NN."""
 
     train: ImageStore
     test: ImageStore | None
     test_name: str = "test"
     """What to call the latter: test, or held-out."""
+    train_name: str = "training"
+    """What to call the former; empty where there is one set only, and nobody was trained on it."""
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -80,9 +83,26 @@ class Sample:
     labels: Int[Tensor, "image"]
     positions: Sequence[int]
     store: ImageStore
+    lengths: Float[Tensor, "image"] | None = None
+    """Of the features before they were normalised."""
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def spread(self, num: int) -> "Sample":
+        """At most `num` of the images, evenly spread over their order."""
+        if num >= len(self):
+            return self
+        rows = spread(len(self), num)
+        lengths = None if self.lengths is None else self.lengths[rows]
+        positions = [self.positions[row] for row in rows]
+        return Sample(self.features[rows], self.thumbnails[rows], self.labels[rows], positions, self.store, lengths)
+
+    @property
+    def vectors(self) -> Float[Tensor, "image dim"]:
+        """The features as they are, not normalised."""
+        assert self.lengths is not None
+        return self.features * self.lengths[:, None]
 
     @property
     def names(self) -> list[str]:
@@ -92,11 +112,7 @@ class Sample:
     @property
     def pixels(self) -> Float[Tensor, "image dim"]:
         """Raw pixels at 32 x 32 at most."""
-        side = self.thumbnails.shape[-1]
-        small = self.thumbnails.float()
-        if side > 32:
-            small = F.interpolate(small, size=(32, 32), mode="bilinear", antialias=True, align_corners=False)
-        return small.flatten(1)
+        return torch.cat([_reduced(part, 32).flatten(1) for part in self.thumbnails.split(1024)])
 
 
 def draw_sample(
@@ -107,17 +123,14 @@ def draw_sample(
 
     Raises:
         DataError: none can be read.
+        ConfigError: the network does not return one row an image.
     """
     generator = np.random.Generator(np.random.PCG64([seed, 2**34]))
     positions = np.sort(generator.permutation(len(store))[:num]).tolist()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
-    side = min(THUMBNAIL, preprocess.size)
 
     def network(images: Tensor) -> tuple[Tensor, Tensor]:
-        pictures = images.float() * std + mean
-        if side < preprocess.size:
-            pictures = F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        return backbone(images), pictures
+        return backbone(images), _reduced(images.float() * std + mean, THUMBNAIL)
 
     kept: list[int] = []
     features, thumbnails = [], []
@@ -127,6 +140,22 @@ def draw_sample(
         thumbnails.append(augment.to_uint8(pictures.clamp(0, 1)))
         reporter.progress(f"embedding {what} for the page", len(kept), len(positions))
     if not kept:
-        raise DataError(f"none of {len(positions)} {what} can be read.")
+        name, reason = next(iter(store.skipped.items()))
+        raise DataError(f"none of {len(positions)} {what} can be read; the first: {name}: {reason}.")
     reporter.progress(f"embedding {what} for the page", len(positions), len(positions))
-    return Sample(F.normalize(torch.cat(features), dim=1), torch.cat(thumbnails), store.labels[kept], kept, store)
+    vectors = torch.cat(features)
+    if vectors.ndim != 2 or len(vectors) != len(kept):
+        raise ConfigError(
+            f"the network returned {tuple(vectors.shape)} for {len(kept)} images: needs [image, dim], a row an image."
+        )
+    return Sample(
+        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels[kept], kept, store, vectors.norm(dim=1)
+    )  # fmt: skip
+
+
+def _reduced(images: Tensor, side: int) -> Tensor:
+    """Square images as float32, reduced to `side` pixels where they are larger."""
+    images = images.float()
+    if images.shape[-1] <= side:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

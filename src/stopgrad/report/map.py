@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from stopgrad.data.reading import spread
 from stopgrad.report.images import RunImages, Sample
 from stopgrad.report.layout import clusters, layout_2d
 from stopgrad.report.neighbours import as_pixels
@@ -32,48 +33,57 @@ def feature_map(
 
     Args:
         images: for the classes' names.
-        samples: (what they are, images): drawn from in this order until there are `num` points.
+        samples: (what they are, images): drawn from in this order until there are `num` points, evenly.
         num: most points.
         predicted: k-NN classes of the first sample's images, where there are labels; -1 where not judged.
     """
-    parts: list[tuple[str, Sample, int]] = []
+    parts: list[tuple[str, Sample]] = []
     for what, sample in samples:
-        taken = min(len(sample), num - sum(count for _, _, count in parts))
+        taken = min(len(sample), num - sum(len(part) for _, part in parts))
         if taken > 0:
-            parts.append((what, sample, taken))
-    features = torch.cat([sample.features[:count] for _, sample, count in parts])
+            parts.append((what, sample.spread(taken)))
+    features = torch.cat([part.features for _, part in parts])
     if not bool(features.isfinite().all()):
         return None, "There is no map: some features are no finite numbers."
     placed = layout_2d(features)
     if placed is None:
         return None, "There is no map: all images shown get nearly the same features."
     places, how = placed
-    labels = torch.cat([sample.labels[:count] for _, sample, count in parts])
-    thumbnails = torch.cat([sample.thumbnails[:count] for _, sample, count in parts])
+    labels = torch.cat([part.labels for _, part in parts])
+    thumbnails = torch.cat([part.thumbnails for _, part in parts])
+    names = [name for _, part in parts for name in part.names]
     found, nearest = clusters(features)
     said = torch.full((len(features),), -1)
     if predicted is not None:
-        said[: parts[0][2]] = predicted[: parts[0][2]]
+        said[: len(parts[0][1])] = predicted[spread(len(predicted), len(parts[0][1]))]
     span = max(float(np.ptp(places, axis=0).max()), 1e-9)
     scaled = np.round((places - places.min(axis=0)) / span * 10_000).astype(int)
     sprite, side, columns = sprite_sheet(thumbnails)
-    from_where = " and ".join(f"{count:,} of {len(sample.store):,} {what} images" for what, sample, count in parts)
+    from_where = " and ".join(f"{len(part):,} of {len(part.store):,} {what} images" for what, part in parts)
     data = {
         "x": scaled[:, 0].tolist(), "y": scaled[:, 1].tolist(),
-        "names": [name for _, sample, count in parts for name in sample.names[:count]],
-        "sets": [what for what, _, _ in parts], "counts": [count for _, _, count in parts],
+        "names": names, "sets": [what for what, _ in parts], "counts": [len(part) for _, part in parts],
         "sprite": sprite, "side": side, "columns": columns, "classes": list(images.class_names),
         "label": labels.tolist(), "predicted": said.tolist(),
         "colourings": colourings(images.class_names, labels, said, found),
     }  # fmt: skip
     exemplars = [
-        {"size": int((found == number).sum()), "pictures": [picture(as_pixels(thumbnails[i]), 64) for i in members]}
+        {"size": int((found == number).sum()), "classes": _most(images.class_names, labels[found == number]),
+         "pictures": [{"uri": picture(as_pixels(thumbnails[i]), 64), "name": names[i]} for i in members]}
         for number, members in enumerate(nearest)
     ]  # fmt: skip
-    words = f"{len(features):,} points: {from_where}, drawn by seed; {how}."
+    drawn = any(len(part) + len(part.store.skipped) < len(part.store) for _, part in parts)
+    words = f"{len(features):,} points: {from_where.replace('  ', ' ')}{', drawn by seed' * drawn}; {how}."
     labelled = bool(images.class_names) and bool((labels >= 0).any())
     pixelated = thumbnails.shape[-1] < 48
     return {"data": data, "exemplars": exemplars, "pixelated": pixelated, "labelled": labelled}, words
+
+
+def _most(class_names: Sequence[str], labels: Int[Tensor, "image"]) -> str:
+    """The three commonest classes of some images, with how many there are of each."""
+    counts = torch.bincount(labels[labels >= 0], minlength=len(class_names))
+    order = counts.argsort(descending=True, stable=True)[:3].tolist()
+    return ", ".join(f"{class_names[i]} {int(counts[i]):,}" for i in order if counts[i]) if class_names else ""
 
 
 def colourings(

@@ -1,4 +1,4 @@
-"""Nearest neighbours of some images, by trained features and by raw pixels."""
+"""Nearest neighbours of some images, by features and by raw pixels."""
 
 from typing import Any
 
@@ -17,7 +17,9 @@ MAX_QUERIES = 1000
 SHOWN_SIDE = 112
 
 
-def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: int) -> dict[str, Any] | None:
+def neighbour_rows(
+    images: RunImages, queries: Sample, bank: Sample, *, seed: int, head: str = "Trained features"
+) -> dict[str, Any] | None:
     """Some images, drawn by a seed, each with the nearest of the bank; None for a bank of too few.
 
     Args:
@@ -25,6 +27,7 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
         queries: those that ask; the bank itself where there are no others, and then none finds itself.
         bank: the training images.
         seed: of the draw.
+        head: what the features are.
     """
     alone = queries is bank
     k = min(NUM_NEIGHBOURS, len(bank) - alone)
@@ -33,22 +36,26 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
     generator = np.random.Generator(np.random.PCG64([seed, 2**35]))
     asked = torch.from_numpy(np.sort(generator.permutation(len(queries))[:MAX_QUERIES]))
     chosen = torch.from_numpy(np.sort(generator.permutation(len(asked))[:NUM_QUERIES]))
-    mean = bank.pixels.mean(dim=0)
+    pixels = bank.pixels
+    mean = pixels.mean(dim=0)
+    pixels -= mean
+    asking_pixels = pixels if alone else queries.pixels - mean
     found, shares = [], []
     for name, ours, theirs in (
-        ("Trained features", queries.features, bank.features),
-        ("Raw pixels", queries.pixels - mean, bank.pixels - mean),
+        (head, queries.features, bank.features),
+        ("Raw pixels", asking_pixels, pixels),
     ):
         cosines, places = nearest_neighbours(theirs, ours[asked], k, own=asked if alone else None)
         found.append((name, cosines[chosen], places[chosen]))
         shares.append(_share(places, queries.labels[asked], bank.labels))
     shown = _Shown(bank)
     asking = shown if alone else _Shown(queries)
+    names = queries.names
     rows = []
     for row, query in enumerate(asked[chosen].tolist()):
         label = int(queries.labels[query])
         rows.append({
-            "picture": asking.picture(query), "name": queries.names[query], "label": _class(images, label),
+            "picture": asking.picture(query), "name": names[query], "label": _class(images, label),
             "sides": [
                 [
                     shown.neighbour(place, cosine, label, images)
@@ -61,7 +68,8 @@ def neighbour_rows(images: RunImages, queries: Sample, bank: Sample, *, seed: in
         "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
         "pixelated": 2 * bank.thumbnails.shape[-1] < SHOWN_SIDE,
         "num_queries": len(asked), "num_bank": len(bank), "of": len(bank.store),
-        "asking": "training" if alone else images.test_name, "pixel_side": min(32, bank.thumbnails.shape[-1]),
+        "asking": images.train_name if alone else images.test_name, "bank": images.train_name,
+        "pixel_side": min(32, bank.thumbnails.shape[-1]),
     }  # fmt: skip
 
 
@@ -80,14 +88,15 @@ class _Shown:
     """Pictures of a sample's images, each made once."""
 
     def __init__(self, sample: Sample) -> None:
-        self.sample = sample
+        self.sample, self.names = sample, sample.names
         self._made: dict[int, str] = {}
 
     def neighbour(self, place: int, cosine: float, asked: int, images: RunImages) -> dict[str, Any]:
         """What the page says of a neighbour; `same` is None where a label is missing."""
         label = int(self.sample.labels[place])
         same = None if min(asked, label) < 0 else asked == label
-        return {"picture": self.picture(place), "cosine": cosine, "label": _class(images, label), "same": same}
+        return {"picture": self.picture(place), "cosine": cosine, "label": _class(images, label), "same": same,
+                "name": self.names[place]}  # fmt: skip
 
     def picture(self, place: int) -> str:
         """A data URI, in the image's own proportions."""

@@ -13,13 +13,13 @@ from stopgrad.data.sources import Subset
 from stopgrad.data.store import load_images
 from stopgrad.encoder.embed import Encoder
 from stopgrad.evaluate.outcome import by_class
-from stopgrad.metrics.accuracy import knn_predict_each
 from stopgrad.report.images import RunImages, Sample, draw_sample
 from stopgrad.report.map import feature_map
 from stopgrad.report.neighbours import neighbour_rows
 from stopgrad.report.page import picture
 from stopgrad.report.sheet import view_sheet
 from stopgrad.report.tables import classes_as_rows
+from stopgrad.report.votes import voted
 from stopgrad.reporter import Reporter
 
 POINTS = 2000
@@ -72,19 +72,8 @@ def features_shown(
 def _predicted(
     images: RunImages, queries: Sample, bank: Sample, config: Config
 ) -> tuple[Int[Tensor, "query"], int] | None:
-    """k-NN classes of all queries, -1 for those without a label, and k; None without labels to learn or judge by."""
-    known, judged = bank.labels >= 0, queries.labels >= 0
-    alone = queries is bank
-    if not images.class_names or int(known.sum()) <= alone or not judged.any():
-        return None
-    k = min(config.monitoring.knn_k, int(known.sum()) - alone)
-    own = torch.cumsum(known, 0)[judged] - 1 if alone else None
-    said = torch.full((len(queries),), -1)
-    said[judged] = knn_predict_each(
-        bank.features[known], bank.labels[known], queries.features[judged], ks=[k],
-        temperature=config.monitoring.knn_temperature, num_classes=len(images.class_names), own=own,
-    )[k]  # fmt: skip
-    return said, k
+    """As `voted`, by the run's own k-NN."""
+    return voted(images, queries, bank, k=config.monitoring.knn_k, temperature=config.monitoring.knn_temperature)
 
 
 def _classes(

@@ -35,6 +35,10 @@ class Page:
     missing: tuple[str, ...] = ()
     """What the page does without, and why."""
 
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {"page": str(self.path), "bytes": self.num_bytes, "seconds": self.seconds, "missing": list(self.missing)}
+
 
 def write_report(
     run: str | Path, data: str | Path | ImageSource | None = None, *, out: str | Path | None = None,

@@ -63,32 +63,47 @@ def write_search_page(result: SearchResult, out: Path) -> None:
 
 def write_duplicates_page(found: Duplicates, out: Path) -> None:
     """Write the page of near-duplicates: the groups, largest first."""
+    sections = group_sections(found, MOST_GROUPS, MOST_MEMBERS)
+    _write(
+        out, "Near-duplicates", groups_words(found), sections, len(found.groups), "groups", found.warning, found.skipped
+    )  # fmt: skip
+
+
+def group_sections(found: Duplicates, most_groups: int, most_members: int) -> list[Section]:
+    """The groups with their pictures, largest first, so many of them and so many images of each."""
     shown = []
-    for number, group in enumerate(found.groups[:MOST_GROUPS], start=1):
+    for number, group in enumerate(found.groups[:most_groups], start=1):
         tiles = [
             _tile(
                 found.bank, member.row, member.name, member.label, f"{member.cosine:.4f}", "copy" * bool(member.copy_of)
             )
-            for member in group[:MOST_MEMBERS]
+            for member in group[:most_members]
         ]
         copies = sum(member.copy_of is not None for member in group)
-        about = f"{len(group):,} images" + (f", {copies} of them copies, byte for byte" if copies else "")
+        about = f"{len(group):,} images" + (
+            f", {copies} of them {'copies' if copies > 1 else 'a copy'}, byte for byte" if copies else ""
+        )
         if {"train", "test"} <= {member.split for member in group}:
             about += "; training and test images both"
         labels = {member.label for member in group} - {None}
         if len(labels) > 1:
             about += f"; of {len(labels)} classes: {', '.join(sorted(map(str, labels)))}"
         shown.append(Section(f"Group {number}", about, None, tiles, len(group) - len(tiles)))
-    about = (
+    return shown
+
+
+def groups_words(found: Duplicates) -> str:
+    """How many groups there are, of what, and what joins them."""
+    words = (
         f"{found.num_grouped:,} of {found.num_images:,} images of {found.data} in {len(found.groups):,} groups, joined "
         f"by a cosine of at least {found.threshold:g} of the features of {found.encoder}. Under each: its cosine with "
         "the group's first."
     )
     if found.num_unseen:
-        about += (
+        words += (
             f" {found.num_unseen:,} of them are not to be had any more: copies byte for byte were not looked for there."
         )
-    _write(out, "Near-duplicates", about, shown, len(found.groups), "groups", found.warning, found.skipped)
+    return words
 
 
 def _write(

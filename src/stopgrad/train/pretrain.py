@@ -46,7 +46,7 @@ class Run:
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
-    reporter: Reporter | None = None, backbone: str | nn.Module | None = None, **overrides: Any,
+    reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Pretrain a backbone on unlabelled images.
 
@@ -59,10 +59,9 @@ def pretrain(
         resume: go on with the run in `out` from its newest checkpoint.
         overwrite: begin anew in `out`; files of an earlier run go, foreign files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
-        backbone: the setting `backbone`, or a network of your own: normalised images `[image, 3, side, side]` to
-            pooled features `[image, dim]`. It is copied and starts as it is; load its encoder with
-            `load_encoder(out, backbone=network)`.
-        **overrides: any settings by name, such as `epochs=20`; they go before the config's.
+        **overrides: any settings by name, such as `epochs=20`; they go before the config's. `backbone` may
+            be a network of your own too: normalised images `[image, 3, side, side]` to pooled features `[image, dim]`.
+            It is copied and starts as it is; `load_encoder(out, backbone=network)` loads what came of it.
 
     Returns:
         The finished run.
@@ -83,9 +82,10 @@ def pretrain(
         overrides["path"] = str(data)
     elif data is not None:
         source = Splits(IN_MEMORY, data.train, data.test) if isinstance(data, Splits) else Splits(IN_MEMORY, data)
-    own = backbone if isinstance(backbone, nn.Module) else None
-    if backbone is not None:
-        overrides["backbone"] = own_name(own) if own is not None else backbone
+    network = overrides.get("backbone")
+    own = network if isinstance(network, nn.Module) else None
+    if own is not None:
+        overrides["backbone"] = own_name(own)
     recipe, given = resolve(recipe, config, overrides)
     run = RunDir(out)
     _check_folder(run, resume=resume, overwrite=overwrite, leads=rank.leads)
@@ -113,7 +113,7 @@ def pretrain(
         with StopRequest() as stop, joined(rank, device):
             run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
     found = Run(run.path, run.read_summary())
-    return replace(found, own=backbone) if isinstance(backbone, nn.Module) else found
+    return replace(found, own=network) if isinstance(network, nn.Module) else found
 
 
 def _begun_config(

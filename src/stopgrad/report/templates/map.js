@@ -144,7 +144,7 @@
         line(cluster.groups[cluster.group[i]].name, !data.classes.length);
         let set = 0, sum = data.counts[0];
         while (i >= sum) sum += data.counts[++set];
-        line(`${data.names[i]} (${data.sets[set]})`);
+        line(data.sets[set] ? `${data.names[i]} (${data.sets[set]})` : data.names[i]);
       }
     }
     tip.hidden = i < 0;
