@@ -131,7 +131,13 @@ def photos() -> Scale:
     """Any labelled photos, up to 5,000, views of 96 pixels, EfficientNet-Lite0 with its ImageNet weights."""
     # The best encoder is not chosen: an arm is judged by where its training ends.
     base = adapt_recipe().replace(
-        devices=1, keep="last", report=False, steps=120, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        devices=1,
+        keep="last",
+        report=False,
+        monitor_every_epochs=1000,
+        steps=120,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
     return Scale(
         "photos", "up to 5,000 labelled photos, EfficientNet-Lite0 from ImageNet, 96 x 96 pixels", base, epochs=0,
