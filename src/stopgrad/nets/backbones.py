@@ -23,7 +23,10 @@ STEMS = ("standard", "small", "small_stride2")
 LINEAR_STEM = "small_linear"
 
 
-def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False) -> nn.Module:
+def build_backbone(
+    name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False,
+    overlay: Mapping[str, Any] | None = None,
+) -> nn.Module:  # fmt: skip
     """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
 
     Args:
@@ -32,6 +35,7 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
             `LINEAR_STEM`.
         image_size: side of the images, for networks whose shape depends on it.
         pretrained: with timm's weights (fetched by timm).
+        overlay: changes to timm's config of the weights, such as the file where they are.
 
     Returns:
         A module whose output dimension `num_features` tells.
@@ -48,9 +52,10 @@ def build_backbone(name: str, *, stem: str = "standard", image_size: int = 224, 
                 raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
             model = _narrow_resnet(**SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
-            model = timm.create_model(name, num_classes=0, pretrained=pretrained)
+            more: dict[str, Any] = {"pretrained_cfg_overlay": dict(overlay)} if overlay else {}
+            model = timm.create_model(name, num_classes=0, pretrained=pretrained, **more)
         else:
-            raise ValueError(f"unknown backbone {name!r}: {_nearest(name)}")
+            raise ValueError(f"unknown backbone {name!r}: {nearest_names(name)}")
     except RuntimeError as error:
         # timm's word for an unknown tag, or weights that do not exist.
         raise ValueError(f"backbone {name!r}: {error}") from error
@@ -119,7 +124,8 @@ def _shrink_stem(model: Any, name: str, stride: int) -> None:
     model.maxpool = nn.Identity()
 
 
-def _nearest(name: str) -> str:
+def nearest_names(name: str) -> str:
+    """The end of an error message about an unknown backbone: the names most like it."""
     near = get_close_matches(name, [*SMALL_RESNETS, *timm.list_models()], n=3, cutoff=0.6)
     if near:
         return f"did you mean {', '.join(map(repr, near))}?"

@@ -1,0 +1,77 @@
+"""What lies beside weights and says of which network they are: a config.json as timm writes it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from stopgrad.encoder.usual import Usual, usual_from
+from stopgrad.errors import CheckpointError
+
+CONFIG = "config.json"
+# In the order in which timm takes one of a folder.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+# Arguments of a network that change neither its features nor what builds it again.
+_HARMLESS = {"num_classes", "img_size", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pretrained"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a config says."""
+
+    backbone: str
+    usual: Usual | None
+    """How images come to the network; None where the config does not say."""
+    where: Path
+    """The config."""
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights in a folder in the layout of a hub."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def described(file: Path) -> Described | None:
+    """What the config beside a file of weights says; None where there is none, or one that names no timm network.
+
+    Raises:
+        CheckpointError: it names a network that cannot be built here.
+    """
+    for config_file in (file.with_suffix(".json"), file.with_name(CONFIG)):
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        name = config.get("architecture") if isinstance(config, dict) else None
+        if isinstance(name, str) and timm.is_model(name.partition(".")[0]):
+            return _read(config, name, config_file)
+    return None
+
+
+def hint_of(metadata: Mapping[str, str]) -> str | None:
+    """timm's name of a network among what a file says of itself, such as `arch`; None where there is none."""
+    for key in ("architecture", "arch", "backbone", "model_name", "model"):
+        name = metadata.get(key)
+        if name and timm.is_model(name.partition(".")[0]):
+            return name
+    return None
+
+
+def _read(config: dict[str, Any], name: str, file: Path) -> Described:
+    arguments = config.get("model_args") or {}
+    if other := sorted(set(arguments) - _HARMLESS):
+        said = ", ".join(f"{key}={arguments[key]!r}" for key in other)
+        raise CheckpointError(
+            f"{file} describes a {name} that is built with {said}, which is another network than timm builds by that "
+            f"name: --backbone {name} (backbone={name!r} in Python) takes the weights as they are, if they fit."
+        )
+    usual = config.get("pretrained_cfg", config)
+    try:
+        known = isinstance(usual, dict) and "mean" in usual and "std" in usual
+        found = usual_from(usual, str(file)) if known else None
+    except (ValueError, TypeError, AssertionError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}.") from error
+    return Described(name, found, file)
