@@ -123,7 +123,7 @@ def _meta_building(most: int) -> Iterator[_Builder]:
     builder = _Builder(most)
     hook = register_module_parameter_registration_hook(builder.registered)
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield builder
     finally:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from torch import nn
 
 from stopgrad.encoder.usual import Usual, usual_from
 from stopgrad.errors import CheckpointError
@@ -14,7 +16,7 @@ from stopgrad.errors import CheckpointError
 CONFIG = "config.json"
 # In the order in which timm takes one of a folder.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-# Arguments of a network that change neither its features nor what builds it again.
+# Arguments of a network that do not change its features.
 _HARMLESS = {"num_classes", "img_size", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pretrained"}
 
 
@@ -60,10 +62,26 @@ def hint_of(metadata: Mapping[str, str]) -> str | None:
     return None
 
 
+def _change_nothing(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether timm builds the same network with some arguments and without: the same modules, set in the same way."""
+    try:
+        with torch.device("meta"):
+            plain, other = timm.create_model(name), timm.create_model(name, **arguments)
+    except Exception:
+        return False
+    return [_settings(module) for module in plain.modules()] == [_settings(module) for module in other.modules()]
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    plain = (str, int, float, bool, tuple, type(None))
+    return {"": type(module), **{key: value for key, value in vars(module).items() if isinstance(value, plain)}}
+
+
 def _read(config: dict[str, Any], name: str, file: Path) -> Described:
     arguments = config.get("model_args") or {}
-    if other := sorted(set(arguments) - _HARMLESS):
-        said = ", ".join(f"{key}={arguments[key]!r}" for key in other)
+    other = {key: arguments[key] for key in sorted(set(arguments) - _HARMLESS)}
+    if other and not _change_nothing(name, other):
+        said = ", ".join(f"{key}={value!r}" for key, value in other.items())
         raise CheckpointError(
             f"{file} describes a {name} that is built with {said}, which is another network than timm builds by that "
             f"name: --backbone {name} (backbone={name!r} in Python) takes the weights as they are, if they fit."

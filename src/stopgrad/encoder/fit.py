@@ -103,18 +103,18 @@ def fill(
         backbone, stem, image_size: the network.
         weights: heads included, which are left out.
         origin: where they are from, for messages.
-        partial: whether what does not fit stays at its random start (by a fixed seed) instead of being refused.
+        partial: whether what does not fit stays at its random start instead of being refused.
 
     Raises:
         CheckpointError: no such network, or the weights do not fit it, or not one of them does.
     """
     there = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
-        module = _built(backbone, stem, image_size, fixed=partial)
+        module = build_backbone(backbone, stem=stem, image_size=image_size)
         fit = fit_of(shapes_of(module), there, backbone)
         if fit.misshapen and stem == "standard" and image_size != native_image_size(backbone):
             # Position embeddings may be for the usual size: they are resampled once they are in.
-            native = _built(backbone, stem, native_image_size(backbone), fixed=partial)
+            native = build_backbone(backbone, stem=stem, image_size=native_image_size(backbone))
             native_fit = fit_of(shapes_of(native), there, backbone)
             if len(native_fit.misshapen) < len(fit.misshapen):
                 module, fit = native, native_fit
@@ -133,14 +133,6 @@ def fill(
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{origin} does not fit backbone {backbone!r}: {error}") from error
     return module, fit
-
-
-def _built(backbone: str, stem: str, image_size: int, *, fixed: bool) -> nn.Module:
-    if not fixed:
-        return build_backbone(backbone, stem=stem, image_size=image_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build_backbone(backbone, stem=stem, image_size=image_size)
 
 
 def shapes_of(module: nn.Module) -> dict[str, Shape]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+from torch import nn
 
 from stopgrad.data.preprocess import eval_resize
 from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, Asked
@@ -30,9 +30,7 @@ def from_timm(name: str, asked: Asked) -> Encoder:
     place = f"{TIMM}{name}"
     try:
         if asked.pretrained is False:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                backbone = build_backbone(name, image_size=native_image_size(name))
+            backbone = build_backbone(name, image_size=native_image_size(name))
             return _encoder(name, backbone, f"{place} (untrained)")
         located = locate(name)
         if located.package is not None:
@@ -58,7 +56,7 @@ def from_package(name: str, _asked: Asked) -> Encoder:
     file = file_of(package)
     if file is None:
         raise CheckpointError(f"{PACKAGE}{name}: the package {package.distribution} is not installed: {INSTALL}.")
-    return _packaged(known, Located("package", file, package), f"{PACKAGE}{name}")
+    return _packaged(known, Located("package", file, package), f"{PACKAGE}{known}")
 
 
 def _packaged(name: str, located: Located, place: str) -> Encoder:
@@ -69,12 +67,11 @@ def _packaged(name: str, located: Located, place: str) -> Encoder:
     return _encoder(name, backbone, f"{place} (weights of the package {package_words(located.package)})")
 
 
-def _fetched(name: str, located: Located) -> torch.nn.Module:
+def _fetched(name: str, located: Located) -> nn.Module:
     """Built by timm, with the weights that it has or fetches."""
     overlay = overlay_of(name, located)
     try:
-        with quiet_libraries(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with quiet_libraries():
             backbone: Any = build_backbone(name, image_size=native_image_size(name), pretrained=True, overlay=overlay)
     # Of huggingface_hub, of two HTTP libraries, of safetensors.
     except Exception as error:
@@ -85,11 +82,11 @@ def _fetched(name: str, located: Located) -> torch.nn.Module:
         raise CheckpointError(f"{located.file} in the cache cannot be used: {why} Delete it.") from error
     # It may hold the weights a second time.
     backbone.pretrained_cfg.pop("state_dict", None)
-    module: torch.nn.Module = backbone
+    module: nn.Module = backbone
     return module
 
 
-def _encoder(name: str, backbone: torch.nn.Module, origin: str) -> Encoder:
+def _encoder(name: str, backbone: nn.Module, origin: str) -> Encoder:
     size = 32 if name in SMALL_RESNETS else 224
     usual = usual_of(name) or Usual(size, eval_resize(size), IMAGENET_MEAN, IMAGENET_STD)
     return encoder_of(backbone, usual.spec(name, "standard", num_features(backbone), Asked()), origin)

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -91,6 +92,13 @@ def load_encoder(
     keywords = {"image_size": image_size, "mean": mean, "std": std, "backbone": backbone, "stem": stem,
                 "prefix": prefix, "pretrained": pretrained, "partial": partial}  # fmt: skip
     said = said.and_then(asked_of(keywords))
+    # The caller's random numbers are left alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return _load(text, said)
+
+
+def _load(text: str, said: Asked) -> Encoder:
     if text.startswith((TIMM, PACKAGE)):
         kind, _, name = text.partition(":")
         more = ("pretrained",) if text.startswith(TIMM) else ()

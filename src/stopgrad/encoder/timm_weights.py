@@ -102,7 +102,9 @@ def _config_of(name: str) -> Any:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         raise CheckpointError(f"{error} There are {', '.join(tags) or 'none with weights'}.") from error
     if config is None or not config.has_weights:
-        near = get_close_matches(name.partition(".")[0], timm.list_models(pretrained=True), n=3)
+        near = get_close_matches(
+            name.partition(".")[0], sorted({n.partition(".")[0] for n in timm.list_pretrained()}), n=3
+        )
         raise CheckpointError(
             f"timm has no weights of it: ?pretrained=false builds it as it is. With weights: {', '.join(near)}."
         )
