@@ -4,16 +4,16 @@ import threading
 
 import pytest
 import timm
-import torch
 from torch import nn
 from torch.nn.modules import module
 
 from stopgrad.encoder.candidates import candidates_for
+from stopgrad.encoder.weightless import weightless
 
 
 def shapes(name, prefix="", **given):
     """The network's tensors, its classifier among them, without their numbers."""
-    with torch.device("meta"):
+    with weightless():
         network = timm.create_model(name, **given)
     return {f"{prefix}{n}": t for n, t in network.state_dict().items()}
 

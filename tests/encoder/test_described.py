@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.models import save_for_hf
+from timm.models._hub import save_for_hf
 
 from stopgrad import export, load_encoder
 from stopgrad.errors import CheckpointError

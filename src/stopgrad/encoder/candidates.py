@@ -14,11 +14,11 @@ from functools import lru_cache
 from threading import get_ident
 
 import timm
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from stopgrad.encoder.fit import Fit, Shape, fit_of, prefixes_of, shapes_of
+from stopgrad.encoder.weightless import weightless
 
 # Of processor time.
 SECONDS = 10.0
@@ -123,7 +123,7 @@ def _meta_building(most: int) -> Iterator[_Builder]:
     builder = _Builder(most)
     hook = register_module_parameter_registration_hook(builder.registered)
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with weightless(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield builder
     finally:

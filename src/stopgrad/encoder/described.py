@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
 from stopgrad.encoder.usual import Usual, usual_from
+from stopgrad.encoder.weightless import weightless
 from stopgrad.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -65,7 +65,7 @@ def hint_of(metadata: Mapping[str, str]) -> str | None:
 def _change_nothing(name: str, arguments: Mapping[str, Any]) -> bool:
     """Whether timm builds the same network with some arguments and without: the same modules, set in the same way."""
     try:
-        with torch.device("meta"):
+        with weightless():
             plain, other = timm.create_model(name), timm.create_model(name, **arguments)
     except Exception:
         return False

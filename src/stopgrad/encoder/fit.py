@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import timm
-import torch
 from torch import Tensor, nn
 
+from stopgrad.encoder.weightless import weightless
 from stopgrad.errors import CheckpointError
 from stopgrad.nets.backbones import build_backbone, native_image_size, set_image_size
 
@@ -164,7 +164,7 @@ def heads_of(backbone: str) -> frozenset[str]:
     if not timm.is_model(name):
         return frozenset()
     try:
-        with torch.device("meta"):
+        with weightless():
             whole, bare = timm.create_model(name), timm.create_model(name, num_classes=0)
     # A few networks look at numbers while they are built.
     except Exception:

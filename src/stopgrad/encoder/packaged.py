@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import timm
-import torch
 from torch import Tensor
 
+from stopgrad.encoder.weightless import weightless
 from stopgrad.encoder.weights import read_tensors
 from stopgrad.errors import CheckpointError
 
@@ -75,7 +75,7 @@ def read_package(name: str, package: Package, file: Path) -> dict[str, Tensor]:
         CheckpointError: the file cannot be read, or is not the network tensor by tensor.
     """
     tensors = read_tensors(file)
-    with torch.device("meta"):
+    with weightless():
         own = timm.create_model(name).state_dict()
     pairs = list(zip(tensors.items(), own.items(), strict=False))
     # Which of a BatchNorm's four equal shapes is which, the end of the name says.

@@ -177,7 +177,7 @@ def _silence_of(url: str) -> str | None:
             found.append(f"status {status}" if status >= 500 else None)
         # Of two HTTP libraries, by release of huggingface_hub.
         except Exception as error:
-            found.append((str(error).strip() or type(error).__name__).splitlines()[0])
+            found.append(_reason_of(error))
 
     # Looking up a name has no time limit of its own.
     asking = threading.Thread(target=ask, daemon=True)
@@ -187,6 +187,14 @@ def _silence_of(url: str) -> str | None:
     said = found[0] if found else f"nothing came within {SECONDS:g} s"
     _answers[place] = (time.monotonic(), said)
     return said
+
+
+def _reason_of(error: BaseException) -> str:
+    """What an error comes down to: HTTP libraries wrap the system's own in several of theirs."""
+    for _ in range(8):
+        within = (getattr(error, "reason", None), error.__cause__, *error.args)
+        error = next((inner for inner in within if isinstance(inner, BaseException)), error)
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def elsewhere(name: str) -> str:
