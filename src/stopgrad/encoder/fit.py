@@ -35,6 +35,11 @@ class Fit:
         return not (self.missing or self.unexpected or self.misshapen)
 
     @property
+    def of_another_size(self) -> bool:
+        """Whether only position embeddings do not fit, which are of images of another size."""
+        return bool(self.misshapen) and all("pos" in n for n in (*self.missing, *self.unexpected, *self.misshapen))
+
+    @property
     def random(self) -> list[str]:
         """What would stay at its random start."""
         return [*self.missing, *self.misshapen]
@@ -119,8 +124,9 @@ def fill(
             if len(native_fit.misshapen) < len(fit.misshapen):
                 module, fit = native, native_fit
         if not fit.whole and not partial:
+            size = "A position embedding of another length is of another --image-size. " if fit.of_another_size else ""
             raise MisfitError(
-                f"{origin} does not fit backbone {backbone!r}: {fit.words}. What fits is taken with --partial "
+                f"{origin} does not fit backbone {backbone!r}: {fit.words}. {size}What fits is taken with --partial "
                 "(partial=True in Python).",
                 fit,
             )
