@@ -20,7 +20,7 @@ def test_names():
     ("function", "parameters"),
     [
         ("pretrain", "data, *, out, recipe, config, resume, overwrite, reporter, **overrides"),
-        ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained"),
+        ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained, partial"),
         (
             "embed_to_file",
             "encoder, images, out, *, split, normalise, batch_size, device, strict, overwrite, stop, reporter",

@@ -12,6 +12,8 @@ from stopgrad.config import Config, check_names, from_toml
 from stopgrad.errors import ConfigError, did_you_mean
 
 ADAPT = "adapt"
+PRETRAINED = "tf_efficientnet_lite0.in1k"
+"""The network that `adapt` starts from where nothing else is said: small, fast on CPUs, its weights 13 MB."""
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -82,7 +84,7 @@ def adapt() -> Config:
     stopgrad pretrain PHOTOS --recipe adapt --out RUN
     """
     return Config(recipe=ADAPT).replace(
-        init="timm:tf_efficientnet_lite0.in1k", backbone="tf_efficientnet_lite0.in1k", norm="frozen",
+        init=f"timm:{PRETRAINED}", backbone=PRETRAINED, norm="frozen",
         image_size=96, hue=0.05, gray_probability=0.1, blur_probability=0.5, blur_sigma_max=1.0,
         projector_width=1024, projection_dim=1024, predictor_width=256,
         method="byol", guide="nearest_views", source_first=True, ema_momentum=0.99,

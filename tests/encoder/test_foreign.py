@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stopgrad import load_encoder
+from stopgrad.encoder import timm_weights
 from stopgrad.encoder.foreign import RESNETS
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import build_backbone
@@ -173,8 +174,6 @@ def test_vits_by_name(tmp_path):
     source = timm.create_model("test_vit", num_classes=0).eval()
     file = tmp_path / "dino_vit.pth"
     torch.save({"teacher": named("backbone.", source), "student": named("module.backbone.", source)}, file)
-    with pytest.raises(CheckpointError, match=r"begin with teacher, student.*backbone=NAME"):
-        load_encoder(file)
     encoder = load_encoder(f"{file}?backbone=test_vit")
     torch.testing.assert_close(features(encoder.backbone, 160), features(source, 160))
     assert encoder.preprocess.size == 160
@@ -182,6 +181,22 @@ def test_vits_by_name(tmp_path):
     assert features(smaller.backbone, 96).shape == (2, 64)
     source.set_input_size(img_size=96)
     torch.testing.assert_close(features(smaller.backbone, 96), features(source, 96))
+
+
+def test_a_vit_of_shapes_that_no_other_network_has(tmp_path):
+    torch.manual_seed(0)
+    source = timm.create_model("test_vit").eval()
+    file = tmp_path / "dino_vit.pth"
+    torch.save({"teacher": named("backbone.", source), "student": named("module.backbone.", source)}, file)
+    encoder = load_encoder(file)
+    source.reset_classifier(0)
+    torch.testing.assert_close(features(encoder.backbone, 160), features(source, 160))
+    assert encoder.spec == load_encoder("timm:test_vit?pretrained=false").spec
+    assert "test_vit from teacher.backbone.*, the one network of timm with these shapes, without" in encoder.name
+    wide = {name: torch.zeros(3, *tensor.shape[1:]) for name, tensor in source.state_dict().items() if tensor.ndim}
+    torch.save({"teacher": {f"backbone.{name}": tensor for name, tensor in wide.items()}}, file)
+    with pytest.raises(CheckpointError, match=r"begin with teacher.*--backbone NAME"):
+        load_encoder(file)
 
 
 def test_safetensors_of_timm(tmp_path):
@@ -318,7 +333,15 @@ def test_timm_untrained():
     assert load_encoder("timm:test_vit?pretrained=false&image_size=96").preprocess.size == 96
 
 
-def test_timm_with_its_weights(monkeypatch):
+@pytest.fixture
+def answering(monkeypatch, tmp_path):
+    """As where there is a network, and nothing fetched yet."""
+    monkeypatch.setattr(timm_weights, "_silence_of", lambda url: None)
+    monkeypatch.setattr(timm_weights.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(timm_weights.constants, "HF_HUB_OFFLINE", False)
+
+
+def test_timm_with_its_weights(monkeypatch, answering):
     """The fetching is timm's; here it finds the weights in memory."""
     source = lively(timm.create_model("resnet18"))
     create = timm.create_model
@@ -334,7 +357,7 @@ def test_timm_with_its_weights(monkeypatch):
     assert encoder.spec.backbone == "resnet18.a1_in1k"
 
 
-def test_timm_without_a_network(monkeypatch):
+def test_timm_whose_fetching_fails(monkeypatch, answering):
     def offline(*_, **__):
         raise OSError("no network")
 

@@ -186,7 +186,7 @@ def test_a_run_starts_from_another_ones_backbone(finished, tmp_path, tiny):
 
 
 def test_init_of_another_network(finished, tmp_path, tiny):
-    with pytest.raises(ConfigError, match="which is a resnet10_16"):
+    with pytest.raises(ConfigError, match="cannot be chosen here, it is a resnet10_16"):
         stopgrad.pretrain(out=tmp_path / "run", init=str(finished.path), steps=1, **{**tiny, "backbone": "resnet10_32"})
 
 

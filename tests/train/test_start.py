@@ -11,7 +11,7 @@ from torch import nn
 
 import stopgrad
 from stopgrad.config import Config
-from stopgrad.errors import ConfigError
+from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.methods import METHODS
 from stopgrad.train.build import build_method
 from stopgrad.train.optim import build_optimizer, set_lr
@@ -159,6 +159,13 @@ def test_a_network_of_ones_own(tmp_path, tiny):
     assert run.metrics["start_is"] == "as it started"
     config = stopgrad.artifacts.run_dir.RunDir(run.path).read_config()
     assert config.network.backbone == "module:Own"
+    pixels = torch.randint(256, (3, 3, 12, 12), dtype=torch.uint8)
+    assert run.encoder.embed(pixels).shape == (3, 6)
+    assert stopgrad.load_encoder(run.path, backbone=Own()).embed(pixels).equal(run.encoder.embed(pixels))
+    with pytest.raises(CheckpointError, match="of a network of your own, Own"):
+        stopgrad.load_encoder(run.path)
+    with pytest.raises(CheckpointError, match="does not fit a Linear"):
+        stopgrad.load_encoder(run.path, backbone=nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
 from stopgrad.errors import CollapsedError
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 def check(
     encoder: str, data: str | None = None, /, *, images: int = 2000,
     fail_on_collapse: Annotated[bool, Parameter(negative="")] = False, batch_size: int = 0, device: str = "auto",
-    seed: int = 0, json: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0, json: Annotated[bool, Parameter(negative="")] = False, loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Say whether a backbone has collapsed, without labels, beside the untrained network.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors.
+        A run folder, a checkpoint, another program's weights or timm:NAME.
     data
         A folder of images, with classes or without, or parquet. Without it: the run's own training images.
     images
@@ -43,8 +44,9 @@ def check(
 
     with ConsoleReporter(json=json) as reporter:
         health = check_health(
-            encoder, data, num_images=images, batch_size=batch_size, device=device, seed=seed, reporter=reporter
-        )
+            loading.of(encoder), data, num_images=images, batch_size=batch_size, device=device, seed=seed,
+            reporter=reporter,
+        )  # fmt: skip
     if json:
         print_json(health.as_json())
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
 from stopgrad.encoder.outputs import check_free
 from stopgrad.errors import ConfigError
@@ -17,13 +18,14 @@ def embed(
     split: str = "all", normalise: Annotated[bool, Parameter(negative="")] = False, batch_size: int = 0,
     device: str = "auto", strict: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
+    loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Write the features of images into a file: .parquet, .npy or .csv.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors.
+        A run folder, a checkpoint, another program's weights or timm:NAME.
     data
         A folder of images, an image or a parquet file. Without it: the images that the run was trained on.
     out
@@ -51,8 +53,8 @@ def embed(
         from stopgrad.encoder.write import embed_to_file
 
         done = embed_to_file(
-            encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device, strict=strict,
-            overwrite=overwrite, stop=stop.asked, reporter=reporter,
+            loading.of(encoder), data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
+            strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
         )  # fmt: skip
     if json:
         print_json(done.as_json())

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
 from stopgrad.cli.console import ConsoleReporter, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.outcome import print_outcome
 from stopgrad.cli.settings import whole_number
 
@@ -46,10 +47,10 @@ class Options:
         return {name: value for name, value in vars(self).items() if name != "json"}
 
 
-def measured(function: Callable[..., Any], encoder: str, options: Options, **more: Any) -> None:
+def measured(function: Callable[..., Any], encoder: str, options: Options, loading: Loading, **more: Any) -> None:
     """Run an evaluation and print what it found."""
     with ConsoleReporter(json=options.json) as reporter:
-        outcome = function(encoder, **options.arguments(), **more, reporter=reporter)
+        outcome = function(loading.of(encoder), **options.arguments(), **more, reporter=reporter)
     if options.json:
         print_json(outcome.as_json())
     else:
@@ -61,14 +62,14 @@ def knn(
     encoder: str, /, *, k: Annotated[
         tuple[int, ...], Parameter(consume_multiple=True, negative="", converter=_whole_numbers)
     ] = (),
-    temperature: float | None = None, options: Options = Options(),
+    temperature: float | None = None, options: Options = Options(), loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Weighted vote of the nearest neighbours by cosine; leave-one-out where there is one set.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
     k
         Numbers of neighbours, one or several; the first is the headline. Without it: the run's own, and the usual ones.
     temperature
@@ -76,23 +77,25 @@ def knn(
     """
     from stopgrad.evaluate.knn import evaluate_knn
 
-    measured(evaluate_knn, encoder, options, k=k, temperature=temperature)
+    measured(evaluate_knn, encoder, options, loading, k=k, temperature=temperature)
 
 
 @evaluate.command
-def linear(encoder: str, /, *, l2: float | None = None, options: Options = Options()) -> None:
+def linear(
+    encoder: str, /, *, l2: float | None = None, options: Options = Options(), loading: Loading = NOTHING
+) -> None:
     """Linear classifier on frozen features, fitted to its optimum; a fifth of each class judges where there is one set.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
     l2
         The L2 penalty, 1 / C of scikit-learn. Without it: chosen on a fifth of the training images.
     """
     from stopgrad.evaluate.linear import evaluate_linear
 
-    measured(evaluate_linear, encoder, options, l2=l2)
+    measured(evaluate_linear, encoder, options, loading, l2=l2)
 
 
 @evaluate.command(name="few-label")
@@ -102,14 +105,14 @@ def few_label(
         tuple[int, ...], Parameter(consume_multiple=True, negative="", converter=_whole_numbers)
     ] = (),
     draws: Annotated[int, NOT_NEGATIVE] = 5,
-    options: Options = Options(),
+    options: Options = Options(), loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Linear classifier and k-NN with few labels, as many of each class: mean and deviation over several draws.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
     percent
         How many labels, as percentages of the training images, one or several. Without either: 1 and 10.
     labels_per_class
@@ -119,7 +122,9 @@ def few_label(
     """
     from stopgrad.evaluate.few_label import evaluate_few_label
 
-    measured(evaluate_few_label, encoder, options, percent=percent, labels_per_class=labels_per_class, draws=draws)
+    measured(
+        evaluate_few_label, encoder, options, loading, percent=percent, labels_per_class=labels_per_class, draws=draws
+    )
 
 
 # By name: that module needs what stands here. Without their words here, the list of commands would have none.

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stopgrad.cli.evaluate import Options, measured
+from stopgrad.cli.loading import NOTHING, Loading
 
 
 @Parameter(name="*")
@@ -34,14 +35,14 @@ class TrainingOptions(Options):
 
 def linear_augmented(
     encoder: str, /, *, epochs: int = 90, optimizer: str = "sgd", weight_decay: float = 0.0,
-    options: TrainingOptions = TrainingOptions(),
+    options: TrainingOptions = TrainingOptions(), loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """One linear layer on the frozen backbone, trained on cropped and mirrored images: the papers' protocol.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
     epochs
         Passes over the training images.
     optimizer
@@ -51,21 +52,24 @@ def linear_augmented(
     """
     from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
 
-    measured(evaluate_linear_augmented, encoder, options, epochs=epochs, optimizer=optimizer, weight_decay=weight_decay)
+    measured(
+        evaluate_linear_augmented, encoder, options, loading, epochs=epochs, optimizer=optimizer,
+        weight_decay=weight_decay,
+    )  # fmt: skip
 
 
 def finetune(
     encoder: str, /, *, epochs: int = 30, optimizer: str = "sgd", head_lr: float | None = None,
     weight_decay: float | None = None, warmup_epochs: float | None = None, label_smoothing: float = 0.0,
     labels: float = 1.0, out: Path | None = None, overwrite: Annotated[bool, Parameter(negative="")] = False,
-    options: TrainingOptions = TrainingOptions(),
+    options: TrainingOptions = TrainingOptions(), loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Backbone and linear layer trained end to end, beside the same network trained from scratch.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint or an encoder.safetensors; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
     epochs
         Passes over the training images.
     optimizer
@@ -88,7 +92,7 @@ def finetune(
     from stopgrad.evaluate.finetune import evaluate_finetune
 
     measured(
-        evaluate_finetune, encoder, options, epochs=epochs, optimizer=optimizer, head_lr=head_lr,
+        evaluate_finetune, encoder, options, loading, epochs=epochs, optimizer=optimizer, head_lr=head_lr,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, label_smoothing=label_smoothing, labels=labels,
         out=out, overwrite=overwrite,
     )  # fmt: skip

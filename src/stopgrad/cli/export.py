@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from stopgrad.cli.console import plain_console, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.encoder.export_place import check_place
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def export(
     encoder: str, /, *, to: str, out: Annotated[Path, Parameter(name=("--out", "-o"))],
     with_preprocess: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
+    loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Write a backbone for timm, torchvision or ONNX, or as a folder to publish.
 
@@ -36,6 +38,7 @@ def export(
     json
         Print one JSON object.
     """
+    encoder = loading.of(encoder)
     check_place(to, out, encoder, overwrite=overwrite)
     from stopgrad.encoder.export import export as write
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
 from stopgrad.errors import ConfigError
 
@@ -20,7 +21,7 @@ def report(
     out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None, data: str | None = None, points: int = 2000,
     duplicates: float = DUPLICATES, images: int = IMAGES, seed: int = SEED,
     overwrite: Annotated[bool, Parameter(negative="")] = False, device: str = "auto",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False, loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Write a page: of a run, or of any encoder on images. One HTML file that works from disk.
 
@@ -59,6 +60,8 @@ def report(
     """
     if folder is None:
         _check_run(encoder)
+        if given := loading.given():
+            raise ConfigError(f"report: {given[0]} is of an encoder on images: give them, DATA, behind {encoder}.")
     elif out is None:
         raise ConfigError("report: the page of an encoder on images needs a file: give --out page.html.")
     elif data is not None:
@@ -81,7 +84,7 @@ def report(
 
             assert out is not None
             page = write_encoder_report(
-                encoder, folder, out=out, points=points, duplicates=duplicates, num_images=images, seed=seed,
+                loading.of(encoder), folder, out=out, points=points, duplicates=duplicates, num_images=images, seed=seed,
                 overwrite=overwrite, device=device, reporter=reporter,
             )  # fmt: skip
         for text in page.missing:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
+from stopgrad.encoder.outputs import is_embeddings
 from stopgrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,13 +23,14 @@ def search(
     duplicates: float | None = None, split: str | None = None, index: str = "exact", encoder: str | None = None,
     page: Path | None = None, batch_size: int = 0, device: str = "auto", keep: bool = True,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
+    loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
     """Find the images that look most like a query, or those that are nearly the same.
 
     Parameters
     ----------
     run_or_embeddings
-        A run folder, a checkpoint or an encoder.safetensors; or a file that `stopgrad embed` wrote.
+        A run folder, a checkpoint, another program's weights or timm:NAME; or a file that `stopgrad embed` wrote.
     query
         An image file, or a folder of images; each is a query.
     data
@@ -68,6 +71,7 @@ def search(
         raise ConfigError(f"--page {page}: the page must be an .html.")
     if page is not None and page.exists() and not overwrite:
         raise ConfigError(f"{page} exists: use --overwrite, or another --page.")
+    run_or_embeddings, encoder = _with_flags(run_or_embeddings, encoder, loading)
     options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device, "keep": keep}
     with ConsoleReporter(json=json) as reporter:
         if duplicates is not None:
@@ -93,6 +97,16 @@ def search(
             _print_json(result, page) if json else _print_answers(result)
     if page is not None and not json:
         print(f"Page {page}")
+
+
+def _with_flags(run_or_embeddings: str, encoder: str | None, loading: Loading) -> tuple[str, str | None]:
+    """Both, with what the flags say of the one that is an encoder."""
+    given = loading.given()
+    if not given or not is_embeddings(run_or_embeddings):
+        return loading.of(run_or_embeddings), encoder
+    if encoder is None:
+        raise ConfigError(f"{given[0]}: {run_or_embeddings} is a file of embeddings; name its encoder too (--encoder).")
+    return run_or_embeddings, loading.of(encoder)
 
 
 def _print_json(result: "SearchResult | Duplicates", page: Path | None) -> None:

@@ -5,13 +5,14 @@ import statistics
 from stopgrad.data.decode import UnreadableImageError, decode
 from stopgrad.data.sources import DIGITS, Splits
 
+DIGITS_RECIPE = "digits"
 _SMALL = 64
 
 
 def recipe_for(splits: Splits) -> str:
     """The small-machine recipe for images of this kind, judging by the first ones that can be read."""
     if splits.name == DIGITS:
-        return "digits"
+        return DIGITS_RECIPE
     sides = []
     for index in range(min(8, len(splits.train))):
         try:

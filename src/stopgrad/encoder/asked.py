@@ -1,7 +1,7 @@
 """What a user says of a checkpoint beyond its place: in keywords, or after a question mark."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -32,10 +32,16 @@ class Asked:
     """What the names of the backbone's weights begin with, where a file holds several networks."""
     pretrained: bool | None = None
     """`timm:NAME`: with its weights (the default), or as built."""
+    partial: bool | None = None
+    """Take weights that fit in part; the rest stays at its random start."""
 
     def given(self) -> list[str]:
         """The names of those that were said."""
         return [f.name for f in fields(self) if getattr(self, f.name) is not None]
+
+    def and_then(self, later: "Asked") -> "Asked":
+        """Both; where both say something, the later one counts."""
+        return replace(self, **{name: getattr(later, name) for name in later.given()})
 
 
 def split_question(text: str) -> tuple[str, Asked]:
@@ -49,10 +55,18 @@ def split_question(text: str) -> tuple[str, Asked]:
     path, mark, query = text.partition("?")
     if not mark or Path(text).expanduser().exists():
         return text, Asked()
+    before, _, last = text.rpartition("?")
+    if Path(before).expanduser().exists():
+        path, query = before, last
     pairs = parse_qsl(query, keep_blank_values=True)
     if not pairs:
         raise ConfigError(f"{text}: nothing is said after the question mark, such as image_size=96.")
     return path, asked_of(dict(pairs))
+
+
+def place_of(text: str) -> str:
+    """The place alone, without what is asked of it."""
+    return split_question(text)[0]
 
 
 def with_question(path: str, asked: Asked) -> str:
@@ -60,6 +74,14 @@ def with_question(path: str, asked: Asked) -> str:
     said = {name: getattr(asked, name) for name in asked.given()}
     texts = {n: ",".join(map(repr, v)) if isinstance(v, tuple) else str(v) for n, v in said.items()}
     return f"{path}?{urlencode(texts, safe=',')}" if texts else path
+
+
+def asking(text: str, asked: Asked) -> str:
+    """A path, with a question or without, with more asked of it; the same text where nothing is."""
+    if not asked.given():
+        return text
+    path, said = split_question(text)
+    return with_question(path, said.and_then(asked))
 
 
 def asked_of(values: Mapping[str, Any]) -> Asked:
@@ -88,10 +110,10 @@ def _value(name: str, value: Any) -> Any:
             if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
                 raise ValueError
             return numbers
-        if name == "pretrained":
+        if name in ("pretrained", "partial"):
             return {"true": True, "false": False}[str(value).lower()]
     except (ValueError, TypeError, KeyError) as error:
         rule = {"image_size": "a whole number of at least 4", "mean": "three numbers, as 0.5,0.5,0.5",
-                "std": "three numbers above 0, as 0.2,0.2,0.2", "pretrained": "true or false"}[name]  # fmt: skip
+                "std": "three numbers above 0, as 0.2,0.2,0.2"}.get(name, "true or false")  # fmt: skip
         raise ConfigError(f"{name} = {value!r}: must be {rule}.") from error
     return str(value)

@@ -67,6 +67,12 @@ class Encoder:
         ).vectors
 
 
+def encoder_of(backbone: nn.Module, spec: EncoderSpec, name: str) -> Encoder:
+    """An encoder in eval mode, with the preprocessing of its spec."""
+    placed: nn.Module = backbone.eval().to(memory_format=torch.channels_last)
+    return Encoder(placed, spec.preprocess(), spec, name)
+
+
 def as_source(images: Any) -> ImageSource:
     """What `Encoder.embed` takes, as a source.
 

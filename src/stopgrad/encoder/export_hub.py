@@ -7,6 +7,7 @@ from typing import Any
 import timm
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.encoder.asked import place_of
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_card import model_card
 from stopgrad.encoder.export_place import HUB_CARD, HUB_CONFIG, HUB_PREPROCESSING, HUB_SPEC, HUB_WEIGHTS
@@ -32,7 +33,7 @@ def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) ->
     (path / HUB_CONFIG).unlink(missing_ok=True)
     if named:
         write_text(path / HUB_CONFIG, timm_config(encoder))
-    run = None if source is None else RunDir(source)
+    run = None if source is None else RunDir(place_of(str(source)))
     card = model_card(encoder, path.resolve().name, run if run is not None and run.is_run else None)
     write_text(path / HUB_CARD, card)
     load = own.load.replace(quoted(path / HUB_WEIGHTS), quoted(path))

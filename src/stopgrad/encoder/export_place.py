@@ -44,7 +44,7 @@ def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrit
         what = f"{taken[0]} exists" if taken else f"{path} is not empty"
         raise ConfigError(f"{what}: use overwrite, or another out.")
     spec = path / HUB_SPEC if not suffix else path.with_suffix(".json")
-    if taken and spec in files and not _is_spec(spec):
+    if taken and spec in files and not is_spec(spec):
         # Somebody's own README.md, say.
         raise ConfigError(f"{taken[0]} is not of an earlier export: overwrite would replace it. Name another out.")
     return path
@@ -59,7 +59,7 @@ def _is_source(path: Path, source: str) -> bool:
     return False
 
 
-def _is_spec(file: Path) -> bool:
+def is_spec(file: Path) -> bool:
     """Whether a file is a spec of ours."""
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["format"]).startswith("stopgrad-encoder")

@@ -10,12 +10,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from stopgrad.encoder.asked import Asked
+from stopgrad.encoder.candidates import Candidates, candidates_for
+from stopgrad.encoder.fit import Fit, MisfitError, fill, prefixes_of, some
+from stopgrad.encoder.usual import Usual, triple_words, usual_of, usual_of_kind
 from stopgrad.errors import CheckpointError
-from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, build_backbone, native_image_size, set_image_size
+from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, build_backbone, native_image_size
 
 # (bottleneck blocks?, blocks a stage, channels out of and into the first block's 3x3) -> timm's name.
 RESNETS: Mapping[tuple[bool, tuple[int, ...], tuple[int, int]], str] = {
@@ -32,7 +36,8 @@ RESNETS: Mapping[tuple[bool, tuple[int, ...], tuple[int, int]], str] = {
 # Words in the names of networks that follow another, which are taken if there is no other. Of a student and a teacher
 # the teacher is the one that its authors evaluate (DINO, arXiv 2104.14294).
 FOLLOWERS = {"momentum", "ema", "target", "student", "k"}
-MAX_NAMED = 8
+# Of a network's names, the share that a file must have to hold it.
+LEAST_SHARE = 0.1
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -44,18 +49,25 @@ class Recognised:
     """The backbone with its weights."""
     backbone: str
     stem: str
-    image_size: int
+    usual: Usual
+    """How images come to such a network."""
     prefix: str
     """What the names of its weights begin with in the file."""
     left_out: Sequence[str]
     """The beginnings of all other names."""
+    fit: Fit
+    told_by: str = ""
+    """What told which network it is, where that is not plain."""
 
     @property
     def words(self) -> str:
         """What was recognised, for a message."""
         stem = "" if self.stem == "standard" else f" with {self.stem} stem"
         place = f" from {self.prefix}*" if self.prefix else ""
-        return f"{self.backbone}{stem}{place}" + (f", without {_some(self.left_out)}" if self.left_out else "")
+        told = f", {self.told_by}" if self.told_by else ""
+        part = f"; {self.fit.part_words}" if self.fit.part_words else ""
+        left_out = f", without {some(self.left_out)}" if self.left_out else ""
+        return f"{self.backbone}{stem}{place}{told}{left_out}{part}"
 
 
 @dataclass(frozen=True)
@@ -69,38 +81,128 @@ class _Network:
     stem: str
 
 
-def recognise(tensors: Mapping[str, Tensor], asked: Asked, origin: str) -> Recognised:
-    """Find the backbone among a file's tensors: ResNets by themselves, any other by the name that is asked for.
+def recognise(tensors: Mapping[str, Tensor], asked: Asked, origin: str, hint: str | None = None) -> Recognised:
+    """Find the backbone among a file's tensors: by the name that is asked for, as a ResNet, or by all its shapes.
 
     Weights do not tell everything: a 3x3 stem is taken to have stride 1, padding 1 and no max-pool, and a bottleneck
-    its stride in the 3x3 convolution, as torchvision and timm have it.
+    its stride in the 3x3 convolution, as torchvision and timm have it. Where several networks of timm have the shapes,
+    none is taken.
 
     Args:
         tensors: by their names in the file.
         asked: what the user says of it.
         origin: the file, for messages.
+        hint: timm's name of the network as the file has it, which decides between several that fit.
 
     Raises:
         CheckpointError: no network that is known, several, or another than was asked for.
     """
+    if asked.backbone is not None:
+        return _named(tensors, asked.backbone, asked, origin)
     networks = _resnets(tensors)
-    if asked.backbone is not None and asked.backbone.split(".")[0] not in RESNETS.values():
-        networks = _networks_like(tensors, asked.backbone, asked.stem or "standard", origin)
+    if networks:
+        prefix = _choose(networks, tensors, asked, origin)
+        name = networks[prefix].backbone
+        try:
+            if name is not None:
+                return _filled(name, networks[prefix], prefix, tensors, asked, origin)
+        except MisfitError as error:
+            # Its blocks are a ResNet's, but there is more to them.
+            if not error.fit.unexpected:
+                raise
+            if (found := _by_shapes(tensors, asked, hint, origin)) is None:
+                raise
+            return _named(tensors, found[0], asked, origin, told_by=found[1])
+    candidates = candidates_for(tensors)
+    if (found := _by_shapes(tensors, asked, hint, origin, candidates)) is not None:
+        return _named(tensors, found[0], asked, origin, told_by=found[1])
+    if networks:
+        what = (
+            f"a ResNet of {_blocks(networks[prefix].weights)} blocks a stage that is none of "
+            f"{', '.join(RESNETS.values())}, and its weights fit no other network of timm."
+        )
+    else:
+        what = (
+            "no ResNet of a kind that is known, and weights that fit no network of timm; they begin with "
+            f"{some(_beginnings(tensors, ''))}."
+        )
+    near = "; ".join(f"{name}, but {fit.words}" for name, fit in candidates.nearest)
+    raise CheckpointError(
+        f"{origin} holds {what} Of another network, say its timm name: --backbone NAME (backbone=NAME in Python), and "
+        "--partial where it fits in part." + (f" Nearest: {near}." if near else "")
+        + ("" if candidates.whole else " Not all networks could be tried in the time for it.")
+    )  # fmt: skip
+
+
+def _by_shapes(
+    tensors: Mapping[str, Tensor], asked: Asked, hint: str | None, origin: str, candidates: Candidates | None = None
+) -> tuple[str, str] | None:
+    """The network that weights fit, and what tells it from others; None where they fit none.
+
+    Raises:
+        CheckpointError: they fit several.
+    """
+    candidates = candidates or candidates_for(tensors)
+    fitting = candidates.fitting
+    if hint is not None and hint.partition(".")[0] in fitting:
+        return hint, "as the file says"
+    if not fitting:
+        return None
+    choices = [choice for name in fitting for choice in _choices(name, asked)]
+    if len(choices) == 1 and candidates.whole:
+        return choices[0][0], "the one network of timm with these shapes"
+    named = some((f"{name} ({words})" if words else name for name, words in choices), 12)
+    raise CheckpointError(
+        f"{origin} fits several networks of timm, which weights do not tell apart (padding, normalisation or the like "
+        f"differ): say which by --backbone NAME (backbone=NAME in Python), one of {named}."
+    )
+
+
+def _choices(name: str, asked: Asked) -> list[tuple[str, str]]:
+    """Names for an architecture with the normalisation of each: of those with weights that differ in it, the tags."""
+    tags: dict[str, str] = {}
+    for tag in timm.list_pretrained(f"{name}.*"):
+        usual = usual_of(tag)
+        if usual is not None:
+            tags.setdefault(f"mean {triple_words(usual.mean)}, std {triple_words(usual.std)}", tag)
+    if len(tags) > 1 and not (asked.mean and asked.std):
+        return [(tag, words) for words, tag in tags.items()]
+    return [(name, next(iter(tags), ""))]
+
+
+def _named(tensors: Mapping[str, Tensor], backbone: str, asked: Asked, origin: str, told_by: str = "") -> Recognised:
+    """The network of a name."""
+    networks: Mapping[str, _Network] = {}
+    if backbone.split(".")[0] in RESNETS.values():
+        networks = _resnets(tensors)
+    if not networks and (asked.partial or backbone.split(".")[0] not in RESNETS.values()):
+        networks = _networks_like(tensors, backbone, asked.stem or "standard", origin)
+    if not networks:
+        raise CheckpointError(
+            f"{origin} holds no {backbone}; its weights begin with {some(_beginnings(tensors, ''))}. Of another "
+            "network, say its timm name: --backbone NAME (backbone=NAME in Python)."
+        )
     prefix = _choose(networks, tensors, asked, origin)
     network = networks[prefix]
-    if network.backbone is None and asked.backbone is None:
-        raise CheckpointError(
-            f"{origin} holds a ResNet of {_blocks(network.weights)} blocks a stage that is none of "
-            f"{', '.join(RESNETS.values())}: say which timm network it is, by backbone=NAME."
-        )
-    backbone, stem = asked.backbone or str(network.backbone), asked.stem or network.stem
-    if network.backbone is not None and backbone.split(".")[0] != network.backbone.split(".")[0]:
+    if network.backbone is not None and not asked.partial and backbone.split(".")[0] != network.backbone.split(".")[0]:
         raise CheckpointError(f"{origin} holds a {network.backbone}, not a {backbone}.")
-    size = asked.image_size or (native_image_size(backbone) if stem == "standard" else 32)
-    module = _filled(backbone, stem, size, network.weights, origin)
+    return _filled(backbone, network, prefix, tensors, asked, origin, told_by=told_by)
+
+
+def _filled(
+    backbone: str, network: _Network, prefix: str, tensors: Mapping[str, Tensor], asked: Asked, origin: str,
+    told_by: str = "",
+) -> Recognised:  # fmt: skip
+    stem = asked.stem or network.stem
+    usual = usual_of_kind(stem, native_image_size(backbone) if stem == "standard" else 32)
+    # ResNets by their plain name are as torchvision's and most other programs', whatever timm's own weights want.
+    if stem == "standard" and backbone not in RESNETS.values():
+        usual = usual_of(backbone) or usual
+    size = asked.image_size or usual.image_size
+    module, fit = fill(backbone, stem, size, network.weights, origin, partial=bool(asked.partial))
     used = {network.places.get(name) for name in module.state_dict()}
     left_out = _beginnings((name for name in tensors if name not in used), prefix)
-    return Recognised(module, backbone, stem, size, prefix, left_out)
+    return Recognised(module, backbone, stem, usual, prefix, left_out, fit, told_by)
 
 
 def _resnets(tensors: Mapping[str, Tensor]) -> dict[str, _Network]:
@@ -154,27 +256,22 @@ def _networks_like(tensors: Mapping[str, Tensor], backbone: str, stem: str, orig
         module = build_backbone(backbone, stem=stem, image_size=native_image_size(backbone))
     except ValueError as error:
         raise CheckpointError(f"{origin}: {error}") from error
-    first = next(iter(module.state_dict()))
+    own = list(module.state_dict())
     found = {}
-    for prefix in (name.removesuffix(first) for name in tensors if f".{name}".endswith(f".{first}")):
+    for prefix in prefixes_of(tensors, own):
         places = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-        found[prefix] = _Network({n: tensors[place] for n, place in places.items()}, places, backbone, stem)
+        if len(places.keys() & set(own)) >= LEAST_SHARE * len(own):
+            found[prefix] = _Network({n: tensors[place] for n, place in places.items()}, places, backbone, stem)
     return found
 
 
 def _choose(networks: Mapping[str, _Network], tensors: Mapping[str, Tensor], asked: Asked, origin: str) -> str:
     """The prefix of the network to take."""
-    if not networks:
-        what = f"{asked.backbone}" if asked.backbone else "ResNet of a kind that is known"
-        raise CheckpointError(
-            f"{origin} holds no {what}; its weights begin with {_some(_beginnings(tensors, ''))}. Of another network, "
-            "say its timm name: backbone=NAME."
-        )
     if asked.prefix is not None:
         for prefix in (asked.prefix, f"{asked.prefix}."):
             if prefix in networks:
                 return prefix
-        raise CheckpointError(f"{origin} has no network at prefix={asked.prefix!r}: there are {_some(list(networks))}.")
+        raise CheckpointError(f"{origin} has no network at prefix={asked.prefix!r}: there are {some(list(networks))}.")
     leaders = [p for p in networks if not FOLLOWERS & set(re.split(r"[._]", p))] or list(networks)
     shortest = min(leaders, key=len)
     # A module may be registered twice.
@@ -182,30 +279,10 @@ def _choose(networks: Mapping[str, _Network], tensors: Mapping[str, Tensor], ask
     for other in leaders:
         there = networks[other].weights.get(first)
         if there is None or not torch.equal(there, networks[shortest].weights[first]):
-            raise CheckpointError(f"{origin} holds several networks: say which by prefix=, one of {_some(leaders)}.")
+            raise CheckpointError(
+                f"{origin} holds several networks: say which by prefix=, one of {some(leaders)} (--prefix)."
+            )
     return shortest
-
-
-def _filled(backbone: str, stem: str, size: int, weights: Mapping[str, Tensor], origin: str) -> nn.Module:
-    """The backbone with the weights: all of its own must be there, and none that it has no place for."""
-    try:
-        module = build_backbone(backbone, stem=stem, image_size=size)
-        own = module.state_dict()
-        if any(weights[n].shape != own[n].shape for n in own if n in weights):
-            # Position embeddings may be for the usual size: they are resampled once they are in.
-            module = build_backbone(backbone, stem=stem, image_size=native_image_size(backbone))
-            own = module.state_dict()
-        tops = {name.split(".")[0] for name in own}
-        missing = [n for n in own if n not in weights and not n.endswith("num_batches_tracked")]
-        unplaced = [n for n in weights if n not in own and n.split(".")[0] in tops]
-        if missing or unplaced:
-            which = f"lacks {_some(missing)}" if missing else f"has {_some(unplaced)} besides"
-            raise CheckpointError(f"{origin} does not fit backbone {backbone!r}: it {which}.")
-        module.load_state_dict({n: weights.get(n, own[n]) for n in own})
-        set_image_size(module, backbone, size)
-    except (ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{origin} does not fit backbone {backbone!r}: {error}") from error
-    return module
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
@@ -222,8 +299,3 @@ def _beginnings(names: Iterable[str], prefix: str) -> list[str]:
         common = next((i for i, part in enumerate(parts) if i >= len(here) or here[i] != part), len(parts))
         found.append(".".join(here[: common + 1]))
     return list(dict.fromkeys(found))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")

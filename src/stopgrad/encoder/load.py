@@ -1,7 +1,7 @@
 """The trained backbone with its preprocessing: how it is saved, and how it comes back."""
 
+import copy
 import json
-import math
 import os
 import re
 from dataclasses import asdict, replace
@@ -11,35 +11,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from stopgrad.artifacts.checkpoint import load_checkpoint, write_atomically
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import (
-    CIFAR_MEAN,
-    CIFAR_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Asked,
-    Triple,
-    asked_of,
-    split_question,
-    with_question,
-)
-from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS
-from stopgrad.encoder.foreign import recognise
-from stopgrad.encoder.spec import FORMAT, EncoderSpec
-from stopgrad.encoder.weights import is_torch_file, read_tensors
+from stopgrad.encoder.asked import Asked, Triple, asked_of, split_question, with_question
+from stopgrad.encoder.described import described, hint_of, weights_in
+from stopgrad.encoder.embed import Encoder, encoder_of
+from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS, is_spec
+from stopgrad.encoder.fit import fill
+from stopgrad.encoder.foreign import Recognised, recognise
+from stopgrad.encoder.from_timm import PACKAGE, TIMM, from_package, from_timm
+from stopgrad.encoder.spec import FORMAT, OWN, EncoderSpec
+from stopgrad.encoder.usual import triple_words
+from stopgrad.encoder.weights import is_torch_file, read_weights
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.nets.backbones import build_backbone, native_image_size, num_features, set_image_size
+from stopgrad.nets.backbones import declare_num_features, num_features, set_image_size
 from stopgrad.recipes import base_config
-
-TIMM = "timm:"
-OFFLINE = " timm fetches them once and keeps them in the Hugging Face cache; without a network, fetch them elsewhere."
 
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:
@@ -73,8 +63,8 @@ def _save(run: RunDir, backbone: nn.Module, spec: EncoderSpec, file: Path, spec_
 
 def load_encoder(
     run_or_checkpoint: str | Path, *, image_size: int | None = None, mean: Triple | None = None,
-    std: Triple | None = None, backbone: str | None = None, stem: str | None = None, prefix: str | None = None,
-    pretrained: bool | None = None,
+    std: Triple | None = None, backbone: str | nn.Module | None = None, stem: str | None = None,
+    prefix: str | None = None, pretrained: bool | None = None, partial: bool | None = None,
 ) -> Encoder:  # fmt: skip
     """Load a trained backbone: of a run, of another program, or of timm.
 
@@ -83,17 +73,22 @@ def load_encoder(
 
             - a run folder, finished or not (then its newest checkpoint is taken), a `.ckpt` of one, an
               `encoder.safetensors` with its `encoder.json` beside it, or a folder of `export --to hub-folder`;
-            - a file of weights by another program, by torch.save or as safetensors: ResNets are recognised in what
-              torchvision, timm, SimSiam, the authors' GSG, MoCo, DINO and Lightly write, heads are left out, and
-              `Encoder.name` says what was taken; of another timm network say `backbone`;
-            - `timm:NAME`: timm's network with its weights (fetched by timm) and its own size and normalisation;
-              `timm:NAME?pretrained=false` as built, by a fixed seed.
+            - a file of weights by another program, by torch.save or as safetensors, or a folder of a model hub: ResNets
+              are recognised in what torchvision, timm, SimSiam, the authors' GSG, MoCo, DINO and Lightly write, any
+              other network of timm by its config.json or, where one alone has the shapes, by its shapes; heads are left
+              out, and `Encoder.name` says what was taken;
+            - `timm:NAME`: timm's network with its weights (from the cache or fetched by timm) and its own size and
+              normalisation; `timm:NAME?pretrained=false` as built, by a fixed seed;
+            - `package:NAME`: the same from an installed package alone, as `stopgrad[weights]` brings it.
         image_size, mean, std: side of the images, and means and deviations of the channels (of pixels in 0..1), where
-            they are not as the file or timm says. Other programs' files say nothing: 224 px and ImageNet's, with a
-            small stem 32 px and CIFAR-10's.
+            they are not as the file or timm's config of the network says. Of ResNets in other programs' files: 224 px
+            and ImageNet's, with a small stem 32 px and CIFAR-10's.
         backbone, stem, prefix: of another program's file, what the weights do not tell: timm's name of the network, the
-            setting `stem`, and what the names of the weights begin with.
+            setting `stem`, and what the names of the weights begin with. Of anything else, what it must be. Of a run
+            that trained a network of your own, `backbone` is that network, which is copied.
         pretrained: of timm, whether with its weights.
+        partial: whether weights may fit in part: what does not stays at its random start (by a fixed seed), and
+            `Encoder.name` says so. Then `backbone` and `stem` may also be others than a run's or timm's.
 
     All but the first can be given behind a question mark as well, as in `simsiam.pth?image_size=96&backbone=resnet50`.
 
@@ -101,18 +96,29 @@ def load_encoder(
         The encoder in eval mode, on the CPU.
 
     Raises:
-        CheckpointError: nothing there, damaged, of an unknown network, or with Python objects that only unpickling
-            would read.
+        CheckpointError: nothing there or not to be fetched, damaged, of an unknown network or one of several, not
+            fitting, or with Python objects that only unpickling would read.
         ConfigError: something asked that is unknown or does not go with this kind.
     """
+    if isinstance(backbone, nn.Module):
+        return _of_own_network(Path(run_or_checkpoint).expanduser(), backbone)
     text, said = split_question(str(run_or_checkpoint))
     keywords = {"image_size": image_size, "mean": mean, "std": std, "backbone": backbone, "stem": stem,
-                "prefix": prefix, "pretrained": pretrained}  # fmt: skip
-    spoken = asked_of(keywords)
-    said = replace(said, **{name: getattr(spoken, name) for name in spoken.given()})
-    if text.startswith(TIMM):
-        _only(said, text, "image_size", "mean", "std", "pretrained")
-        return replace(_from_timm(text.removeprefix(TIMM), said), source=with_question(text, said))
+                "prefix": prefix, "pretrained": pretrained, "partial": partial}  # fmt: skip
+    said = said.and_then(asked_of(keywords))
+    # The caller's random numbers are left alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return _load(text, said)
+
+
+def _load(text: str, said: Asked) -> Encoder:
+    if text.startswith((TIMM, PACKAGE)):
+        kind, _, name = text.partition(":")
+        more = ("pretrained",) if text.startswith(TIMM) else ()
+        _only(said, text, "image_size", "mean", "std", "backbone", "stem", "partial", *more)
+        encoder = (from_timm if f"{kind}:" == TIMM else from_package)(name, said)
+        return replace(_adjusted(_refitted(encoder, said), said), source=with_question(text, said))
     if re.match(r"(torchvision|hub|hf-hub|hf_hub|https?):", text):
         raise CheckpointError(
             f"{text}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
@@ -125,11 +131,11 @@ def load_encoder(
             "timm:NAME."
         )
     source = with_question(os.path.abspath(path), said)
-    encoder = _own(path)
-    if encoder is not None:
-        _only(said, text, "image_size", "mean", "std")
-        return replace(_adjusted(encoder, said), source=source)
-    _only(said, text, "image_size", "mean", "std", "backbone", "stem", "prefix")
+    own = _own(path)
+    if own is not None:
+        _only(said, text, "image_size", "mean", "std", "backbone", "stem", "partial")
+        return replace(_adjusted(_refitted(own, said), said), source=source)
+    _only(said, text, "image_size", "mean", "std", "backbone", "stem", "prefix", "partial")
     return replace(_from_foreign(path, said), source=source)
 
 
@@ -141,13 +147,15 @@ def _own(path: Path) -> Encoder | None:
             return replace(_from_safetensors(run.encoder_file, run.encoder_spec_file), name=str(path))
         if (path / HUB_WEIGHTS).is_file() and (path / HUB_SPEC).is_file():
             return replace(_from_safetensors(path / HUB_WEIGHTS, path / HUB_SPEC), name=str(path))
+        if weights_in(path) is not None:
+            return None
         state, problems = run.newest_checkpoint()
         if state is None:
             detail = f" ({'; '.join(problems)})" if problems else ""
             raise CheckpointError(f"{path} has no encoder.safetensors and no checkpoint yet{detail}.")
         step = state["progress"]["step"]
         return replace(_from_state(state, str(path)), name=f"{path} (unfinished: step {step:,})")
-    if path.name == "encoder.safetensors" or (path.suffix == ".safetensors" and path.with_suffix(".json").is_file()):
+    if path.name == "encoder.safetensors" or (path.suffix == ".safetensors" and is_spec(path.with_suffix(".json"))):
         return _from_safetensors(path, path.with_suffix(".json"))
     if is_torch_file(path):
         return None
@@ -157,6 +165,11 @@ def _own(path: Path) -> Encoder | None:
 
 
 def _from_safetensors(path: Path, spec_file: Path) -> Encoder:
+    spec, weights = _read_safetensors(path, spec_file)
+    return assemble(spec, weights, str(path))
+
+
+def _read_safetensors(path: Path, spec_file: Path) -> tuple[EncoderSpec, dict[str, Tensor]]:
     try:
         fields: dict[str, Any] = json.loads(spec_file.read_text(encoding="utf-8"))
         if fields.get("format") != FORMAT:
@@ -166,7 +179,20 @@ def _from_safetensors(path: Path, spec_file: Path) -> Encoder:
         weights = load_file(path)
     except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
-    return assemble(spec, weights, str(path))
+    return spec, weights
+
+
+def _of_own_network(path: Path, network: nn.Module) -> Encoder:
+    """A run's encoder in a copy of the caller's own network."""
+    weights_file = RunDir(path).encoder_file if path.is_dir() else path
+    spec, weights = _read_safetensors(weights_file, weights_file.with_suffix(".json"))
+    backbone = copy.deepcopy(network)
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit a {type(network).__name__}: {error}") from error
+    declare_num_features(backbone, spec.num_features)
+    return replace(encoder_of(backbone, spec, str(path)), spec=None)
 
 
 def _from_state(state: dict[str, Any], origin: str) -> Encoder:
@@ -176,49 +202,55 @@ def _from_state(state: dict[str, Any], origin: str) -> Encoder:
 
 
 def _from_foreign(path: Path, asked: Asked) -> Encoder:
-    found = recognise(read_tensors(path), asked, str(path))
-    small = found.stem != "standard"
-    spec = EncoderSpec(
-        backbone=found.backbone, stem=found.stem, num_features=num_features(found.module),
-        image_size=found.image_size, resize=eval_resize(found.image_size),
-        mean=asked.mean or (CIFAR_MEAN if small else IMAGENET_MEAN),
-        std=asked.std or (CIFAR_STD if small else IMAGENET_STD),
-    )  # fmt: skip
-    return _encoder(found.module, spec, f"{path} ({found.words}; {found.image_size} px)")
+    file = weights_in(path) if path.is_dir() else path
+    assert file is not None
+    tensors, texts = read_weights(file)
+    card = None if asked.backbone is not None else described(file)
+    found: Recognised | None = None
+    if card is not None:
+        try:
+            found = recognise(tensors, replace(asked, backbone=card.backbone), str(path))
+            found = replace(found, usual=card.usual or found.usual, told_by=f"as {card.where.name} says")
+        except CheckpointError:
+            # A config.json of something else may lie beside a file, not in a folder of one network.
+            if path.is_dir():
+                raise
+    found = found or recognise(tensors, asked, str(path), hint_of(texts))
+    spec = found.usual.spec(found.backbone, found.stem, num_features(found.module), asked)
+    words = f"{found.words}; {spec.image_size} px"
+    if found.usual.of:
+        words += f", mean {triple_words(spec.mean)}, std {triple_words(spec.std)}"
+    return encoder_of(found.module, spec, f"{path} ({words})")
 
 
-def _from_timm(name: str, asked: Asked) -> Encoder:
-    trained = asked.pretrained is not False
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            backbone: Any = build_backbone(name, image_size=native_image_size(name), pretrained=trained)
-        usual = resolve_model_data_config(backbone) if hasattr(backbone, "pretrained_cfg") else {}
-        usual_size = int(usual["input_size"][-1]) if usual else 32
-        size = asked.image_size or usual_size
-        set_image_size(backbone, name, size)
-    except ValueError as error:
-        raise CheckpointError(f"{TIMM}{name}: {error}{OFFLINE if 'fetched' in str(error) else ''}") from error
-    # timm's own arithmetic; of another size than the usual, ours.
-    resize = math.floor(size / usual["crop_pct"]) if usual and size == usual_size else eval_resize(size)
-    spec = EncoderSpec(
-        backbone=name, stem="standard", num_features=num_features(backbone), image_size=size, resize=resize,
-        mean=asked.mean or tuple(usual.get("mean", IMAGENET_MEAN)),
-        std=asked.std or tuple(usual.get("std", IMAGENET_STD)),
-    )  # fmt: skip
-    return _encoder(backbone, spec, f"{TIMM}{name}" + ("" if trained else " (untrained)"))
+def _refitted(encoder: Encoder, asked: Asked) -> Encoder:
+    """An encoder's weights in another network, as far as they fit, where that is asked for."""
+    spec = encoder.spec
+    assert spec is not None
+    backbone, stem = asked.backbone or spec.backbone, asked.stem or spec.stem
+    others = backbone.partition(".")[0] != spec.backbone.partition(".")[0]
+    if not others and stem == spec.stem:
+        return encoder
+    if not asked.partial:
+        raise ConfigError(
+            f"{encoder.name}: {'backbone' if others else 'stem'} cannot be chosen here, it is a {spec.backbone} with "
+            f"{spec.stem} stem. What fits another network is taken with --partial (partial=True in Python)."
+        )
+    module, fit = fill(backbone, stem, spec.image_size, encoder.backbone.state_dict(), encoder.name, partial=True)
+    spec = replace(spec, backbone=backbone, stem=stem, num_features=num_features(module))
+    stem_words = "" if stem == "standard" else f" with {stem} stem"
+    part = f"; {fit.part_words}" if fit.part_words else ""
+    return encoder_of(module, spec, f"{encoder.name} ({backbone}{stem_words}{part})")
 
 
 def _adjusted(encoder: Encoder, asked: Asked) -> Encoder:
     """An encoder of ours for images of another size or normalisation than it was trained on."""
-    if not asked.given():
-        return encoder
     assert encoder.spec is not None
     spec = replace(encoder.spec, mean=asked.mean or encoder.spec.mean, std=asked.std or encoder.spec.std)
-    if asked.image_size is not None:
+    if asked.image_size not in (None, spec.image_size):
         spec = replace(spec, image_size=asked.image_size, resize=eval_resize(asked.image_size))
         try:
-            set_image_size(encoder.backbone, spec.backbone, spec.image_size)
+            set_image_size(encoder.backbone, spec.backbone, spec.image_size, spec.patch_size)
         except ValueError as error:
             raise ConfigError(f"{encoder.name}: {error}") from error
     return replace(encoder, spec=spec, preprocess=spec.preprocess())
@@ -238,14 +270,14 @@ def backbone_weights(method_state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def assemble(spec: EncoderSpec, weights: dict[str, Tensor], origin: str) -> Encoder:
     """An encoder of a spec and a backbone's weights; raises `CheckpointError` naming `origin` where they do not fit."""
+    if spec.backbone.startswith(OWN):
+        raise CheckpointError(
+            f"{origin} is of a network of your own, {spec.backbone.removeprefix(OWN)}: load it in Python, by "
+            "load_encoder(RUN, backbone=NETWORK)."
+        )
     try:
         backbone = spec.build()
         backbone.load_state_dict(weights)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{origin} does not fit backbone {spec.backbone!r}: {error}") from error
-    return _encoder(backbone, replace(spec, num_features=num_features(backbone)), origin)
-
-
-def _encoder(backbone: nn.Module, spec: EncoderSpec, name: str) -> Encoder:
-    placed: nn.Module = backbone.eval().to(memory_format=torch.channels_last)
-    return Encoder(placed, spec.preprocess(), spec, name)
+    return encoder_of(backbone, replace(spec, num_features=num_features(backbone)), origin)

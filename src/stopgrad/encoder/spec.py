@@ -8,6 +8,8 @@ from stopgrad.data.preprocess import Preprocess
 from stopgrad.nets.backbones import build_backbone
 
 FORMAT = "stopgrad-encoder-1"
+OWN = "module:"
+"""What the name of a caller's own network begins with."""
 
 
 @dataclass(frozen=True)

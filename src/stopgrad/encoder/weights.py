@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -33,9 +33,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, damaged, without tensors, or with Python objects that only unpickling would read.
     """
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same, and the texts that the file has beside them, such as a name of the network, by their keys."""
     try:
         if not is_torch_file(path):
-            return load_file(path)
+            tensors = load_file(path)
+            with safe_open(path, framework="pt") as file:
+                return tensors, dict(file.metadata() or {})
         # argparse's Namespace is a bag of settings that many training scripts save beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # Of pickle protocols that it may not know: then it says so by an error.
@@ -44,6 +51,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_carries_code(path, error)) from error
     except SafetensorError as error:
+        if path.suffix == ".safetensors":
+            raise CheckpointError(f"{path} is damaged or cut off: {error}. Fetch or copy it anew.") from error
         raise CheckpointError(
             f"{path} is no checkpoint: neither a safetensors file ({error}) nor one of torch.save."
         ) from error
@@ -53,7 +62,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = dict(_tensors_in(content, ""))
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors: it is a {type(content).__name__} without weights.")
-    return tensors
+    texts = content.items() if isinstance(content, dict) else ()
+    return tensors, {key: value for key, value in texts if isinstance(key, str) and isinstance(value, str)}
 
 
 def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ import numpy as np
 import stopgrad.encoder.formats as formats
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.store import ImageStore
+from stopgrad.encoder.asked import place_of
 from stopgrad.encoder.digest import encoder_digest
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import check_batch_size, outputs_in_order
@@ -92,7 +93,7 @@ def embed_to_file(
     check_free(out, overwrite=overwrite)
     subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if images is None:
-        images = RunDir(subject.source or subject.name).images_path("images")
+        images = RunDir(place_of(subject.source or subject.name)).images_path("images")
     parts = images if isinstance(images, Parts) else open_parts(images, split)
     backbone, place = subject.placed(device)
     size = batch_size or plain_batch_size(place, subject.preprocess.size)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.encoder.asked import place_of
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.evaluate.baselines import PIXEL_SIZE
@@ -17,7 +18,7 @@ def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
     """The encoder, and its run folder where it was given as one."""
     if isinstance(encoder, Encoder):
         return encoder, None
-    run = RunDir(encoder)
+    run = RunDir(place_of(str(encoder)))
     return load_encoder(encoder), run if run.is_run else None
 
 

@@ -27,8 +27,8 @@ _DECLARED = "_stopgrad_num_features"
 
 
 def build_backbone(
-    name: str, *, stem: str = "standard", image_size: int = 224, pretrained: bool = False, norm: str = "batch",
-    pool: str = "default", patch_size: int = 0, drop_path: float = 0.0,
+    name: str, *, stem: str = "standard", image_size: int = 224, norm: str = "batch", pool: str = "default",
+    patch_size: int = 0, drop_path: float = 0.0, pretrained: bool = False, overlay: Mapping[str, Any] | None = None,
 ) -> nn.Module:  # fmt: skip
     """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
 
@@ -37,11 +37,12 @@ def build_backbone(
         stem: `standard`; `small` (3x3 convolution at stride 1, no max-pool) or `small_stride2` for ResNets; or
             `LINEAR_STEM`.
         image_size: side of the images, for networks whose shape depends on it.
-        pretrained: with timm's weights (fetched by timm).
         norm: `group` puts GroupNorms in place of BatchNorms; anything else leaves them.
         pool: `default`, `avg` (the mean over places) or `token` (the class token).
         patch_size: side of a ViT's patches; 0: its own. Weights that are there are resampled.
         drop_path: rate of stochastic depth; 0: the network's own.
+        pretrained: with timm's weights (fetched by timm).
+        overlay: changes to timm's config of the weights, such as the file where they are.
 
     Returns:
         A module whose output dimension `num_features` tells.
@@ -59,10 +60,12 @@ def build_backbone(
                 raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
             model = _narrow_resnet(**SMALL_RESNETS[name])
         elif timm.is_model(name.split(".")[0]):
-            more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+            more: dict[str, Any] = {"pretrained_cfg_overlay": dict(overlay)} if overlay else {}
+            if drop_path:
+                more["drop_path_rate"] = drop_path
             model = timm.create_model(name, num_classes=0, pretrained=pretrained, **more)
         else:
-            raise ValueError(f"unknown backbone {name!r}: {_nearest(name)}")
+            raise ValueError(f"unknown backbone {name!r}: {nearest_names(name)}")
     except TypeError as error:
         if not drop_path:
             raise
@@ -169,7 +172,8 @@ def _shrink_stem(model: Any, name: str, stride: int) -> None:
     model.maxpool = nn.Identity()
 
 
-def _nearest(name: str) -> str:
+def nearest_names(name: str) -> str:
+    """The end of an error message about an unknown backbone: the names most like it."""
     near = get_close_matches(name, [*SMALL_RESNETS, *timm.list_models()], n=3, cutoff=0.6)
     if near:
         return f"did you mean {', '.join(map(repr, near))}?"

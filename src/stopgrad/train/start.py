@@ -9,18 +9,12 @@ from torch import Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.load import TIMM, load_encoder
-from stopgrad.errors import ConfigError
+from stopgrad.encoder.from_timm import TIMM
+from stopgrad.encoder.load import load_encoder
+from stopgrad.encoder.spec import OWN
+from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import declare_num_features, set_image_size, set_pool, takes_one_size
 from stopgrad.recipes import ADAPT
-
-OWN = "module:"
-"""What the name of a caller's own network begins with."""
-
-
-def is_given(config: Config) -> bool:
-    """Whether the backbone starts with weights that somebody else trained, or with the caller's own."""
-    return config.network.init != "random" or config.network.backbone.startswith(OWN)
 
 
 def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -> tuple[Config, str]:
@@ -85,17 +79,16 @@ def initial_weights(config: Config) -> dict[str, Tensor] | None:
 
 
 def _load(config: Config, *, named: bool, stem: bool) -> Encoder:
-    network, init = config.network, config.network.init
-    encoder = load_encoder(init)
-    assert encoder.spec is not None
-    if named and encoder.spec.backbone.split(".")[0] != network.backbone.split(".")[0]:
-        raise ConfigError(
-            f"backbone = {network.backbone!r} with init = {init!r}, which is a {encoder.spec.backbone}: leave backbone "
-            "out, or take other weights."
-        )
-    if stem and encoder.spec.stem != network.stem:
-        raise ConfigError(f"stem = {network.stem!r} with init = {init!r}, which has stem = {encoder.spec.stem!r}.")
-    return encoder
+    network = config.network
+    try:
+        return load_encoder(
+            network.init, backbone=network.backbone if named else None, stem=network.stem if stem else None,
+            partial=network.init_partial,
+        )  # fmt: skip
+    except (CheckpointError, ConfigError) as error:
+        # As they are called here.
+        words = str(error).replace("--partial", "--init-partial").replace("partial=True", "init_partial=True")
+        raise type(error)(f"init = {network.init!r}: {words}") from error
 
 
 def own_backbone(module: nn.Module, image_size: int) -> nn.Module:

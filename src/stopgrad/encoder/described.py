@@ -1,0 +1,95 @@
+"""What lies beside weights and says of which network they are: a config.json as timm writes it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from stopgrad.encoder.usual import Usual, usual_from
+from stopgrad.encoder.weightless import weightless
+from stopgrad.errors import CheckpointError
+
+CONFIG = "config.json"
+# In the order in which timm takes one of a folder.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+# Arguments of a network that do not change its features.
+_HARMLESS = {"num_classes", "img_size", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pretrained"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a config says."""
+
+    backbone: str
+    usual: Usual | None
+    """How images come to the network; None where the config does not say."""
+    where: Path
+    """The config."""
+
+
+def weights_in(folder: Path) -> Path | None:
+    """The file of weights in a folder in the layout of a hub."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def described(file: Path) -> Described | None:
+    """What the config beside a file of weights says; None where there is none, or one that names no timm network.
+
+    Raises:
+        CheckpointError: it names a network that cannot be built here.
+    """
+    for config_file in (file.with_suffix(".json"), file.with_name(CONFIG)):
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        name = config.get("architecture") if isinstance(config, dict) else None
+        if isinstance(name, str) and timm.is_model(name.partition(".")[0]):
+            return _read(config, name, config_file)
+    return None
+
+
+def hint_of(metadata: Mapping[str, str]) -> str | None:
+    """timm's name of a network among what a file says of itself, such as `arch`; None where there is none."""
+    for key in ("architecture", "arch", "backbone", "model_name", "model"):
+        name = metadata.get(key)
+        if name and timm.is_model(name.partition(".")[0]):
+            return name
+    return None
+
+
+def _change_nothing(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether timm builds the same network with some arguments and without: the same modules, set in the same way."""
+    try:
+        with weightless():
+            plain, other = timm.create_model(name), timm.create_model(name, **arguments)
+    except Exception:
+        return False
+    return [_settings(module) for module in plain.modules()] == [_settings(module) for module in other.modules()]
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    plain = (str, int, float, bool, tuple, type(None))
+    return {"": type(module), **{key: value for key, value in vars(module).items() if isinstance(value, plain)}}
+
+
+def _read(config: dict[str, Any], name: str, file: Path) -> Described:
+    arguments = config.get("model_args") or {}
+    other = {key: arguments[key] for key in sorted(set(arguments) - _HARMLESS)}
+    if other and not _change_nothing(name, other):
+        said = ", ".join(f"{key}={value!r}" for key, value in other.items())
+        raise CheckpointError(
+            f"{file} describes a {name} that is built with {said}, which is another network than timm builds by that "
+            f"name: --backbone {name} (backbone={name!r} in Python) takes the weights as they are, if they fit."
+        )
+    usual = config.get("pretrained_cfg", config)
+    try:
+        known = isinstance(usual, dict) and "mean" in usual and "std" in usual
+        found = usual_from(usual, str(file)) if known else None
+    except (ValueError, TypeError, AssertionError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}.") from error
+    return Described(name, found, file)
