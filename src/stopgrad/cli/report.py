@@ -84,8 +84,8 @@ def report(
 
             assert out is not None
             page = write_encoder_report(
-                loading.of(encoder), folder, out=out, points=points, duplicates=duplicates, num_images=images, seed=seed,
-                overwrite=overwrite, device=device, reporter=reporter,
+                loading.of(encoder), folder, out=out, points=points, duplicates=duplicates, num_images=images,
+                seed=seed, overwrite=overwrite, device=device, reporter=reporter,
             )  # fmt: skip
         for text in page.missing:
             reporter.warn(text)
