@@ -1,12 +1,16 @@
 """Backbones: timm's, a small-image stem for ResNets, and a few ResNets small enough for a CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
 import timm
+import torch
 from timm.models.resnet import BasicBlock, ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from torch import nn
 
 from stopgrad.nets.norms import to_group_norm
@@ -23,6 +27,7 @@ STEMS = ("standard", "small", "small_stride2")
 # As `small`, but no ReLU before the first block: how Lightly's ResNetGenerator comes out when its children are put into
 # a Sequential, as its CIFAR-10 benchmarks do. For their checkpoints; nobody should train one anew.
 LINEAR_STEM = "small_linear"
+_SWINS = (SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr)
 _DECLARED = "_stopgrad_num_features"
 
 
@@ -63,7 +68,7 @@ def build_backbone(
             more: dict[str, Any] = {"pretrained_cfg_overlay": dict(overlay)} if overlay else {}
             if drop_path:
                 more["drop_path_rate"] = drop_path
-            model = timm.create_model(name, num_classes=0, pretrained=pretrained, **more)
+            model = _created(name, image_size, pretrained=pretrained, **more)
         else:
             raise ValueError(f"unknown backbone {name!r}: {nearest_names(name)}")
     except TypeError as error:
@@ -85,6 +90,20 @@ def build_backbone(
     return to_group_norm(module) if norm == "group" else module
 
 
+def _created(name: str, image_size: int, **more: Any) -> Any:
+    """timm's network; of those that are built for one side and cannot change it later, for the side asked for."""
+    model = timm.create_model(name, num_classes=0, **more)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    other = config is not None and config.fixed_input_size and image_size != config.input_size[-1]
+    if not other or hasattr(model, "set_input_size") or more.get("pretrained"):
+        return model
+    try:
+        return timm.create_model(name, num_classes=0, img_size=image_size, **more)
+    # It has no such argument: a dry run will tell.
+    except TypeError:
+        return model
+
+
 def set_image_size(backbone: nn.Module, name: str, image_size: int, patch_size: int = 0) -> None:
     """Fit a backbone whose shape depends on the images' side to another one, and a ViT to patches of another side.
 
@@ -96,19 +115,48 @@ def set_image_size(backbone: nn.Module, name: str, image_size: int, patch_size: 
     has_patches = hasattr(getattr(backbone, "patch_embed", None), "patch_size")
     if patch_size and not (has_patches and hasattr(backbone, "set_input_size")):
         raise ValueError(f"patch_size = {patch_size} with backbone {name!r}: it has no patches whose side can change.")
-    if not takes_one_size(backbone):
+    if not hasattr(backbone, "set_input_size"):
         return
-    patches = {"patch_size": patch_size} if patch_size else {}
+    more: dict[str, Any] = {"patch_size": patch_size} if patch_size else {}
+    if isinstance(backbone, _SWINS):
+        # As timm builds it for this side; by itself it would scale the windows with the images.
+        more["window_size"] = _window_of(backbone)
     try:
-        backbone.set_input_size(img_size=image_size, **patches)  # type: ignore[operator]
+        backbone.set_input_size(img_size=image_size, **more)  # type: ignore[operator]
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         also = f", patch_size = {patch_size}" if patch_size else ""
         raise ValueError(f"image_size = {image_size}{also} does not fit backbone {name!r}: {error}") from error
 
 
+def _window_of(backbone: nn.Module) -> tuple[int, int] | None:
+    """The windows that a Swin is made of: its largest, as those of few places shrink."""
+    windows = [part.window_size for part in backbone.modules() if hasattr(part, "window_size")]
+    pairs = [tuple(window) if isinstance(window, Sequence) else (window, window) for window in windows]
+    return max(pairs, default=None)
+
+
 def takes_one_size(backbone: nn.Module) -> bool:
     """Whether a backbone's shape depends on the images' side, so that it takes no other."""
-    return hasattr(backbone, "set_input_size")
+    config = getattr(backbone, "pretrained_cfg", None)
+    fixed = bool(config.get("fixed_input_size")) if isinstance(config, Mapping) else False
+    return fixed or hasattr(backbone, "set_input_size")
+
+
+@torch.no_grad()
+def features_shape(backbone: nn.Module, image_size: int) -> torch.Size:
+    """The shape of what a backbone makes of two images, by a dry run; its mode is left as it is.
+
+    Raises:
+        Exception: whatever the backbone raises on images of this side.
+    """
+    modes = {part: part.training for part in backbone.modules()}
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    try:
+        found = backbone.eval()(torch.zeros(2, 3, image_size, image_size, device=device))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return torch.Size(found.shape)
 
 
 def set_pool(backbone: nn.Module, name: str, pool: str) -> None:

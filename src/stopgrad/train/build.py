@@ -17,7 +17,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.methods import METHODS
 from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
-from stopgrad.nets.backbones import takes_one_size
+from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_one_size
 from stopgrad.reporter import Reporter
 
 
@@ -45,6 +45,8 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
                     f"{setting} = {size} with backbone {name!r}: it takes images of one size only, image_size = "
                     f"{d.image_size}; use {setting} = 0."
                 )
+    for size in sorted({d.image_size, d.early_size or d.image_size, d.eval_size or d.image_size}):
+        _check_runs(method, size, name)
     if config.optimization.freeze_layers:
         _freeze(method, config.optimization.freeze_layers, name)
     method.norms_frozen = config.network.norm == "frozen"
@@ -61,6 +63,23 @@ def build_start(config: Config, store: ImageStore, device: torch.device, initial
     settled = method if initial is None else method.encoder[1]
     settle_batchnorm(settled, method.project, store, preprocess_of(config), device)
     return method
+
+
+def _check_runs(method: Method, image_size: int, name: str) -> None:
+    """Have two images of a side go through the backbone: what it does not take is said before anything begins."""
+    try:
+        shape = features_shape(method.backbone, image_size)
+    # Whatever the network raises.
+    except Exception as error:
+        raise ConfigError(
+            f"backbone = {name!r} fails on images of {image_size} x {image_size} ({error}): its own size is "
+            f"{native_image_size(name)}."
+        ) from error
+    if shape != (2, num_features(method.backbone)):
+        raise ConfigError(
+            f"backbone = {name!r} makes {tuple(shape)} of 2 images, not pooled features (2, "
+            f"{num_features(method.backbone)})."
+        )
 
 
 def _freeze(method: Method, num_layers: int, name: str) -> None:

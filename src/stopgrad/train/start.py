@@ -13,7 +13,13 @@ from stopgrad.encoder.from_timm import TIMM
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.spec import OWN
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.nets.backbones import declare_num_features, set_image_size, set_pool, takes_one_size
+from stopgrad.nets.backbones import (
+    declare_num_features,
+    features_shape,
+    set_image_size,
+    set_pool,
+    takes_one_size,
+)
 from stopgrad.recipes import ADAPT
 
 
@@ -98,23 +104,18 @@ def own_backbone(module: nn.Module, image_size: int) -> nn.Module:
         ConfigError: it does not turn images `[2, 3, image_size, image_size]` into features `[2, dim]`.
     """
     copied = copy.deepcopy(module).cpu()
-    was_training = copied.training
+    name = type(module).__name__
     try:
-        with torch.no_grad():
-            features = copied.eval()(torch.zeros(2, 3, image_size, image_size))
+        shape = features_shape(copied, image_size)
     # Whatever the caller's code raises.
     except Exception as error:
         raise ConfigError(
-            f"backbone: a {type(module).__name__} fails on images of {image_size} x {image_size}: "
-            f"{type(error).__name__}: {error}"
+            f"backbone: a {name} fails on images of {image_size} x {image_size}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ConfigError(
-            f"backbone: a {type(module).__name__} returns {shape} for 2 images: needs pooled features [2, dim]."
-        )
-    declare_num_features(copied, features.shape[1])
-    return copied.train(was_training)
+    if len(shape) != 2 or shape[0] != 2:
+        raise ConfigError(f"backbone: a {name} returns {tuple(shape)} for 2 images: needs pooled features [2, dim].")
+    declare_num_features(copied, shape[1])
+    return copied
 
 
 def own_name(module: nn.Module) -> str:
