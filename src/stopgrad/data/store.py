@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -158,9 +158,15 @@ def load_images(
 _FREED = np.empty(0, dtype=np.uint8)
 
 
+def first_skipped(source: ImageSource, skipped: Mapping[str, str]) -> tuple[str, str]:
+    """Name of the first image that could not be read, in the order of the source, and why."""
+    names = (source.name(index) for index in range(len(source)))
+    return next(((name, skipped[name]) for name in names if name in skipped), ("the source", "it is empty"))
+
+
 def _checked(store: ImageStore) -> ImageStore:
     if not store.kept:
-        name, reason = next(iter(store.skipped.items()), ("the source", "it is empty"))
+        name, reason = first_skipped(store.source, store.skipped)
         raise DataError(f"none of {len(store.source)} images can be read; the first: {name}: {reason}.")
     return store
 

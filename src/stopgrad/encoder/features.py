@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stopgrad.data.preprocess import Preprocess, plain_batches
 from stopgrad.data.reading import Progress
 from stopgrad.data.sources import ImageSource
-from stopgrad.data.store import ImageStore
+from stopgrad.data.store import ImageStore, first_skipped
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.hardware import plain_batch_size
 
@@ -127,7 +127,7 @@ def features_of(
     store = ImageStore(source, preprocess.shortest, kept=list(range(len(source))), strict=strict)
     kept, outputs = extract(network, store, preprocess, None, device, batch_size=batch_size, progress=progress)
     if not kept:
-        name, reason = next(iter(store.skipped.items()), ("the source", "it is empty"))
+        name, reason = first_skipped(source, store.skipped)
         raise DataError(f"none of {len(source)} images can be read; the first: {name}: {reason}.")
     labels = torch.tensor([source.label(i) for i in kept], dtype=torch.int64)
     return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped, kept)

@@ -154,9 +154,9 @@ def _check_batch(loader: Loader, method: Method, config: Config, reporter: Repor
             f"(learning rate {peak_lr(config, loader.batch_size):.3g} accordingly)."
         )
     if count < FEW_IMAGES:
-        reporter.warn(
-            f"{count} images are few to learn from: each is augmented anew at every step, and still they show little. "
-            "Weights that somebody trained on many images (--init) are worth more, with or without training."
+        reporter.say(
+            f"Few       {count} images show little, though each is augmented anew at every step: weights that somebody "
+            "trained on many (--init) are worth more, with training or without."
         )
 
 
