@@ -21,6 +21,8 @@ def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
         console.print(metrics["knn_protocol"], markup=False)
         if metrics["knn_few_labels"]:
             console.print("10 labels a class: mean and standard deviation of 10 random draws.")
+        if metrics.get("knn_is_sample"):
+            console.print(f"All images: stopgrad evaluate knn {path}", markup=False)
     print_skipped(console, metrics["skipped"])
     console.print(f"\n{metrics['verdict_words']}", markup=False, style="bold")
     console.print(
