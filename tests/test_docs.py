@@ -38,7 +38,8 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
     from stopgrad.train.pretrain import pretrain
 
     def short(*arguments, **given):
-        return pretrain(*arguments, **{**given, **SMALL})
+        own = {name: given[name] for name in ("backbone",) if isinstance(given.get(name), nn.Module)}
+        return pretrain(*arguments, **{**given, **SMALL, **own})
 
     monkeypatch.setattr(stopgrad, "pretrain", short)
     monkeypatch.setattr(stopgrad.estimator, "pretrain", short)
@@ -46,7 +47,7 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/backbones.md"])
 def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
     # What a page leaves to its reader.
     namespace = {
@@ -61,7 +62,7 @@ def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
 
 
 def test_what_a_page_links_to_is_there():
-    for page in ("README.md", "docs/python.md"):
+    for page in ("README.md", "docs/python.md", "docs/backbones.md"):
         folder = (ROOT / page).parent
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
             assert (folder / target).exists(), f"{page} links to {target}"

@@ -128,6 +128,24 @@ def imagenet() -> Config:
     )  # fmt: skip
 
 
+def imagenet_vit() -> Config:
+    """ImageNet with a ViT-S/16: BYOL with GSG, AdamW, 300 epochs. Not run by us.
+
+    torchrun --nproc-per-node 8 -m stopgrad pretrain IMAGENET --recipe imagenet_vit --out RUN
+
+    Optimizer, schedule and heads as in MoCo v3 (arXiv 2104.02057, section 4 and appendix A); the patches' projection
+    keeps its random weights, as there (freeze_layers = 1). `--method simsiam` takes targets from the online encoder,
+    `--guide symmetric` leaves the guide out.
+    """
+    return Config(recipe="imagenet_vit").replace(
+        image_size=224, blur_probability=0.5, backbone="vit_small_patch16_224", freeze_layers=1, drop_path=0.1,
+        projector_layers=3, projector_width=4096, projection_dim=256, predictor_width=4096,
+        method="byol", guide="nearest_views", source_first=True, ema_momentum=0.99, ema_schedule="cosine",
+        optimizer="adamw", lr=1.5e-4, weight_decay=0.1, warmup_epochs=40.0, batch_size=1024, epochs=300,
+        crop_scale_min=0.08,
+    )  # fmt: skip
+
+
 RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
     {
         "digits": digits,
@@ -136,6 +154,7 @@ RECIPES: Mapping[str, Callable[[], Config]] = MappingProxyType(
         "adapt": adapt,
         "cifar10": cifar10,
         "imagenet": imagenet,
+        "imagenet_vit": imagenet_vit,
     }
 )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import stopgrad
 from stopgrad.config import Config
-from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted
 from stopgrad.methods import METHODS
 from stopgrad.train.build import build_method
 from stopgrad.train.optim import build_optimizer, set_lr
@@ -194,3 +194,93 @@ def test_dropout_is_off_in_targets_of_their_own_pass():
     frozen.train()
     assert not any(encoder[0].body[1].training for encoder in (frozen.encoder, frozen.target_encoder))
     assert frozen.encoder[1].training
+
+
+@pytest.mark.parametrize("method", ["simsiam", "byol"])
+@pytest.mark.parametrize("guide", ["symmetric", "nearest_views"])
+def test_a_vit_trains_by_adamw(method, guide, tmp_path):
+    """The recipe for ViTs, small: the patches' projection stays, everything else moves and stays finite."""
+    out = tmp_path / "run"
+    settings = {
+        "backbone": "vit_tiny_patch16_224", "image_size": 32, "batch_size": 16, "steps": 3, "warmup_epochs": 0.0,
+        "projector_width": 32, "predictor_width": 32, "projection_dim": 16, "lr": 1e-2, "precision": "fp32",
+        "monitor_images": 64, "baselines": False, "report": False, "ema_schedule": "constant",
+    }  # fmt: skip
+    run = stopgrad.pretrain(out=out, recipe="imagenet_vit", method=method, guide=guide, reporter=Recorder(), **settings)
+    after = load_file(run.path / "encoder.safetensors")
+    torch.manual_seed(0)
+    config = stopgrad.artifacts.run_dir.RunDir(run.path).read_config()
+    before = build_method(config, torch.device("cpu")).backbone.state_dict()
+    assert torch.equal(before["patch_embed.proj.weight"], after["patch_embed.proj.weight"])
+    assert not torch.equal(before["blocks.0.attn.qkv.weight"], after["blocks.0.attn.qkv.weight"])
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_a_class_token_is_asked_of_a_network_that_has_one():
+    pooled = {}
+    for pool in ("default", "token", "avg"):
+        _, method = method_of(backbone="vit_tiny_patch16_224", pool=pool, image_size=32)
+        torch.manual_seed(1)
+        pooled[pool] = method.backbone.eval()(torch.randn(1, 3, 32, 32))
+    assert torch.equal(pooled["default"], pooled["token"])
+    assert not torch.equal(pooled["token"], pooled["avg"])
+    with pytest.raises(ConfigError, match="it has no class token; use pool = 'avg'"):
+        method_of(pool="token")
+    with pytest.raises(ConfigError, match="it has no patches whose side can change"):
+        method_of(patch_size=8)
+    _, method = method_of(backbone="vit_tiny_patch16_224", patch_size=8, image_size=32)
+    assert method.backbone.patch_embed.num_patches == 16
+
+
+def test_group_norms_in_place_of_batch_norms(tmp_path, tiny):
+    run = stopgrad.pretrain(out=tmp_path / "run", recipe="digits", norm="group", steps=2, reporter=Recorder(), **tiny)
+    again = stopgrad.load_encoder(run.path)
+    assert again.spec.norm == "group"
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in again.backbone.modules())
+    assert any(isinstance(part, nn.GroupNorm) for part in again.backbone.modules())
+    with pytest.raises(ConfigError, match="trained with other norms"):
+        stopgrad.pretrain(out=tmp_path / "other", init=str(run.path), norm="group", reporter=Recorder())
+
+
+def test_thirty_images_are_enough_to_run_and_are_said_to_be_few(tmp_path, tiny):
+    from stopgrad.data.sources import Subset, open_images
+
+    recorder = Recorder()
+    few = Subset(open_images("").train, range(30))
+    run = stopgrad.pretrain(few, out=tmp_path / "run", recipe="digits", steps=3, reporter=recorder, **tiny)
+    assert run.metrics["images_seen"] == 90
+    assert any("30 images show little" in text for text in recorder.said)
+    with pytest.raises(DataError, match="3 readable images for 1 process: training needs at least 4"):
+        stopgrad.pretrain(Subset(few, range(3)), out=tmp_path / "other", recipe="digits", reporter=Recorder(), **tiny)
+
+
+def test_ctrl_c_at_the_figures_leaves_the_run_finished(tmp_path, tiny, monkeypatch):
+    from stopgrad.train import finish
+
+    def interrupted(*_, **__):
+        raise Interrupted("by Ctrl-C after training")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "measure_table", interrupted)
+        with pytest.raises(Interrupted):
+            stopgrad.pretrain(out=tmp_path / "run", recipe="digits", steps=3, reporter=Recorder(), **tiny)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["knn"] is None
+    assert stopgrad.load_encoder(tmp_path / "run").embed(torch.zeros(2, 3, 12, 12, dtype=torch.uint8)).shape[0] == 2
+    resumed = stopgrad.pretrain(out=tmp_path / "run", resume=True, reporter=Recorder())
+    assert resumed.metrics["knn"]["trained"] > 0
+
+
+def test_figures_take_no_longer_than_they_may(tmp_path, tiny, monkeypatch):
+    from stopgrad.train import baselines
+
+    monkeypatch.setattr(baselines, "_affordable", lambda *_: 500)
+    run = stopgrad.pretrain(out=tmp_path / "run", recipe="digits", steps=3, reporter=Recorder(), **tiny)
+    assert run.metrics["knn_is_sample"]
+    assert "a random sample, for time: bank of 399 of 1,437" in run.metrics["knn_protocol"]
+    assert run.metrics["knn_queries"] == 250
+    whole = stopgrad.pretrain(
+        out=tmp_path / "whole", recipe="digits", steps=3, final_images=10_000, reporter=Recorder(), **tiny
+    )
+    assert not whole.metrics["knn_is_sample"]
+    assert "a random sample" not in whole.metrics["knn_protocol"]
