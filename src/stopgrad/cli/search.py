@@ -19,7 +19,7 @@ MOST_QUERIES, MOST_GROUPS, MOST_MEMBERS = 5, 20, 8
 def search(
     run_or_embeddings: str, query: Path | None = None, /, *, data: str | None = None, top: int = 20,
     duplicates: float | None = None, split: str | None = None, index: str = "exact", encoder: str | None = None,
-    page: Path | None = None, batch_size: int = 0, device: str = "auto", keep: bool = True,
+    page: Path | None = None, batch_size: int = 0, device: str = "auto", precision: str = "auto", keep: bool = True,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:  # fmt: skip
     """Find the images that look most like a query, or those that are nearly the same.
@@ -49,6 +49,9 @@ def search(
         Images a forward pass; 0: what the device is fast at.
     device
         cpu, cuda, cuda:1, mps or auto.
+    precision
+        What the network computes in: fp32, bf16, or auto: bf16 where the hardware is fast at it; for a file of
+        embeddings, what it was made in.
     keep
         Keep the embeddings in the run folder for the next search.
     overwrite
@@ -68,7 +71,8 @@ def search(
         raise ConfigError(f"--page {page}: the page must be an .html.")
     if page is not None and page.exists() and not overwrite:
         raise ConfigError(f"{page} exists: use --overwrite, or another --page.")
-    options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device, "keep": keep}
+    options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device,
+                               "precision": precision, "keep": keep}  # fmt: skip
     with ConsoleReporter(json=json) as reporter:
         if duplicates is not None:
             for flag, unused in (("--index", index != "exact"), ("--encoder", encoder is not None)):

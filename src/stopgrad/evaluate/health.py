@@ -102,9 +102,9 @@ def check(
         reporter: told of progress.
 
     Returns:
-        Measures on eval-mode features; the two views are the run's own augmentation, or for an encoder without a run
-        the default one (random crops of 20% and more, flips, colour jitter, grey). The rules are those of
-        stopgrad/metrics/verdict.py.
+        Measures on eval-mode features, computed in float32: small deviations are what is judged. The two views are the
+        run's own augmentation, or for an encoder without a run the default one (random crops of 20% and more, flips,
+        colour jitter, grey). The rules are those of stopgrad/metrics/verdict.py.
 
     Raises:
         ConfigError: no images given and none known, `num_images` too small, or a negative seed.
@@ -132,7 +132,7 @@ def check(
 
     def features_by(network: nn.Module, words: str) -> tuple[Tensor, Tensor, Tensor]:
         _, (features, *_) = extract(
-            network, store, subject.preprocess, None, place, batch_size=batch_size,
+            network, store, subject.preprocess, None, place, batch_size=batch_size, precision="fp32",
             progress=lambda done, total: reporter.progress(words, done, total),
         )  # fmt: skip
         return features, _embed(network, views[0]), _embed(network, views[1])

@@ -11,6 +11,7 @@ from stopgrad.config import Config
 from stopgrad.data.preprocess import Preprocess, preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
+from stopgrad.hardware import choose_precision
 from stopgrad.train.monitor import KnnProtocol, LabelledFeatures
 
 # Beyond this many images the bank is a random part, and the protocol says so.
@@ -39,7 +40,7 @@ def measure_table(
     """Measure the table; None where the labels do not allow it.
 
     Args:
-        config: k, temperature, seed and image size.
+        config: k, temperature, seed, image size and precision.
         bank: the training images.
         queries: the test images, or those held out; None takes every fifth training image out of the bank.
         trained, untrained: backbones in eval mode; `untrained` None: no baselines, and nothing with few labels.
@@ -58,7 +59,7 @@ def measure_table(
         )
     else:
         bank_positions, query_store, query_positions = order, queries, np.arange(len(queries))
-    m = config.monitoring
+    m, precision = config.monitoring, choose_precision(config.training.precision, device)
     pixels = _pixels_of(config)
     scores, few = {}, {}
     knn, num_bank, num_queries = None, 0, 0
@@ -67,7 +68,7 @@ def measure_table(
         rows += [("untrained", untrained, preprocess_of(config)), ("pixels", nn.Flatten(), pixels)]
     for name, network, preprocess in rows:
         sides = [
-            _labelled(network, store, preprocess, sorted(positions.tolist()), device)
+            _labelled(network, store, preprocess, sorted(positions.tolist()), device, precision)
             for store, positions in ((bank, bank_positions), (query_store, query_positions))
         ]
         if any(len(side.labels) == 0 for side in sides):
@@ -95,7 +96,7 @@ def measure_table(
     )  # fmt: skip
     protocol = (
         f"k-NN, k = {knn.k}, T = {knn.temperature:g}, cosine; bank of {num_bank:,} training images, "
-        f"queries {num_queries:,} {which}"
+        f"queries {num_queries:,} {which}; features in {precision}"
     )
     if untrained is not None:
         protocol += f"; pixels at {pixels.size} x {pixels.size}"
@@ -108,13 +109,14 @@ def _pixels_of(config: Config) -> Preprocess:
 
 
 def _labelled(
-    network: Network, store: ImageStore, preprocess: Preprocess, positions: list[int], device: torch.device
-) -> LabelledFeatures:
+    network: Network, store: ImageStore, preprocess: Preprocess, positions: list[int], device: torch.device,
+    precision: str,
+) -> LabelledFeatures:  # fmt: skip
     labels = store.labels
     known = [p for p in positions if labels[p] >= 0]
     if not known:
         return LabelledFeatures(torch.empty(0, 1), torch.empty(0, dtype=torch.int64))
-    kept, (features,) = extract(network, store, preprocess, known, device)
+    kept, (features,) = extract(network, store, preprocess, known, device, precision=precision)
     return LabelledFeatures(features, labels[kept])
 
 
