@@ -4,12 +4,15 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 
 import torch
 
 from stopgrad.errors import ConfigError, did_you_mean
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# The largest block that moves glibc's thresholds, on 64-bit systems.
+_LARGEST_THRESHOLD = 32 * 2**20
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -57,6 +60,17 @@ def usable_cores() -> int:
 def share_cores(num_processes: int) -> None:
     """Let torch use this process's share of the cores."""
     torch.set_num_threads(max(1, usable_cores() // num_processes))
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the memory of one forward pass be used again by the next, on Linux with glibc; elsewhere nothing happens.
+
+    By default glibc gives most of it back to the system, which hands out the same pages anew, zeroed: a fifth of the
+    time of a network on a CPU. Freeing one large block makes it keep up to 64 MB a thread, as its dynamic thresholds
+    follow the blocks that are freed (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    torch.empty(_LARGEST_THRESHOLD - 2**16, dtype=torch.uint8)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "augmentation": Arm("augmentation", "augmentation"),
         "training": Arm("training", "training", hint_seconds=13),
         "embedding": Arm("embedding", "embedding"),
+        "timm_embedding": Arm("embedding by timm's own loop (fp32)", "timm_embedding", hint_seconds=12),
         "knn": _knn("k-NN", "ours", 10),
         "simsiam": _ours("ResNet-18, SimSiam, ours", 45, guide="symmetric", projector_layers=3),
         "lightly_simsiam": _lightly("ResNet-18, SimSiam, Lightly as documented (fp32)", 75, layers=3),
@@ -111,6 +112,8 @@ class Row:
     arms: tuple[str, ...]
     ratios: tuple[tuple[str, str], ...] = ()
     """Arm over arm, by their first figures."""
+    beside: tuple[str, ...] = ()
+    """Arms that are measured with peers alone, and that the first arm is held against."""
     by_default: bool = False
 
 
@@ -121,7 +124,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "batches": Row("batches from memory", ("batches",), by_default=True),
         "augmentation": Row("views", ("augmentation",), by_default=True),
         "training": Row("a training step, and an epoch from files", ("training",), by_default=True),
-        "embedding": Row("files to features", ("embedding",), by_default=True),
+        "embedding": Row("files to features", ("embedding",), beside=("timm_embedding",), by_default=True),
         "knn": Row("k-NN", ("knn",), by_default=True),
         "simsiam": Row(
             "SimSiam, ResNet-18", ("simsiam", "lightly_simsiam", "lightly_simsiam_helped"),
@@ -176,7 +179,7 @@ def choose_rows(only: Iterable[str], *, peers: bool) -> list[str]:
     return chosen
 
 
-def arms_of(rows: Iterable[str]) -> list[str]:
+def arms_of(rows: Iterable[str], *, peers: bool) -> list[str]:
     """The arms of some rows, each once."""
-    wanted = {arm for row in rows for arm in ROWS[row].arms}
+    wanted = {arm for row in rows for arm in ROWS[row].arms + (ROWS[row].beside if peers else ())}
     return [arm for arm in ARMS if arm in wanted]

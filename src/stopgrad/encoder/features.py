@@ -16,7 +16,7 @@ from stopgrad.data.reading import Progress, in_order
 from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.hardware import autocast, choose_precision, plain_batch_size, undivided_operations
+from stopgrad.hardware import autocast, choose_precision, keep_freed_memory, plain_batch_size, undivided_operations
 
 # Enough for BatchNorm's statistics to settle.
 SETTLING_IMAGES = 2000
@@ -95,6 +95,7 @@ def outputs_in_order(
         return prepared_ahead(plain, READ_AHEAD if at_once > 1 else 1)
 
     at_once = _passes_at_once(device, num_images, batch_size, preprocess.size)
+    keep_freed_memory()
     if at_once == 1:
         with closing(batches()) as ready:
             yield from map(passed, ready)
