@@ -35,6 +35,14 @@ class Arm:
     hint_seconds: int = 7
     """About how long a round takes on two cores."""
 
+    @property
+    def is_users(self) -> bool:
+        """Whether it runs with the settings of the user's own training."""
+        return self.recipe is None and self.work in _USERS
+
+
+_USERS = ("decode", "cache", "batches", "augmentation", "training", "embedding", "timm_embedding")
+
 
 def _ours(title: str, hint_seconds: int, **settings: Any) -> Arm:
     return Arm(title, "training", "cifar10", {**_HEADS, **settings}, hint_seconds=hint_seconds)
@@ -179,7 +187,7 @@ def choose_rows(only: Iterable[str], *, peers: bool) -> list[str]:
     return chosen
 
 
-def arms_of(rows: Iterable[str], *, peers: bool) -> list[str]:
-    """The arms of some rows, each once."""
+def arms_of(rows: Iterable[str], *, peers: bool = False) -> list[str]:
+    """The arms of some rows, each once; with peers, also what is held against them."""
     wanted = {arm for row in rows for arm in ROWS[row].arms + (ROWS[row].beside if peers else ())}
     return [arm for arm in ARMS if arm in wanted]

@@ -71,8 +71,8 @@ def run_bench(
         own |= {"backbone": backbone, "stem": "standard"}
     if image_size:
         own["image_size"] = image_size
-    if own and all(ARMS[name].recipe is not None for name in names):
-        reporter.warn(f"{' and '.join(own)}: without effect, these rows have settings of their own.")
+    if own and not any(ARMS[name].is_users for name in names):
+        reporter.warn("backbone and image_size have no effect: these rows have settings of their own.")
     with tempfile.TemporaryDirectory(prefix="stopgrad-bench-") as folder:
         bench = _Bench(data, photos, recipe, own, size, Path(folder), reporter)
         if any(ARMS[name].on_photos for name in names):
@@ -152,7 +152,7 @@ class _Bench:
     def measure(self, arm: Arm) -> dict[str, Any]:
         """One arm, once, in fresh processes."""
         batch_size = min(self.size.batch_size, self.images)
-        settings = {**(self.own if arm.recipe is None else {}), **arm.settings}
+        settings = {**(self.own if arm.is_users else {}), **arm.settings}
         if arm.recipe is not None:
             settings.setdefault("batch_size", batch_size)
         config = base_config(arm.recipe or self.recipe).replace(**settings)

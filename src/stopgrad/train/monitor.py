@@ -1,6 +1,6 @@
 """What is measured beside the loss: features of fixed images, in eval mode and without augmentation.
 
-The network computes in the run's precision; what is made of its features is computed in float32.
+The backbone computes in the run's precision, the projector and what is made of features and projections in float32.
 """
 
 from concurrent.futures import ThreadPoolExecutor
