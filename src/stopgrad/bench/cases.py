@@ -67,7 +67,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "augmentation": Arm("augmentation", "augmentation"),
         "training": Arm("training", "training", hint_seconds=13),
         "embedding": Arm("embedding", "embedding"),
-        "timm_embedding": Arm("embedding by timm's own loop (fp32)", "timm_embedding", hint_seconds=12),
+        "timm_embedding": Arm("embedding by timm's own loop (fp32)", "timm_embedding", hint_seconds=20),
         "knn": _knn("k-NN", "ours", 10),
         "simsiam": _ours("ResNet-18, SimSiam, ours", 45, guide="symmetric", projector_layers=3),
         "lightly_simsiam": _lightly("ResNet-18, SimSiam, Lightly as documented (fp32)", 75, layers=3),
