@@ -67,7 +67,7 @@ def timm_embedding(request: dict[str, Any]) -> list[Figure]:
 
     ours, cores = plain_batch_size(device, size), usable_cores()
     ways = sorted({(threads, workers) for threads in (cores, max(1, cores - 1)) for workers in (0, 1, cores)})
-    threads, workers = max(ways, key=lambda way: briefly(*way, ours))
+    threads, workers = max(ways, key=lambda way: briefly(way[0], way[1], ours))
     batch_size = max(sorted({ours, LARGER_BATCH}), key=lambda number: briefly(threads, workers, number))
     found = rate(threads, workers, batch_size, Window(seconds, device=device))
     with torch.no_grad():
