@@ -86,9 +86,8 @@ def adapt() -> Config:
     return Config(recipe=ADAPT).replace(
         init=f"timm:{PRETRAINED}", backbone=PRETRAINED, norm="frozen",
         image_size=96, hue=0.05, gray_probability=0.1, blur_probability=0.5, blur_sigma_max=1.0,
-        projector_width=1024, projection_dim=1024, predictor_width=256,
-        method="byol", guide="nearest_views", source_first=True, ema_momentum=0.99,
-        lr=0.2, backbone_lr=0.2, head_warmup=0.1, weight_decay=1e-4, batch_size=64, steps=400,
+        method="vicreg", projector_width=1024, projection_dim=1024, projector_norm="hidden",
+        lr=0.04, backbone_lr=0.05, head_warmup=0.1, weight_decay=1e-4, batch_size=64, steps=100,
         keep="best", monitor_images=1000, knn_k=20,
     )  # fmt: skip
 

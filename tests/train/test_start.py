@@ -11,7 +11,7 @@ from torch import nn
 
 import stopgrad
 from stopgrad.config import Config
-from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted
+from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.methods import METHODS
 from stopgrad.train.build import build_method
 from stopgrad.train.optim import build_optimizer, set_lr
@@ -71,8 +71,8 @@ def test_the_best_measured_is_kept_and_not_the_end(trained, tmp_path, tiny, monk
 
     scores = iter([0.5, 0.6, 0.9, 0.7, 0.9, 0.8, 0.8, 0.8])
     monkeypatch.setattr(monitor.KnnProtocol, "leave_one_out", lambda self, side: next(scores))
-    run = adapted(trained, tmp_path / "run", tiny, lr=0.5, backbone_lr=1.0, head_warmup=0.0, batch_size=256,
-                  steps=25, monitor_every_epochs=1)  # fmt: skip
+    run = adapted(trained, tmp_path / "run", tiny, lr=0.02, backbone_lr=1.0, head_warmup=0.0, batch_size=256,
+                  steps=25, monitor_every_epochs=1, devices=1)  # fmt: skip
     # 5 steps an epoch: the start, then steps 5, 10 (0.9, and so is step 20, which is no better), 15 ...
     assert run.metrics["kept"]["step"] == 10
     assert run.metrics["kept"]["score"] == 0.9
@@ -284,3 +284,46 @@ def test_figures_take_no_longer_than_they_may(tmp_path, tiny, monkeypatch):
     )
     assert not whole.metrics["knn_is_sample"]
     assert "a random sample" not in whole.metrics["knn_protocol"]
+
+
+def flat_folder(at):
+    """Digits without labels."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    at.mkdir()
+    for number, image in enumerate(load_digits().images[:200]):
+        Image.fromarray((image * 15.9).astype("uint8")).convert("RGB").resize((16, 16)).save(at / f"{number}.png")
+    return at
+
+
+@pytest.mark.parametrize("lr", [0.0, 0.01])
+def test_without_labels_the_end_is_kept_only_where_nothing_speaks_against_it(trained, tmp_path, tiny, lr, monkeypatch):
+    from stopgrad.train import finish
+
+    if lr:
+        monkeypatch.setattr(finish, "is_harmless", lambda now, start: True)
+    run = adapted(trained, tmp_path / "run", tiny, lr=lr, data=str(flat_folder(tmp_path / "photos")), head_warmup=0.0)
+    kept, step = run.metrics["kept"], 6 if lr else 0
+    assert kept["step"] == step
+    assert kept["score"] is None
+    came = load_file(run.path / "start.safetensors")
+    encoder = load_file(run.path / "encoder.safetensors")
+    assert all(torch.equal(came[name], encoder[name]) for name in came) == (lr == 0)
+    assert ("Kept as it started" if not lr else "Kept from the end") in run.metrics["verdict_words"]
+    assert "without labels" in run.metrics["verdict_words"]
+
+
+def test_features_that_are_no_longer_finite_end_the_run_with_a_way_out(trained, tmp_path, tiny, monkeypatch):
+    from stopgrad.train import monitor
+
+    real, calls = monitor.extract, []
+
+    def broken(*args, **kwargs):
+        kept, outputs = real(*args, **kwargs)
+        calls.append(kept)
+        return kept, outputs if len(calls) == 1 else [output * float("inf") for output in outputs]
+
+    monkeypatch.setattr(monitor, "extract", broken)
+    with pytest.raises(NonFiniteLossError, match=r"step 6: the features of plain images are no longer finite.* Lower"):
+        adapted(trained, tmp_path / "run", tiny, monitor_every_epochs=1, steps=6, devices=1)

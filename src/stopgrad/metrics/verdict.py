@@ -17,6 +17,12 @@ SHRUNK = 0.5
 """Spread, as a share of the untrained network's, below which a collapse is under way."""
 FLAT = 0.1
 """Effective rank of the features, as a share of the untrained network's, below which a collapse is under way."""
+SHRUNK_SINCE_START, FLAT_SINCE_START = 0.25, 0.2
+"""The same beside a start with weights. ImageNet weights spread images of one domain over directions that tell apart
+what is not in it, and lose half the spread and more while k-NN rises."""
+HARMLESS = 0.5
+"""Spread and effective rank of the features, as shares of the start's, from which on training counts as harmless where
+there are no labels, if the relative alignment fell too; docs/adapt.md has the runs."""
 FEW = 4.0
 """Effective rank of the projections below which a collapse is under way. No share of the untrained network's: the
 projections of good backbones lose most of their rank."""
@@ -52,13 +58,27 @@ def find_collapse(
         before_is: what the network was then called, `UNTRAINED` or `START`.
     """
     features = now["feature_std"], before["feature_std"], now["effective_rank"], before["effective_rank"]
+    flat = FLAT if before_is == UNTRAINED else FLAT_SINCE_START
     projections = (now["projection_std"], before["projection_std"], now["projection_effective_rank"],
                    before["projection_effective_rank"])  # fmt: skip
     signs = [
-        _sign("features", *features, low_rank=FLAT * before["effective_rank"], before_is=before_is),
+        _sign("features", *features, low_rank=flat * before["effective_rank"], before_is=before_is),
         _sign("projections", *projections, low_rank=FEW, before_is=before_is),
     ]
     return _verdict_of([sign for sign in signs if sign is not None], WHAT_TO_TRY)
+
+
+def is_harmless(now: Mapping[str, float], start: Mapping[str, float]) -> bool:
+    """Whether training of weights that exist may be trusted without labels: views closer, spread and rank kept.
+
+    Args:
+        now, start: feature_std, effective_rank and relative_alignment of the features, and at the start.
+    """
+    return (
+        now["relative_alignment"] < start["relative_alignment"]
+        and now["feature_std"] >= HARMLESS * start["feature_std"]
+        and now["effective_rank"] >= HARMLESS * start["effective_rank"]
+    )
 
 
 def find_feature_collapse(
@@ -78,8 +98,9 @@ def find_feature_collapse(
     std, rank = now["feature_std"], now["effective_rank"]
     if before is not None:
         std_before, rank_before = before["feature_std"], before["effective_rank"]
+        flat = FLAT if before_is == UNTRAINED else FLAT_SINCE_START
         signs.append(
-            _sign("features", std, std_before, rank, rank_before, low_rank=FLAT * rank_before, before_is=before_is)
+            _sign("features", std, std_before, rank, rank_before, low_rank=flat * rank_before, before_is=before_is)
         )
     elif std < ALONE:
         signs.append(("collapsed", f"all images get nearly the same features (their spread is {std:.2g})"))
@@ -104,7 +125,7 @@ def _sign(
         return None  # a few images, or dimensions, which lie on a line whatever the network does
     if rank < LINE:
         return "collapsed", f"all {what} lie on one line ({rank_of})"
-    if std < SHRUNK * std_before:
+    if std < (SHRUNK if before_is == UNTRAINED else SHRUNK_SINCE_START) * std_before:
         return "partly_collapsed", spread
     if rank < low_rank:
         return "partly_collapsed", rank_of
@@ -128,8 +149,9 @@ class Kept:
     last_step: int
     chosen_by: str
     """In words."""
-    score: float
-    start_score: float
+    score: float | None = None
+    """k-NN by labels, in 0..1; None without labels."""
+    start_score: float | None = None
 
     @property
     def is_start(self) -> bool:
@@ -139,9 +161,11 @@ class Kept:
     @property
     def words(self) -> str:
         """What was kept, for people."""
+        where = "the end" if self.step == self.last_step else f"step {self.step:,} of {self.last_step:,}"
+        if self.score is None or self.start_score is None:
+            return f"Kept {'as it started' if self.is_start else f'from {where}'}, {self.chosen_by}."
         if self.is_start:
             return f"Kept as it started: nothing measured on the way was better by {self.chosen_by}."
-        where = "the end" if self.step == self.last_step else f"step {self.step:,} of {self.last_step:,}"
         return (
             f"Kept from {where}: {self.score:.1%} by {self.chosen_by}, as it started {self.start_score:.1%}."
         )  # fmt: skip

@@ -7,8 +7,7 @@ from typing import Any
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.recipes import CIFAR10_MEAN, CIFAR10_STD
-from stopgrad.recipes import adapt as adapt_recipe
+from stopgrad.recipes import ADAPT, CIFAR10_MEAN, CIFAR10_STD, PRETRAINED
 from stopgrad.recipes import digits as digits_recipe
 
 CORE = "a core of an AMD EPYC with AVX-512"
@@ -130,7 +129,29 @@ def full() -> Scale:
 def photos() -> Scale:
     """Any labelled photos, up to 5,000, views of 96 pixels, EfficientNet-Lite0 with its ImageNet weights."""
     # The best encoder is not chosen: an arm is judged by where its training ends.
-    base = adapt_recipe().replace(
+    base = Config(recipe=ADAPT).replace(
+        init=f"timm:{PRETRAINED}",
+        backbone=PRETRAINED,
+        norm="frozen",
+        image_size=96,
+        hue=0.05,
+        gray_probability=0.1,
+        blur_probability=0.5,
+        blur_sigma_max=1.0,
+        projector_width=1024,
+        projection_dim=1024,
+        predictor_width=256,
+        method="byol",
+        guide="nearest_views",
+        source_first=True,
+        ema_momentum=0.99,
+        lr=0.2,
+        backbone_lr=0.2,
+        head_warmup=0.1,
+        weight_decay=1e-4,
+        batch_size=64,
+        monitor_images=1000,
+        knn_k=20,
         devices=1,
         keep="last",
         report=False,

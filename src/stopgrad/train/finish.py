@@ -8,7 +8,7 @@ from stopgrad.data.store import ImageStore
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import Interrupted
 from stopgrad.methods.parts import Initial
-from stopgrad.metrics.verdict import START, UNTRAINED, Kept, judge
+from stopgrad.metrics.verdict import START, UNTRAINED, Kept, is_harmless, judge
 from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
 from stopgrad.train.baselines import Rows, Table, measure_table
@@ -50,6 +50,8 @@ def finish(training: Training, queries: ImageStore | None, initial: Initial | No
 def _choose(training: Training) -> Kept | None:
     """The encoder to keep, its weights now the method's unless it is the start; None where there was no choice."""
     progress, monitor = training.progress, training.monitor
+    if training.config.training.keep == "best" and monitor.protocol is None and training.start_is == START:
+        return _chosen_without_labels(training)
     if not monitor.chooses or CHOSEN_BY not in progress.start:
         return None
     if progress.best_step not in (0, progress.step):
@@ -57,6 +59,16 @@ def _choose(training: Training) -> Kept | None:
     return Kept(
         progress.best_step, progress.step, monitor.chosen_by, progress.best_score, progress.start[CHOSEN_BY]
     )  # fmt: skip
+
+
+def _chosen_without_labels(training: Training) -> Kept:
+    """The end, where nothing measured without labels speaks against it; else the start."""
+    progress = training.progress
+    if is_harmless(training.monitor.measure(training.method), progress.start):
+        why = "judged without labels: views of an image lie closer, and spread and rank are above half the start's"
+        return Kept(progress.step, progress.step, why)
+    why = "judged without labels: views lie no closer, or spread or rank fell below half the start's"
+    return Kept(0, progress.step, why)
 
 
 def _load_best(training: Training) -> None:

@@ -279,7 +279,10 @@ class Training:
             on_cpu = self.device.type == "cpu" and self.rank.world > 1
             if on_cpu:
                 share_cores(1)  # the other processes wait
-            measured = self.monitor.measure(self.method)
+            try:
+                measured = self.monitor.measure(self.method)
+            except NonFiniteLossError as error:
+                raise NonFiniteLossError(f"step {self.progress.step}: {error}. {self._way_out()}") from None
             self._keep_if_best(measured)
             if on_cpu:
                 share_cores(self.rank.world)

@@ -16,6 +16,7 @@ from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
+from stopgrad.errors import NonFiniteLossError
 from stopgrad.hardware import autocast, choose_precision
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict, knn_predict_each
@@ -131,6 +132,9 @@ class Monitor:
             of the mean squared distance between different images; projection_std and projection_effective_rank;
             rank_ceiling, the largest effective rank that the images and dimensions allow; knn_top1 in 0..1, and
             knn_leave_one_out in 0..1, each image asking all others.
+
+        Raises:
+            NonFiniteLossError: features or projections hold NaN or infinite numbers.
         """
         was_training = method.training
         method.eval()
@@ -143,6 +147,8 @@ class Monitor:
         kept, (features, projections) = extract(
             method.project, self.store, self.preprocess, self.positions, self.device, precision=self.precision
         )
+        if not (features.isfinite().all() and projections.isfinite().all()):
+            raise NonFiniteLossError("the features of plain images are no longer finite")
         health, projected = features[:HEALTH_IMAGES], projections[:HEALTH_IMAGES]
         first, second = self._two_views(method)
         measured = {

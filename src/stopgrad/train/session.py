@@ -153,11 +153,6 @@ def _check_batch(loader: Loader, method: Method, config: Config, reporter: Repor
             f"batch_size = {config.training.batch_size} shrinks to {loader.batch_size}: there are only {count} images "
             f"(learning rate {peak_lr(config, loader.batch_size):.3g} accordingly)."
         )
-    if count < FEW_IMAGES:
-        reporter.say(
-            f"Few       {count} images show little, though each is augmented anew at every step: weights that somebody "
-            "trained on many (--init) are worth more, with training or without."
-        )
 
 
 def _take_up(training: Training, reporter: Reporter) -> None:
@@ -199,3 +194,8 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         f"Run       {training.run_dir.path}",
     ):
         reporter.say(line)
+    if len(store) < FEW_IMAGES:
+        reporter.say(
+            f"Few       {len(store)} images show little, though each is augmented anew at every step: weights that "
+            "somebody trained on many (--init) are worth more, with training or without."
+        )
