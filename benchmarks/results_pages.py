@@ -1,74 +1,26 @@
-"""Writes docs/results.md, docs/results/, the figures of both and README's "Does the paper hold?" from the results.
+"""Writes docs/results.md, docs/results/ and their figures, and README's "Does the paper hold?", from the results.
 
-    python benchmarks/results_pages.py            # after a study has gone on: everything that is there now
+    python benchmarks/results_pages.py            # after a study has gone on; takes seconds
     python benchmarks/results_pages.py --check    # writes nothing; exits with 1 if a page is out of date
 
-All figures come from the JSON files in benchmarks/results through the templates in benchmarks/pages/templates; what is
-quoted from elsewhere stands in benchmarks/pages/sources.toml, each with its source. A study that is not finished is
-shown as far as it is, and a new one gets a page by itself.
+All figures come from the JSON files in benchmarks/results, through the templates in benchmarks/pages/templates. A study
+that is not finished is shown as far as it is, and a new one gets a page by itself.
 """
 
 import argparse
+import json
+import re
 import sys
-import tomllib
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pages import numbers, plots, tables
-from pages.claims import Claims
-from pages.found import Found, enough, written
-
-from scipy.stats import t as student
+from pages import claims, found, plots
+from pages.runs import read_runs
 
 from stopgrad.studies.scales import scale_of
-from stopgrad.studies.statistics import CONFIDENCE
 
 ROOT = Path(__file__).parents[1]
-HERE = Path(__file__).parent / "pages"
-BEGIN, END = "<!-- results: made by benchmarks/results_pages.py -->\n", "<!-- end of results -->\n"
-PAGES = {
-    "guide": "Which guide, if any",
-    "recipe-cifar10-small": "CIFAR-10 in 15 minutes on two cores",
-    "recipe-digits": "Digits",
-    "recipe-photos-small": "A folder of photos: flowers12",
-    "recipes-without-predictor": "Without a predictor, by the recipes",
-    "speed": "Speed",
-    "detection": "Detection: a small run",
-}
-"""Pages that are not of one study: template -> title."""
-
-
-class WrongStatementError(Exception):
-    """The results no longer say what a template says in words."""
-
-
-def expect(condition, words):
-    """Nothing; where the results are no longer so, the page is not made: its words have to change first."""
-    if not condition:
-        raise WrongStatementError(f"the results no longer say so: {words}. Change the template.")
-    return ""
-
-
-def environment(found):
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    made.globals |= {
-        "found": found, "study": found.study, "maybe": found.maybe, "runs": found.runs, "raw": found.raw,
-        "claims": Claims(found), "tables": tables, "numbers": numbers, "expect": expect, "written": written,
-        "enough": enough, "scale_of": scale_of, "sources": tomllib.loads((HERE / "sources.toml").read_text()),
-        "span": numbers.from_to, "signed": numbers.signed, "plain": numbers.plain, "count": numbers.count,
-        "spell": numbers.spell, "trained": count_of, "t_of": t_of, "with_std": numbers.with_std, "LEAST_SEEDS": numbers.LEAST_SEEDS,
-        "lines": "\n".join,
-    }  # fmt: skip
-    made.filters["sentence"] = lambda text: text[0].upper() + text[1:]
-    return made
-
-
-def t_of(seeds):
-    """Half of a 95% interval over so many seeds, in standard errors."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, seeds - 1))
+BEGIN, END = "<!-- made by benchmarks/results_pages.py -->\n", "<!-- end -->\n"
 
 
 def pages(results, readme):
@@ -78,67 +30,38 @@ def pages(results, readme):
         results: the folder of results.
         readme: README.md as it is; what stands outside of its markers stays.
     """
-    found = Found(results)
-    made = environment(found)
+    studies = found.read_studies(results / "studies")
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "pages" / "templates"), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    own = claims.Claims(studies)
+    values = {
+        "studies": studies, "study": own.study, "claims": own, "rows": claims, "written": found.written,
+        "plain": found.plain, "runs": read_runs(results), "scale_of": scale_of,
+        "repulsion": json.loads((results / "repulsion.json").read_text()),
+    }  # fmt: skip
 
-    def page(template, **values):
-        return made.get_template(template).render(**values).rstrip("\n") + "\n"
+    def page(template, **more):
+        return made.get_template(template).render(values | more).rstrip("\n") + "\n"
 
-    studies = {name: title_of(found.study(name)) for name in found.names}
-    have_notes = {Path(name).stem for name in made.list_templates() if name.startswith("studies/")}
-    scales = {"small": f"{count_of('small')} images, small network", "long": f"{count_of('long')} images, same network"}
-    claims = made.globals["claims"]
+    panels = {name: f"{name}: {own.num_images(name):,} images of CIFAR-10" for name in ("small", "long")}
     texts = {
-        "docs/results.md": page("results.md", titles=PAGES, studies=studies),
-        "docs/results/README.md": page("index.md", titles=PAGES, studies=studies),
-        "docs/images/results-schedules.svg": page("lines.svg", **plots.schedules_chart(claims, scales)),
-        "docs/images/results-difference.svg": page("lines.svg", **plots.difference_chart(claims, scales)),
+        "docs/results.md": page("results.md"),
+        "docs/results/runs.md": page("runs.md"),
+        "docs/images/results-schedules.svg": page("lines.svg", **plots.schedules_chart(own, panels)),
+        "docs/images/results-difference.svg": page("lines.svg", **plots.difference_chart(own, panels)),
     }
-    for name, title in studies.items():
-        notes = f"studies/{name}.md" if name in have_notes else ""
-        picture = f"{name}.svg" if (found.study_dir / f"{name}.svg").exists() else ""
-        texts[f"docs/results/{name}.md"] = page(
-            "study.md", title=title, s=found.study(name), notes=notes, picture=picture
-        )
-    for name, title in PAGES.items():
-        texts[f"docs/results/{name}.md"] = page(f"{name}.md", title=title)
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    texts["README.md"] = before + BEGIN + page("readme.md") + END + after
+    for name, one in studies.items():
+        picture = f"{name}.svg" if (results / "studies" / f"{name}.svg").exists() else ""
+        texts[f"docs/results/{name}.md"] = page("study.md", s=one, picture=picture)
+    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
+    texts["README.md"] = between.sub(lambda _: page("readme.md"), readme)
     return texts
 
 
-def title_of(study):
-    """Claim, scale and length: enough to tell a study's pages apart."""
-    c = study.content
-    length = next((f", {w} epochs" for w in study.name.split("-") if w.isdigit()), "")
-    data = study.name.split("-photos-")[1].removesuffix("-some").replace("_", " ") if "-photos-" in study.name else ""
-    judged = ", judged by the test images" if c["judged_by"] == "test" else ""
-    return f"{c['title']} ({c['study']}, {data or c['scale']}{length}{judged})"
-
-
-def count_of(scale):
-    """Images that a scale of CIFAR-10 trains on."""
-    own = scale_of(scale)
-    return numbers.count((own.num_images or own.data_size) - own.num_held_out)
-
-
-def write(texts, root):
-    """Write what changed; pages of studies that are there no more are removed."""
-    for path, text in texts.items():
-        file = root / path
-        if not file.exists() or file.read_text() != text:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-            print(path)
-    for file in (root / "docs" / "results").glob("*.md"):
-        if f"docs/results/{file.name}" not in texts:
-            file.unlink()
-            print(f"removed {file.name}")
-
-
 def out_of_date(texts, root):
-    """Paths of pages that differ from what is made."""
+    """Paths of the pages that differ from what is made, those of studies that are there no more included."""
     stale = [path for path, text in texts.items() if not (root / path).exists() or (root / path).read_text() != text]
     there = (f"docs/results/{file.name}" for file in (root / "docs" / "results").glob("*.md"))
     return stale + [path for path in there if path not in texts]
@@ -147,17 +70,21 @@ def out_of_date(texts, root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="another folder of results")
-    parser.add_argument("--root", type=Path, default=ROOT, help="where docs/ and README.md are")
+    parser.add_argument("--root", type=Path, default=ROOT, help="a repository other than this one")
     a = parser.parse_args()
-    texts = pages(a.results, (a.root / "README.md").read_text())
-    if not a.check:
-        write(texts, a.root)
-        return 0
+    texts = pages(a.root / "benchmarks" / "results", (a.root / "README.md").read_text())
     stale = out_of_date(texts, a.root)
     for path in stale:
-        print(f"out of date: {path}", file=sys.stderr)
-    return 1 if stale else 0
+        if a.check:
+            print(f"out of date: {path}", file=sys.stderr)
+        elif path in texts:
+            (a.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (a.root / path).write_text(texts[path])
+            print(f"written: {path}")
+        else:
+            (a.root / path).unlink()
+            print(f"removed: {path}")
+    return 1 if a.check and stale else 0
 
 
 if __name__ == "__main__":

@@ -1,31 +1,81 @@
-"""The results that are there, as templates ask for them: every figure of the pages comes from here."""
+"""Results of studies as they are kept in benchmarks/results, and how their figures are written."""
 
 import json
 import re
 import shlex
 import statistics
-from functools import cached_property
 from pathlib import Path
 
-from pages.numbers import LEAST_SEEDS, MINUS, count, from_to, plain, signed, with_std
-
-from stopgrad.report.forest import is_accuracy
+from stopgrad.report.forest import MINUS, figure_name, is_accuracy
+from stopgrad.report.study import accuracies_of, partial_words
 from stopgrad.studies.statistics import difference_of
 
-FALLEN = ("collapsed", "partly_collapsed")
-NOT_REPEATED = ("--out", "--jobs", "--time-limit-seconds")
-"""Of a command: where it ran, not what it computed."""
+LEAST_SEEDS = 3
+"""With fewer there is no verdict."""
+FALLEN = {"collapsed": "collapsed", "partly_collapsed": "partly collapsed"}
+AT_RATE = re.compile(r"(?P<arm>.+?)_(?:eighth_lr(?P<rate>[\d.]+)|r(?P<share>[\d.]+)_l(?P<length>[\d.]+))")
+
+
+def plain(value, digits=1):
+    """Negative values with a proper minus."""
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value, digits=1):
+    """A difference; one that rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", MINUS)
+
+
+def with_std(values, factor=100, digits=1):
+    """Mean ± sample deviation; of one value the mean alone."""
+    values = [factor * value for value in values]
+    spread = f" ± {plain(statistics.stdev(values), digits)}" if len(values) > 1 else ""
+    return plain(statistics.fmean(values), digits) + spread
+
+
+def written(difference, figure="knn_top1", *, bold=True):
+    """A difference and its 95% interval: **+1.5** (+0.8 to +2.2); bold where it excludes zero. None: empty."""
+    if difference is None:
+        return ""
+    factor, digits = (100, 1) if is_accuracy(figure) else (1, 2)
+    mark = "**" if bold and difference.verdict in ("better", "worse") else ""
+    text = f"{mark}{signed(factor * difference.mean, digits)}{mark}"
+    if difference.n < LEAST_SEEDS:
+        return f"{text} (n = {difference.n})"
+    return f"{text} ({' to '.join(signed(factor * end, digits) for end in difference.interval)})"
+
+
+def table(head, rows):
+    """A table in Markdown; None is an empty cell."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join("" if c is None else str(c) for c in line) + " |" for line in lines)
 
 
 class Study:
-    """The results of one study at one scale, or none: `bool(study)` says which."""
+    """Results of one study; of one that was never run, with no arms: `bool(study)` is false then.
+
+    Args:
+        name: of its file, without `.json`.
+        content: of that file.
+        cell_dir: where the cells are.
+    """
 
     def __init__(self, name, content=None, cell_dir=None):
-        self.name, self.content, self._cell_dir = name, content or {}, cell_dir
+        self.name, self.content = name, content or {}
         self.arms = {arm["name"]: arm for arm in self.content.get("arms", ())}
+        for arm in self.arms.values():
+            arm["figures"] |= _beside(arm, cell_dir)
 
     def __bool__(self):
         return bool(self.arms)
+
+    def __getitem__(self, key):
+        return self.content[key]
+
+    def n(self, arm):
+        """Number of seeds."""
+        return len(self.arms[arm]["seeds"]) if arm in self.arms else 0
 
     def values(self, arm, figure="knn_top1"):
         """Seed -> value."""
@@ -34,281 +84,132 @@ class Study:
             return {}
         return dict(zip(own["seeds"], own["figures"][figure]["values"], strict=True))
 
-    def n(self, arm):
-        return len(self.arms[arm]["seeds"]) if arm in self.arms else 0
-
     def mean(self, arm, figure="knn_top1"):
-        """In per cent, or as it is."""
-        return _factor(figure) * statistics.fmean(self._known(arm, figure).values())
+        """In per cent; None where nothing was run."""
+        values = self.values(arm, figure).values()
+        return 100 * statistics.fmean(values) if values else None
 
-    def knn(self, arm, *, std=False, figure="knn_top1", digits=1):
-        values = self._known(arm, figure).values()
-        return with_std(values, _factor(figure), digits) if std else plain(self.mean(arm, figure), digits)
-
-    def linear(self, arm, *, std=False):
-        return self.knn(arm, std=std, figure="linear_top1")
-
-    def spread(self, arm):
-        """Of projections."""
-        return self.knn(arm, figure="projection_std", digits=2)
-
-    def rank(self, arm):
-        """Of projections."""
-        return self.knn(arm, figure="projection_effective_rank", digits=0)
-
-    def ranks(self, arm):
-        """Of projections, of each seed."""
-        return [round(value) for value in self._known(arm, "projection_effective_rank").values()]
-
-    def num_fallen(self, arm):
-        """Runs that collapsed, in full or in part."""
-        return sum(self.arms[arm]["verdicts"].get(state, 0) for state in FALLEN)
+    def difference(self, arm, rival, figure="knn_top1"):
+        """Paired by seed; None where no seed has both."""
+        return difference_of(self.values(arm, figure), self.values(rival, figure))
 
     def fallen(self, arm):
-        return f"{self.num_fallen(arm)} of {self.n(arm)}"
-
-    def difference(self, arm, rival, figure="knn_top1", other=None):
-        """Paired by seed; None where no seed has both. `other`: the study that the rival is of."""
-        return difference_of(self.values(arm, figure), (other or self).values(rival, figure))
-
-    def verdict(self, arm, rival, figure="knn_top1", other=None):
-        found = self.difference(arm, rival, figure, other)
-        return None if found is None else found.verdict
-
-    def points(self, arm, rival, figure="knn_top1", other=None):
-        """The difference alone, in points, or as it is."""
-        return _factor(figure) * self._found(arm, rival, figure, other).mean
-
-    def diff(self, arm, rival, figure="knn_top1", other=None):
-        """−0.5 (−2.8 to +1.7)."""
-        return written(self._found(arm, rival, figure, other), figure)
-
-    def linear_diff(self, arm, rival):
-        return self.diff(arm, rival, "linear_top1")
-
-    def interval(self, arm, rival, figure="knn_top1"):
-        """−2.8 to +1.7."""
-        return _interval(self._found(arm, rival, figure, None), _factor(figure))
-
-    def lead(self, arm, rival, figure="knn_top1"):
-        """By how much, whichever is ahead: 8.7 (7.3 to 10.1)."""
-        found, factor = self._found(arm, rival, figure, None), _factor(figure)
-        way = 1 if found.mean >= 0 else -1
-        ends = sorted(way * factor * end for end in found.interval) if found.interval else []
-        return plain(way * factor * found.mean) + (f" ({plain(ends[0])} to {plain(ends[1])})" if ends else "")
-
-    def by(self, arm, rival, figure="knn_top1"):
-        """By how much, whichever is ahead, alone: 8.7."""
-        return plain(abs(self.points(arm, rival, figure)))
-
-    def epochs(self, arm):
-        return self.arms[arm]["epochs"]
-
-    def batch(self, arm):
-        return count(self.arms[arm]["settings"]["batch_size"])
-
-    def steps(self, arm):
-        own = self.arms[arm]
-        return count(own["passes"] / own["passes_an_image"] / own["settings"]["batch_size"])
-
-    def seeds(self, arm):
-        return self.arms[arm]["seeds"]
-
-    @cached_property
-    def images(self):
-        """How many are trained on."""
-        return int(re.search(r"bank of the ([\d,]+) images", self.content["protocol"])[1].replace(",", ""))
+        """Number of runs that collapsed, in full or in part."""
+        return sum(self.arms[arm]["verdicts"].get(state, 0) for state in FALLEN)
 
     @property
-    def pixels(self):
-        """k-NN of raw pixels, mean-centred."""
-        return plain(100 * next(iter(self.arms.values()))["pixels_knn"])
-
-    @property
-    def untrained(self):
-        return plain(100 * next(iter(self.arms.values()))["untrained_knn"])
-
-    @property
-    def resolution(self):
-        return plain(100 * self.content["resolution"])
-
-    def margins(self, *arms):
-        """How much nearer the nearest pair is than the next, along the runs: 4% to 17%."""
-        found = [point["guide_margin"] for arm in arms for point in self.arms[arm]["curve"] if "guide_margin" in point]
-        return f"{plain(100 * min(found), 0)}% to {plain(100 * max(found), 0)}%"
-
-    @property
-    def command(self):
-        """What repeats it, without where it ran."""
-        words, kept = shlex.split(self.content["command"]), []
-        while words:
-            word = words.pop(0)
-            if word in NOT_REPEATED:
-                words.pop(0)
-            else:
-                kept.append(f"{Path(word).name}/" if "/" in word else word)
-        return shlex.join(kept)
+    def label(self):
+        """What tells the pages of a study apart: main, small, 16 epochs, some arms."""
+        rest = self.name.removeprefix(f"{self['study']}-{self['scale']}")
+        rest = rest.replace("-some", ", some arms").replace("-test", ", judged by the test images")
+        return f"{self['study']}, {self['scale']}" + re.sub("^-", ", ", rest).replace("-epochs", " epochs")
 
     @property
     def partial(self):
-        c = self.content
-        failed = sum(len(arm["failed"]) for arm in c["arms"])
-        words = f"Partial: {c['num_done']} of {c['num_cells']} cells" + (f", {failed} failed" if failed else "")
-        return "" if c["complete"] else words
-
-    def cell(self, arm, seed):
-        """All that is kept of a cell, what is under seal included; None where the results do not name it."""
-        key = self.arms[arm].get("cells", {}).get(str(seed))
-        return None if key is None else json.loads((self._cell_dir / f"{key}.json").read_text())
-
-    def _known(self, arm, figure):
-        values = self.values(arm, figure)
-        if not values:
-            raise KeyError(f"{self.name} has no {figure} of {arm!r}")
-        return values
-
-    def _found(self, arm, rival, figure, other):
-        found = self.difference(arm, rival, figure, other)
-        if found is None:
-            raise KeyError(f"{self.name} has no seed of both {arm!r} and {rival!r}")
-        return found
-
-
-def written(difference, figure="knn_top1", *, mark=False):
-    """A difference with its interval; bold, where asked for, if that excludes zero."""
-    factor = _factor(figure)
-    digits = 1 if factor == 100 else 2
-    bold = "**" if mark and difference.verdict in ("better", "worse") else ""
-    interval = _interval(difference, factor, digits)
-    return f"{bold}{signed(factor * difference.mean, digits)}{bold}" + (f" ({interval})" if interval else "")
-
-
-def _interval(difference, factor, digits=1):
-    if difference.interval is None:
-        return ""
-    return " to ".join(signed(factor * end, digits) for end in difference.interval)
-
-
-def _factor(figure):
-    return 100 if is_accuracy(figure) else 1
-
-
-class Runs:
-    """Finished runs of a recipe, as benchmarks/collect.py gathers them."""
-
-    def __init__(self, runs):
-        self.runs = runs
-        self.n = len(runs)
-
-    def only(self, **settings):
-        """Those with such settings."""
-        return Runs([run for run in self.runs if all(run["settings"][k] == v for k, v in settings.items())])
-
-    def knn(self, variant="trained", *, std=True, few=False):
-        kind = "knn_few_labels" if few else "knn"
-        found = [run["summary"][kind][variant] for run in self.runs]
-        values = [score["mean"] if few else score for score in found]
-        if len(set(values)) == 1:
-            # Of one run, the deviation over its draws of labels.
-            own = f" ± {plain(100 * found[0]['std'])}" if few and std and self.n == 1 else ""
-            return plain(100 * values[0]) + own
-        return with_std(values, 100) if std else plain(100 * statistics.fmean(values))
-
-    def each(self, variant="trained"):
-        return [plain(100 * run["summary"]["knn"][variant]) for run in self.runs]
-
-    def num_above(self, variant, rival, *, few=False):
-        """Runs in which one is better than the other."""
-        kind = "knn_few_labels" if few else "knn"
-        pairs = [(run["summary"][kind][variant], run["summary"][kind][rival]) for run in self.runs]
-        return sum((a["mean"] > b["mean"]) if few else a > b for a, b in pairs)
-
-    def summary(self, name, run=0):
-        return self.runs[run]["summary"][name]
-
-    def setting(self, name, run=0):
-        return self.runs[run]["settings"][name]
-
-    def span(self, name, digits=0):
-        return from_to([run["summary"][name] for run in self.runs], digits)
-
-    def mean(self, name, digits=0):
-        return with_std([run["summary"][name] for run in self.runs], 1, digits)
-
-    def health(self, name, digits=2):
-        """Mean and deviation of a measure at the end; the deviation only where it is seen."""
-        values = [run["summary"]["final"][name] for run in self.runs]
-        std = statistics.stdev(values) if len(values) > 1 else 0
-        return plain(statistics.fmean(values), digits) + (
-            f" ± {plain(std, digits)}" if float(f"{std:.{digits}f}") else ""
-        )
-
-    def verdicts(self):
-        """learnt, 2 of 3; not learnt, 1 of 3."""
-        states = [run["summary"]["verdict"] for run in self.runs]
-        words = {state: f"{state.replace('_', ' ')}, {states.count(state)} of {self.n}" for state in states}
-        return "; ".join(f"**{w}**" if state in FALLEN else w for state, w in sorted(words.items()))
-
-    def shares(self, run=0, digits=0):
-        """How a run's time divides: loading, augmentation, network, monitors, in per cent."""
-        s = self.runs[run]["summary"]
-        return ", ".join(plain(100 * t / s["seconds"], digits) for t in s["seconds_by_phase"].values()) + "%"
+        """How much of an unfinished study there is; empty for a whole one."""
+        return partial_words(self.content)
 
     @property
-    def protocol(self):
-        return self.summary("knn_protocol")
+    def command(self):
+        """What repeats it, without what says only where it ran."""
+        words = re.sub(r" --(out|jobs|time-limit-seconds) \S+", "", self["command"])
+        words = [f"{Path(word).name}/" if "/" in word else word for word in shlex.split(words)]
+        return re.sub(r"(.{60,100}?) (?=--)", "\\1 \\\\\n    ", shlex.join(words))
 
     @property
-    def seeds(self):
-        return ", ".join(str(run["settings"]["seed"]) for run in self.runs)
+    def notes(self):
+        """Protocols and machines."""
+        protocols = [self["protocol"], self["linear_protocol"], *self.content.get("transfer_protocols", {}).values()]
+        return "\n".join(f"- {note}." for note in [*filter(None, protocols), *self["machines"]])
 
     @property
-    def machine(self):
-        e = self.runs[0]["environment"]
-        return f"{e['device']}, Python {e['versions']['python']}, torch {e['versions']['torch']}, {e['precision']}"
+    def missing(self):
+        """Number of arms of which nothing was run."""
+        return sum(not self.n(name) for name in self.arms)
+
+    def arms_table(self):
+        """All arms that were run."""
+        keys = accuracies_of(self.content)
+        head = ["arm", "n", *(f"{figure_name(key)}, %" for key in keys), "spread of projections", "their rank",
+                "passes, millions", "seconds", ""]  # fmt: skip
+        return table(head, [_arm_row(arm, keys) for arm in self.arms.values() if arm["seeds"]])
+
+    def differences_table(self):
+        """All comparisons of the study of which some seed has both arms."""
+        asked = dict.fromkeys((c["arm"], c["rival"], c["question"]) for c in self["comparisons"])
+        figures = dict.fromkeys([*accuracies_of(self.content), *(c["figure"] for c in self["comparisons"])])
+        rows = []
+        for arm, rival, question in asked:
+            found = [self.difference(arm, rival, figure) for figure in figures]
+            words = f"{self.arms[arm]['words']} minus {self.arms[rival]['words']}: {question}"
+            cells = (written(d, figure) for d, figure in zip(found, figures, strict=True))
+            rows.append([words, found[0].n, *cells])
+        units = (f"{figure_name(f)}{', points' if is_accuracy(f) else ''}" for f in figures)
+        return table(["difference", "n", *units], rows)
+
+    def rates(self):
+        """Of a study that chooses rates: arm it chooses for -> rate (and length) -> arm of this study."""
+        groups = {}
+        for name in self.arms:
+            if found := AT_RATE.fullmatch(name):
+                rate = found["rate"] or f"{found['share']}, length x {found['length']}"
+                groups.setdefault(found["arm"], {})[rate] = name
+        return groups
+
+    def best_rate(self, arm):
+        """The arm of this study with the rate that suits an arm best by k-NN; None until all of its rates are run."""
+        names = list(self.rates().get(arm, {}).values())
+        return max(names, key=self.mean) if names and all(map(self.n, names)) else None
+
+    def rates_table(self):
+        """k-NN at each rate, the best bold where all are run."""
+        groups = {arm: own for arm, own in self.rates().items() if any(map(self.n, own.values()))}
+        rates = dict.fromkeys(rate for own in groups.values() for rate in own)
+        rows = []
+        for arm, own in groups.items():
+            words = re.split(r", [\d.]+ x learning rate|, an eighth|; backbone", self.arms[[*own.values()][0]]["words"])
+            means = {rate: self.mean(name) for rate, name in own.items()}
+            best = self.best_rate(arm)
+            cells = (None if means.get(rate) is None else f"**{plain(means[rate])}**" if own[rate] == best
+                     else plain(means[rate]) for rate in rates)  # fmt: skip
+            rows.append([words[0], *cells])
+        return table(["arm", *(f"rate x {rate}" for rate in rates)], rows)
 
 
-class Found:
-    """All results in a folder: `benchmarks/results`."""
+def _arm_row(arm, keys):
+    figures = arm["figures"]
+    states = [f"{words} {arm['verdicts'][state]} of {len(arm['seeds'])}" for state, words in FALLEN.items()
+              if state in arm["verdicts"]]  # fmt: skip
+    states += [f"failed {len(arm['failed'])}"] if arm["failed"] else []
+    return [
+        arm["words"], len(arm["seeds"]),
+        *(with_std(figures[key]["values"]) if key in figures else None for key in keys),
+        plain(figures["projection_std"]["mean"], 2), plain(figures["projection_effective_rank"]["mean"], 0),
+        plain(arm["passes"] / 1e6, 2), plain(arm["seconds"], 0), ", ".join(states),
+    ]  # fmt: skip
 
-    def __init__(self, folder):
-        self.folder, self.study_dir = Path(folder), Path(folder) / "studies"
 
-    @cached_property
-    def names(self):
-        """Of all studies that there are results of."""
-        return sorted(path.stem for path in self.study_dir.glob("*.json"))
-
-    def study(self, name):
-        """One that has to be there."""
-        found = self.maybe(name)
-        if not found:
-            raise KeyError(f"no results of {name} in {self.study_dir}")
-        return found
-
-    def maybe(self, name):
-        """One that may be there; else one without arms."""
-        if name not in self.names:
-            return Study(name)
-        if name not in self._studies:
-            content = json.loads((self.study_dir / f"{name}.json").read_text())
-            self._studies[name] = Study(name, content, self.study_dir / "cells")
-        return self._studies[name]
-
-    @cached_property
-    def _studies(self):
+def _beside(arm, cell_dir):
+    """Figures that stand in the cells alone: of few labels, and of the test images once an arm has seeds enough."""
+    keys = [arm.get("cells", {}).get(str(seed)) for seed in arm["seeds"]]
+    if cell_dir is None or not keys or None in keys:
         return {}
-
-    def runs(self, name):
-        return Runs(self.raw(name))
-
-    def raw(self, name):
-        return json.loads((self.folder / f"{name}.json").read_text())
-
-
-def enough(difference):
-    """Whether there is a verdict."""
-    return difference is not None and difference.n >= LEAST_SEEDS
+    cells = [json.loads((cell_dir / f"{key}.json").read_text()) for key in keys]
+    found = []
+    for cell in cells:
+        own = {f"{amount} labels_linear_top1": value for amount, value in cell.get("few_label", {}).items()}
+        test = cell.get("test", {}) if len(cells) >= LEAST_SEEDS else {}
+        found.append(own | {f"test images_{key}": value for key, value in test.items() if is_accuracy(key)})
+    return {key: {"values": [own[key] for own in found]} for key in found[0] if all(key in own for own in found)}
 
 
-__all__ = ["LEAST_SEEDS", "MINUS", "Found", "Runs", "Study", "enough", "written"]
+def read_studies(folder):
+    """File name without `.json` -> study.
+
+    Args:
+        folder: with a file a study, and `cells/`.
+    """
+    return {
+        file.stem: Study(file.stem, json.loads(file.read_text()), folder / "cells")
+        for file in sorted(Path(folder).glob("*.json"))
+    }
