@@ -35,6 +35,7 @@ def pages(results, readme):
         loader=FileSystemLoader(Path(__file__).parent / "pages" / "templates"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.filters |= {"percent": "{:.0%}".format, "sentence": lambda words: words[0].upper() + words[1:] + "."}
     own = claims.Claims(studies)
     values = {
         "studies": studies, "study": own.study, "claims": own, "rows": claims, "written": found.written,

@@ -92,10 +92,12 @@ class Claims:
     # Verdicts in words
 
     def told(self, rows):
-        """no significant difference for SimSiam; lower for BYOL."""
+        """no significant difference for SimSiam; guided lower for BYOL."""
         groups = {}
         for method, row in rows.items():
-            groups.setdefault(WORDS[self.verdict(row)[0]], []).append(METHODS[method])
+            verdict = self.verdict(row)[0]
+            words = f"guided {WORDS[verdict]}" if verdict in ("better", "worse") else WORDS[verdict]
+            groups.setdefault(words, []).append(METHODS[method])
         return "; ".join(f"{words} for {' and '.join(names)}" for words, names in groups.items())
 
     def _reproduced(self, rows):
@@ -106,7 +108,7 @@ class Claims:
         return "reproduced" if better == len(verdicts) else "reproduced in part" if better else "not reproduced"
 
     def accuracy(self):
-        return (f"{self._reproduced(EPOCHS)}: at equal epochs {self.told(EPOCHS)}; "
+        return (f"{self._reproduced(EPOCHS)} at these lengths: at equal epochs {self.told(EPOCHS)}; "
                 f"at equal passes {self.told(PASSES)}")  # fmt: skip
 
     def batches(self):
@@ -115,21 +117,22 @@ class Claims:
             return "too few seeds"
         title = "not reproduced: a loss" if own == "worse" else "reproduced: no significant loss"
         others = {None: "", "worse": "; SimCLR loses"}.get(rival, "; SimCLR loses nothing either")
-        return f"{title}{others}; guided beside symmetric: {WORDS[merit]}"
+        return f"{title}{others}; guided minus symmetric at the small batch: {WORDS[merit]}"
 
     def collapse(self):
-        return "; ".join(f"{METHODS[method]} {self._collapse(method)}" for method in METHODS)
+        return "; ".join(self._collapse(method) for method in METHODS)
 
     def _collapse(self, method):
+        name = METHODS[method]
         whole = [own for own in self.falls(method).values() if min(n for _, n in own) >= LEAST_SEEDS]
         if not whole:
-            return "too few seeds"
+            return f"too few seeds of {name}"
         (symmetric, n), (guided, m) = whole[0]
         if guided >= symmetric:
             title = "not reproduced" if guided else "not testable here"
         else:
             title = "reproduced in part" if guided else "reproduced"
-        return f"{title} (symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m})"
+        return f"{title} for {name} (symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m})"
 
     def guiding(self):
         return (f"{self._reproduced(BARE_CHANCE)} without a predictor: {self.told(BARE_CHANCE)}; "
@@ -185,15 +188,16 @@ class Claims:
                 f"{len(study.arms)} arms have three seeds")  # fmt: skip
 
     def trend(self, row):
-        """How the difference changes from the usual length of `small` to twice that, paired by seed."""
+        """How a difference changes from the usual length of `small` to twice that, paired by seed."""
         twice, usual = (self.study(FAMILIES[row.family][place]) for place in (1, 2))
         by_seed = [{seed: own - rival[seed] for seed, own in study.values(row.arm).items() if seed in rival}
                    for study in (twice, usual) for rival in [study.values(row.rival)]]  # fmt: skip
         found = difference_of(*by_seed)
         if found is None or found.n < LEAST_SEEDS:
             return "too few seeds"
-        words = "no significant change" if found.verdict == "not told apart" else "a change"
-        return f"{words}, {written(found, bold=False)} points"
+        grows = (found.mean > 0) == (self.difference(row, 2).mean > 0)
+        words = "no significant change" if found.verdict == "not told apart" else "it grows" if grows else "it shrinks"
+        return f"{words} ({written(found, bold=False).replace(' (', ' points, ')}"
 
     # The figures: of SimSiam, scale -> (study, arm) or (study, arm, rival), the shortest schedule first
 

@@ -28,10 +28,10 @@ def signed(value, digits=1):
 
 
 def with_std(values, factor=100, digits=1):
-    """Mean ± sample deviation; of one value the mean alone."""
+    """Mean ± sample deviation; the mean alone of one value, and of values that are all written alike."""
     values = [factor * value for value in values]
-    spread = f" ± {plain(statistics.stdev(values), digits)}" if len(values) > 1 else ""
-    return plain(statistics.fmean(values), digits) + spread
+    alike = len({plain(value, digits) for value in values}) == 1
+    return plain(statistics.fmean(values), digits) + ("" if alike else f" ± {plain(statistics.stdev(values), digits)}")
 
 
 def written(difference, figure="knn_top1", *, bold=True):

@@ -12,6 +12,7 @@ from stopgrad.report.forest import ticks
 WIDTH, HEIGHT, TOP, MARGIN, GAP, AXIS = 860, 250, 104, 18, 30, 46
 ASIDE = 4.0
 """Series stand a little apart, so that points at one length are all seen."""
+SHORTEST = "The shortest of long: each arm at the best of three rates, one seed."
 
 
 def schedules_chart(claims, names):
@@ -31,7 +32,7 @@ def schedules_chart(claims, names):
                 ends = None if std is None else (-std, std)
                 panels[names[scale]].append(_point(place, study.arms[name], statistics.fmean(values), ends))
     feet = ("Each point is a complete schedule, the number beside it its epochs. Bars: deviation of three seeds.",
-            "Hollow: fewer than three seeds.")  # fmt: skip
+            f"Hollow: fewer than three seeds. {SHORTEST}")  # fmt: skip
     return _chart("k-NN accuracy over the cost of training, SimSiam", list(series.values()), panels, "k-NN, %",
                   "encoder passes, millions (log scale)", feet)  # fmt: skip
 
@@ -47,7 +48,7 @@ def difference_chart(claims, names):
                 ends = [100 * (end - d.mean) for end in d.interval] if d.n >= LEAST_SEEDS else None
                 panels[names[scale]].append(_point(place, study.arms[arm], 100 * d.mean, ends))
     feet = ("Below zero symmetric is ahead. The number beside a point: epochs of the guided run. Bars: 95% intervals,",
-            "paired by seed. Hollow: fewer than three seeds, no verdict.")  # fmt: skip
+            f"paired by seed. Hollow: fewer than three seeds, no verdict. {SHORTEST}")  # fmt: skip
     return _chart("Guided minus symmetric SimSiam in k-NN over the length of training", list(series), panels,
                   "difference, points", "encoder passes of the guided run, millions (log scale)", feet,
                   zero=True)  # fmt: skip
@@ -84,7 +85,7 @@ def _chart(title, series, panels, y_name, x_name, feet, *, zero=False):
 
 def _panel(name, points, begin, end, y, num_series):
     values = [point["x"] for point in points] or [1.0]
-    low, high = min(values) / 1.35, max(values) * 1.35
+    low, high = min(values) / 1.8, max(values) * 1.8
 
     def x(value):
         return round(begin + (end - begin) * math.log(value / low) / math.log(high / low), 1)

@@ -8,7 +8,7 @@ from pages.found import plain, table, with_std
 NOT_TOLD = {"seed", "path"}
 HEAD = ("settings", "n", "trained", "untrained", "raw pixels", "raw pixels, centred", "trained, 10 labels a class",
         "raw pixels, centred, 10 labels", "spread of projections", "their rank", "verdict", "views/s", "seconds",
-        "loading, augmentation, network, monitors")  # fmt: skip
+        "loading, augmentation, network, monitors, %")  # fmt: skip
 
 
 def read_runs(folder):
@@ -49,16 +49,13 @@ def _row(runs):
         found = [s["knn_few_labels"].get(variant) for s in summaries]
         return "" if None in found else with_std([score["mean"] for score in found])
 
-    def of(values, digits=0):
-        return with_std(list(values), 1, digits)
-
     verdicts = [s["verdict"].replace("_", " ") for s in summaries]
     shares = [[100 * t / s["seconds"] for t in s["seconds_by_phase"].values()] for s in summaries]
     return [
         len(runs), knn("trained"), knn("untrained"), knn("pixels"), knn("pixels_centred"), few("trained"),
-        few("pixels_centred"), of((s["final"]["projection_std"] for s in summaries), 2),
-        of(s["final"]["projection_effective_rank"] for s in summaries),
+        few("pixels_centred"), with_std([s["final"]["projection_std"] for s in summaries], 1, 2),
+        with_std([s["final"]["projection_effective_rank"] for s in summaries], 1, 0),
         "; ".join(f"{v}, {verdicts.count(v)} of {len(runs)}" for v in dict.fromkeys(verdicts)),
-        of(s["views_per_second"] for s in summaries), of(s["seconds"] for s in summaries),
-        ", ".join(plain(sum(column) / len(column), 0) for column in zip(*shares, strict=True)) + "%",
+        f"{max(s['views_per_second'] for s in summaries):,.0f}", plain(min(s["seconds"] for s in summaries), 0),
+        ", ".join(plain(sum(column) / len(column), 0) for column in zip(*shares, strict=True)),
     ]  # fmt: skip
