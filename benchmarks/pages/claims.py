@@ -6,7 +6,6 @@ The verdict on a comparison is that of the longest schedule that has three seeds
 from dataclasses import dataclass
 
 from pages.found import LEAST_SEEDS, Study, table, written
-
 from stopgrad.studies.scales import scale_of
 from stopgrad.studies.statistics import difference_of
 

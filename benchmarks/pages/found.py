@@ -167,12 +167,12 @@ class Study:
         rates = dict.fromkeys(rate for own in groups.values() for rate in own)
         rows = []
         for arm, own in groups.items():
-            words = re.split(r", [\d.]+ x learning rate|, an eighth|; backbone", self.arms[[*own.values()][0]]["words"])
+            words = self.arms[next(iter(own.values()))]["words"]
             means = {rate: self.mean(name) for rate, name in own.items()}
             best = self.best_rate(arm)
             cells = (None if means.get(rate) is None else f"**{plain(means[rate])}**" if own[rate] == best
                      else plain(means[rate]) for rate in rates)  # fmt: skip
-            rows.append([words[0], *cells])
+            rows.append([re.split(r", [\d.]+ x learning rate|, an eighth|; backbone", words)[0], *cells])
         return table(["arm", *(f"rate x {rate}" for rate in rates)], rows)
 
 

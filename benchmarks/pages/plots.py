@@ -5,7 +5,6 @@ import statistics
 
 from pages.claims import EPOCHS, PASSES
 from pages.found import LEAST_SEEDS, plain, signed
-
 from stopgrad.report.curves import COLOURS
 from stopgrad.report.forest import ticks
 
