@@ -85,6 +85,7 @@ def test_an_unfinished_study_has_a_page_that_says_so(results):
     page = texts["docs/results/claims-long.md"]
     assert "**Partial: 3 of 57 cells**; 17 of 19 arms are not run yet" in page
     assert "+10.0 (n = 1)" in page
+    assert "| linear probe on 1% of the labels, % |" in page
     assert "12.3 |" in page
     assert "98.8" not in page, "test images before three seeds"
     assert "/home" not in page
@@ -92,6 +93,13 @@ def test_an_unfinished_study_has_a_page_that_says_so(results):
     assert "3 of 57 cells are done, and 0 of 19 arms have three seeds" in texts["docs/results.md"]
     assert "| long, 52 epochs |" in texts["docs/results.md"]
     assert "no significant difference (small, 16 epochs)" in texts["docs/results.md"]
+
+
+def test_a_study_that_has_only_begun_has_a_page(results):
+    long_study(results, {})
+    texts = results_pages.pages(results, README)
+    assert "**Partial: 0 of 57 cells**; 19 of 19 arms are not run yet" in texts["docs/results/claims-long.md"]
+    assert "[claims, long](results/claims-long.md): 0 of 57" in texts["docs/results.md"]
 
 
 def test_the_longest_schedule_with_three_seeds_gives_the_verdict(results):

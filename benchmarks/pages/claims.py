@@ -64,7 +64,8 @@ class Claims:
         self.studies = studies
 
     def study(self, name):
-        return self.studies.get(name) or Study(name)
+        """One of all arms, or else of some; without arms where neither was run."""
+        return self.studies.get(name) or self.studies.get(f"{name}-some") or Study(name)
 
     def difference(self, row, place):
         """What was found in a column, of however few seeds; None where nothing was."""

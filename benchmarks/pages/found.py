@@ -191,13 +191,12 @@ def _arm_row(arm, keys):
 
 def _beside(arm, cell_dir):
     """Figures that stand in the cells alone: of few labels, and of the test images once an arm has seeds enough."""
-    keys = [arm.get("cells", {}).get(str(seed)) for seed in arm["seeds"]]
-    if cell_dir is None or not keys or None in keys:
+    files = [cell_dir / f"{arm.get('cells', {}).get(str(seed))}.json" for seed in arm["seeds"]]
+    if not files or not all(file.exists() for file in files):
         return {}
-    cells = [json.loads((cell_dir / f"{key}.json").read_text()) for key in keys]
-    found = []
+    found, cells = [], [json.loads(file.read_text()) for file in files]
     for cell in cells:
-        own = {f"{amount} labels_linear_top1": value for amount, value in cell.get("few_label", {}).items()}
+        own = {f"{amount} of the labels_linear_top1": value for amount, value in cell.get("few_label", {}).items()}
         test = cell.get("test", {}) if len(cells) >= LEAST_SEEDS else {}
         found.append(own | {f"test images_{key}": value for key, value in test.items() if is_accuracy(key)})
     return {key: {"values": [own[key] for own in found]} for key in found[0] if all(key in own for own in found)}
