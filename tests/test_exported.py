@@ -23,13 +23,18 @@ def test_names():
         ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained, partial"),
         (
             "embed_to_file",
-            "encoder, images, out, *, split, normalise, batch_size, device, strict, overwrite, stop, reporter",
+            "encoder, images, out, *, split, normalise, batch_size, device, precision, strict, overwrite, stop, "
+            "reporter",
         ),
         (
             "search",
-            "run_or_embeddings, query, *, data, top, index, split, encoder, batch_size, device, keep, reporter",
+            "run_or_embeddings, query, *, data, top, index, split, encoder, batch_size, device, precision, keep, "
+            "reporter",
         ),
-        ("find_duplicates", "run_or_embeddings, *, threshold, data, split, batch_size, device, keep, reporter"),
+        (
+            "find_duplicates",
+            "run_or_embeddings, *, threshold, data, split, batch_size, device, precision, keep, reporter",
+        ),
         ("read_embeddings", "path"),
         ("write_report", "run, data, *, out, points, overwrite, device, reporter"),
         (

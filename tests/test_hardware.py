@@ -3,7 +3,7 @@ import torch
 
 from stopgrad import hardware
 from stopgrad.errors import ConfigError
-from stopgrad.hardware import choose_device, choose_precision, choose_processes
+from stopgrad.hardware import choose_device, choose_precision, choose_processes, undivided_operations
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -35,3 +35,17 @@ def test_precision_that_is_asked_for_is_given():
     assert choose_precision("fp32", CPU) == "fp32"
     assert choose_precision("bf16", CPU) == "bf16"
     assert choose_precision("auto", CPU) in ("fp32", "bf16")
+    with pytest.raises(ConfigError, match="precision = 'fp31' is unknown: did you mean 'fp32'"):
+        choose_precision("fp31", CPU)
+
+
+def test_operations_are_divided_again_afterwards():
+    def fail():
+        with undivided_operations():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before

@@ -172,7 +172,7 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         check_is_fitted(self, "encoder_")
         images = image_list(X)
         if images is not None:
-            return self.encoder_.embed(images, device=self.device).numpy()
+            return self._embedded(images)
         values = self._values(X, reset=False)
         low, high = self.value_range_
         if (low, high) == PIXEL_RANGE and values.dtype.kind == "f" and 0 < values.max() <= 1:
@@ -186,7 +186,11 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             # Files and pictures, where fit saw those, have no shape in common.
             shape = getattr(self, "image_shape_", None) or row_shape(values.shape[1], self.image_shape)
         source = ArraySource(to_pixels(values, (low, high)).reshape(len(values), *shape))
-        return self.encoder_.embed(source, device=self.device).numpy()
+        return self._embedded(source)
+
+    def _embedded(self, images: Any) -> np.ndarray:
+        precision = (self.settings or {}).get("precision", "auto")
+        return self.encoder_.embed(images, device=self.device, precision=precision).numpy()
 
     def _given(self) -> dict[str, Any]:
         """The settings for `pretrain`."""

@@ -43,9 +43,34 @@ def test_a_tiny_run(capsys):
     assert result["holds_back"] in table
 
 
+def test_another_network_and_size_beside_timms_own_loop(capsys):
+    arguments = ["--only", "embedding", "--peers", "--backbone", "resnet10t", "--image-size", "64", "--json", *SIZE]
+    assert run(["bench", *arguments]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["network"] == {"backbone": "resnet10t", "image_size": 64}
+    lines = {(line["arm"], line["what"]): line for line in result["rows"]}
+    for arm in ("embedding", "timm_embedding"):
+        assert lines[arm, "files to features"]["unit"] == "images/s"
+        assert lines[arm, "files to features"]["share_of_limit"] > 0
+    assert lines["timm_embedding", "its batches"]["min"] >= 1
+    (ratio,) = result["ratios"]
+    assert (ratio["ours"], ratio["n"]) == ("embedding", 2)
+    assert "timm's own loop" in ratio["peer"]
+    # Without peers nothing is held against it.
+    assert cases.arms_of(["embedding"]) == ["embedding"]
+    assert cases.arms_of(["embedding"], peers=True) == ["embedding", "timm_embedding"]
+
+
+def test_a_backbone_for_rows_that_have_their_own(capsys):
+    assert run(["bench", "--only", "knn", "--backbone", "resnet18", *SIZE]) == 0
+    assert "backbone and image_size have no effect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--backbone", "resnet1O"], "unknown backbone 'resnet1O'"),
+        (["--image-size", "-1"], "--image-size -1: must be at least 0"),
         (["--only", "decod"], "did you mean 'decode'?"),
         (["--only", "simsiam"], "add --peers"),
         (["--rounds", "0"], "at least 1"),
@@ -75,7 +100,7 @@ def test_the_rows():
     usual = ["decode", "cache", "batches", "augmentation", "training", "embedding", "knn"]
     assert cases.choose_rows([], peers=False) == usual
     for row in cases.ROWS.values():
-        assert set(row.arms) <= set(cases.ARMS)
+        assert {*row.arms, *row.beside} <= set(cases.ARMS)
         assert {arm for pair in row.ratios for arm in pair} <= set(row.arms)
     # An arm of several rows is measured once.
     assert cases.arms_of(["four_views", "two_views"]) == ["four_views", "paper", "source_first"]

@@ -128,6 +128,36 @@ def test_a_second_search_does_not_embed_again(run, data, monkeypatch):
         assert search(run, query, top=4).answers == first.answers
 
 
+def test_features_of_two_precisions_are_never_mixed(run, data, tmp_path):
+    query = next((data / "test").rglob("*.png"))
+    found = {p: search(run, query, top=4, precision=p) for p in ("fp32", "bf16")}
+    assert len(list((run / "embeddings").glob("*.parquet"))) == 2
+    assert [found[p].bank.precision for p in found] == list(found)
+    assert found["bf16"].as_json()["precision"] == "bf16"
+    cosines = {p: [hit.cosine for hit in result.answers[0].hits] for p, result in found.items()}
+    assert cosines["fp32"] != cosines["bf16"]
+    for precision in found:
+        out = tmp_path / f"{precision}.parquet"
+        embed_to_file(run, data / "train", out, precision=precision)
+        # The query is embedded as the file was, whatever this machine would take.
+        assert [hit.cosine for hit in search(out, query, top=4).answers[0].hits] == cosines[precision]
+        assert search(out, query, top=4, precision=precision).bank.precision == precision
+    with pytest.raises(ConfigError, match=r"precision = 'fp32': .* was made in bf16"):
+        search(tmp_path / "bf16.parquet", query, top=4, precision="fp32")
+    with pytest.raises(ConfigError, match="precision = 'fp16' is unknown"):
+        find_duplicates(run, precision="fp16")
+
+
+def test_a_file_that_does_not_say_its_precision_is_of_float32(run, data, tmp_path):
+    out = tmp_path / "e.npy"
+    embed_to_file(run, data, out, precision="fp32")
+    meta = tmp_path / "e.npy.meta.json"
+    content = json.loads(meta.read_text())
+    del content["precision"]
+    meta.write_text(json.dumps(content))
+    assert search(out, next(data.rglob("*.png")), top=2).bank.precision == "fp32"
+
+
 def test_other_data_and_other_splits_have_their_own(run, data):
     query = next((data / "test").rglob("*.png"))
     assert search(run, query, split="all", top=2).num_images == 48

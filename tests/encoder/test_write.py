@@ -141,6 +141,29 @@ def test_stopped_and_resumed_it_is_the_same_file(tmp_path, run, suffix, num):
     assert not list(tmp_path.glob("*.partial*"))
 
 
+def test_stopped_and_resumed_with_passes_side_by_side(tmp_path, run, data):
+    """Which batches are left makes no difference to how they are computed."""
+    whole, out, threads = tmp_path / "whole.npy", tmp_path / "e.npy", torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        embed_to_file(run, data, whole, batch_size=3, precision="bf16")
+        with pytest.raises(Interrupted):
+            embed_to_file(run, data, out, batch_size=3, precision="bf16", stop=stopping_after(7))
+        assert embed_to_file(run, data, out, batch_size=3, precision="bf16").num_resumed == 21
+    finally:
+        torch.set_num_threads(threads)
+    assert whole.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_is_kept_with_the_vectors(tmp_path, run, data, precision):
+    done = embed_to_file(run, data, tmp_path / "e.npy", precision=precision)
+    found = read_embeddings(tmp_path / "e.npy")
+    assert done.precision == found.metadata["precision"] == precision
+    assert torch.equal(found.vectors, expected(run, data, precision=precision))
+    assert not torch.equal(found.vectors, expected(run, data, precision="fp32" if precision == "bf16" else "bf16"))
+
+
 @pytest.mark.parametrize("where", ["append", "network"])
 def test_ctrl_c_anywhere(tmp_path, run, data, monkeypatch, where):
     """Between writing rows and counting them, too."""
@@ -191,21 +214,26 @@ def test_killed(tmp_path, run, data, monkeypatch):
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [({"seed": 1}, "another encoder_digest"), ({"data": 1}, "another data")],
+    [
+        ({"seed": 1}, "another encoder_digest"),
+        ({"data": 1}, "another data"),
+        ({"precision": "bf16"}, "another precision"),
+    ],
 )
 def test_a_partial_file_of_other_inputs_is_told_and_dropped(tmp_path, data, other, words):
     run = write_run(tmp_path / "run", data)
-    out = tmp_path / "e.npy"
+    out, options = tmp_path / "e.npy", {"batch_size": 10}
     with pytest.raises(Interrupted):
-        embed_to_file(run, data, out, batch_size=10, stop=stopping_after(2))
+        embed_to_file(run, data, out, **options, precision="fp32", stop=stopping_after(2))
+    options["precision"] = other.get("precision", "fp32")
     if "seed" in other:
         run = write_run(tmp_path / "other", data, seed=1)
     if "data" in other:
         data = tmp_path / "data"
         write_photos(data, num=48)
     with pytest.warns(UserWarning, match=f"{words}.*begun anew"):
-        assert embed_to_file(run, data, out, batch_size=10).num_resumed == 0
-    assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, batch_size=10)[:12])
+        assert embed_to_file(run, data, out, **options).num_resumed == 0
+    assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, **options)[:12])
 
 
 @pytest.mark.parametrize("sizes", [(10, 9), (10, 3, 48), (5, 24)])

@@ -1,4 +1,5 @@
 import json
+import re
 import weakref
 
 import pytest
@@ -59,6 +60,7 @@ def test_baselines_of_a_network_of_the_callers_own(pixels, digits):
         ({"k": (5, 0)}, "k = 0: must be at least 1"),
         ({"temperature": 0.0}, "temperature = 0.0: must be above 0"),
         ({"temperature": float("nan")}, "must be above 0"),
+        ({"precision": "fp8"}, "precision = 'fp8' is unknown"),
     ],
 )
 def test_bad_arguments(pixels, digits, settings, message):
@@ -69,6 +71,17 @@ def test_bad_arguments(pixels, digits, settings, message):
 def test_in_leave_one_out_an_image_is_not_its_own_neighbour(pixels, digits):
     with pytest.raises(ConfigError, match="there are only 279 images"):
         evaluate_knn(pixels, digits[0], k=(280,), baselines=False)
+
+
+def test_features_are_in_the_precision_of_the_run(run_folder):
+    config_file = run_folder / "config.toml"
+    for own, asked, used in (("auto", "bf16", "bf16"), ("fp32", None, "fp32"), ("bf16", None, "bf16"),
+                             ("bf16", "fp32", "fp32")):  # fmt: skip
+        config_file.write_text(re.sub(r'precision = "\w+"', f'precision = "{own}"', config_file.read_text()))
+        outcome = evaluate_knn(run_folder, k=5, baselines=False, precision=asked)
+        assert outcome.settings["precision"] == used
+        assert f"; features in {used}; " in outcome.protocol
+        assert f"; features in {used}; " in outcome.compared_by
 
 
 def test_unlabelled_images_are_left_out_and_counted(pixels):

@@ -104,6 +104,32 @@ def test_measuring_leaves_the_network_as_it_was(monitor):
     assert all(torch.equal(before[name], t) for name, t in method.state_dict().items())
 
 
+def test_rounding_is_not_taken_for_rank(monitor):
+    """Of projections on a plane, whatever the run computes in; the backbone computes in that."""
+    seen = []
+
+    class Watched(Pixels):
+        def forward(self, images):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(images)
+
+    method = siamese(Watched())
+    plane = nn.Linear(192, 64)
+    with torch.no_grad():
+        plane.weight.copy_(torch.randn(64, 2) @ torch.randn(2, 192))
+    method.encoder[1] = plane
+    config = RECIPES["digits"]().replace(image_size=8, monitor_images=600, knn_k=20, precision="bf16")
+    half = Monitor(monitor.store, monitor.loader, config, monitor.device)
+    ranks = []
+    for watching in (monitor, half):
+        seen.clear()
+        watching.precision = "fp32" if watching is monitor else watching.precision
+        ranks.append(watching.measure(method)["projection_effective_rank"])
+        assert set(seen) == {watching is half}
+    assert ranks[0] < 3
+    assert ranks[1] == pytest.approx(ranks[0], abs=0.01)
+
+
 def test_settling_gives_batchnorm_the_statistics_of_the_images(monitor):
     method = siamese(Pixels())
     settle_batchnorm(method, method.project, monitor.store, monitor.preprocess, monitor.device)

@@ -171,12 +171,14 @@ def test_every_kind_of_run_resumes_to_the_same_weights(tmp_path, tiny, settings)
 def test_the_encoder_embeds(finished):
     digits = open_images("").test
     images = [digits.read(i) for i in range(5)]
-    features = finished.encoder.embed(images, batch_size=2, device="cpu")
+    features = finished.encoder.embed(images, batch_size=2, device="cpu", precision="fp32")
     assert features.shape == (5, finished.encoder.backbone.num_features)
     assert features.dtype == torch.float32
     by_hand = torch.stack([finished.encoder.preprocess(image) for image in images])
     with torch.inference_mode():
         torch.testing.assert_close(finished.encoder.backbone(by_hand), features, rtol=1e-4, atol=1e-5)
+    usual = finished.encoder.embed(images, batch_size=2, device="cpu")
+    assert torch.cosine_similarity(usual, features).min() > 0.999
 
 
 def test_a_run_starts_from_another_ones_backbone(finished, tmp_path, tiny):

@@ -35,6 +35,14 @@ class Arm:
     hint_seconds: int = 7
     """About how long a round takes on two cores."""
 
+    @property
+    def is_users(self) -> bool:
+        """Whether it runs with the settings of the user's own training."""
+        return self.recipe is None and self.work in _USERS
+
+
+_USERS = ("decode", "cache", "batches", "augmentation", "training", "embedding", "timm_embedding")
+
 
 def _ours(title: str, hint_seconds: int, **settings: Any) -> Arm:
     return Arm(title, "training", "cifar10", {**_HEADS, **settings}, hint_seconds=hint_seconds)
@@ -59,6 +67,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "augmentation": Arm("augmentation", "augmentation"),
         "training": Arm("training", "training", hint_seconds=13),
         "embedding": Arm("embedding", "embedding"),
+        "timm_embedding": Arm("embedding by timm's own loop (fp32)", "timm_embedding", hint_seconds=20),
         "knn": _knn("k-NN", "ours", 10),
         "simsiam": _ours("ResNet-18, SimSiam, ours", 45, guide="symmetric", projector_layers=3),
         "lightly_simsiam": _lightly("ResNet-18, SimSiam, Lightly as documented (fp32)", 75, layers=3),
@@ -111,6 +120,8 @@ class Row:
     arms: tuple[str, ...]
     ratios: tuple[tuple[str, str], ...] = ()
     """Arm over arm, by their first figures."""
+    beside: tuple[str, ...] = ()
+    """Arms that are measured with peers alone, and that the first arm is held against."""
     by_default: bool = False
 
 
@@ -121,7 +132,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "batches": Row("batches from memory", ("batches",), by_default=True),
         "augmentation": Row("views", ("augmentation",), by_default=True),
         "training": Row("a training step, and an epoch from files", ("training",), by_default=True),
-        "embedding": Row("files to features", ("embedding",), by_default=True),
+        "embedding": Row("files to features", ("embedding",), beside=("timm_embedding",), by_default=True),
         "knn": Row("k-NN", ("knn",), by_default=True),
         "simsiam": Row(
             "SimSiam, ResNet-18", ("simsiam", "lightly_simsiam", "lightly_simsiam_helped"),
@@ -176,7 +187,7 @@ def choose_rows(only: Iterable[str], *, peers: bool) -> list[str]:
     return chosen
 
 
-def arms_of(rows: Iterable[str]) -> list[str]:
-    """The arms of some rows, each once."""
-    wanted = {arm for row in rows for arm in ROWS[row].arms}
+def arms_of(rows: Iterable[str], *, peers: bool = False) -> list[str]:
+    """The arms of some rows, each once; with peers, also what is held against them."""
+    wanted = {arm for row in rows for arm in ROWS[row].arms + (ROWS[row].beside if peers else ())}
     return [arm for arm in ARMS if arm in wanted]

@@ -22,7 +22,7 @@ from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed import Rank
 from stopgrad.encoder.embed import Encoder
-from stopgrad.hardware import choose_device
+from stopgrad.hardware import choose_device, choose_precision
 from stopgrad.nets.backbones import build_backbone
 
 _EMBED_IMAGES = 1024
@@ -108,13 +108,13 @@ def photo_views(request: dict[str, Any]) -> list[Figure]:
 def embedding(request: dict[str, Any]) -> list[Figure]:
     """Files to features by an encoder in use."""
     config, source = config_of(request), sample(request["data"], min(request["images"], _EMBED_IMAGES))
-    size, network = config.data.image_size, config.network
-    backbone = build_backbone(network.backbone, stem=network.stem, image_size=size)
-    encoder = Encoder(backbone, preprocess_of(config))
+    size, network, device = config.data.image_size, config.network, choose_device("auto")
+    backbone: Any = build_backbone(network.backbone, stem=network.stem, image_size=size)
+    encoder = Encoder(backbone.to(memory_format=torch.channels_last), preprocess_of(config))
     took = seconds_a_call(lambda: encoder.embed(source), request["seconds"], min_calls=1) / len(source)
     with torch.no_grad():
-        flops = flops_of(lambda: backbone(torch.zeros((1, 3, size, size), device=choose_device("auto"))))
-    return [Figure("files to features", "images/s", 1 / took, flops)]
+        flops = flops_of(lambda: backbone(torch.zeros((1, 3, size, size), device=device)))
+    return [Figure("files to features", "images/s", 1 / took, flops, choose_precision("auto", device))]
 
 
 def _loader(request: dict[str, Any], *, memory_gb: float) -> tuple[Loader, ImageStore]:

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,8 +16,9 @@ from stopgrad.bench.samples import NUM_PHOTOS, NUM_SMALL, write_photos, write_sm
 from stopgrad.bench.tables import Round, ratios_of, table_of, what_holds_it_back
 from stopgrad.data.probe import recipe_for
 from stopgrad.data.sources import open_images
-from stopgrad.errors import DataError, Interrupted
+from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.hardware import choose_device, choose_precision, choose_processes
+from stopgrad.nets.backbones import build_backbone
 from stopgrad.recipes import base_config
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.train.launch import launch
@@ -42,7 +43,7 @@ class Size:
 
 def run_bench(
     data: str | None, *, rows: Sequence[str], size: Size, photos: str | None = None, recipe: str | None = None,
-    reporter: Reporter,
+    backbone: str | None = None, image_size: int = 0, peers: bool = False, reporter: Reporter,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure rows.
 
@@ -52,17 +53,28 @@ def run_bench(
         size: how much.
         photos: a folder of photos for the rows of 224 pixels; None: `data` if it is of photos, else made-up ones.
         recipe: settings of the user's own training; None: chosen by the images.
+        backbone: another backbone for it, with its standard stem; None: the recipe's.
+        image_size: another side of its images; 0: the recipe's.
+        peers: whether to measure what is held against the rows' first arms.
         reporter: who is told of progress.
 
     Returns:
         What JSON shows: machine, versions and command, the table, the ratios, and what holds training back.
 
     Raises:
+        ConfigError: no such backbone, or an image size that does not fit it.
         DataError: images that are not there, or fewer than two.
     """
-    names = arms_of(rows)
+    names = arms_of(rows, peers=peers)
+    own: dict[str, Any] = {}
+    if backbone is not None:
+        own |= {"backbone": backbone, "stem": "standard"}
+    if image_size:
+        own["image_size"] = image_size
+    if own and not any(ARMS[name].is_users for name in names):
+        reporter.warn("backbone and image_size have no effect: these rows have settings of their own.")
     with tempfile.TemporaryDirectory(prefix="stopgrad-bench-") as folder:
-        bench = _Bench(data, photos, recipe, size, Path(folder), reporter)
+        bench = _Bench(data, photos, recipe, own, size, Path(folder), reporter)
         if any(ARMS[name].on_photos for name in names):
             bench.find_photos()
         hint = size.rounds * (10 + sum(ARMS[name].hint_seconds for name in names))
@@ -74,6 +86,7 @@ def run_bench(
             "memory_gb": bench.memory_gb(),
             "data": {"images": bench.data_words, "photos": bench.photo_words},
             "recipe": bench.recipe,
+            "network": bench.network,
             "size": vars(size),
             "rows_asked": list(rows),
             "rows": table_of(rounds, names),
@@ -84,8 +97,9 @@ def run_bench(
 
 class _Bench:
     def __init__(
-        self, data: str | None, photos: str | None, recipe: str | None, size: Size, folder: Path, reporter: Reporter
-    ) -> None:
+        self, data: str | None, photos: str | None, recipe: str | None, own: Mapping[str, Any], size: Size,
+        folder: Path, reporter: Reporter,
+    ) -> None:  # fmt: skip
         self.size, self.folder, self.reporter = size, folder, reporter
         self.photo_words: str | None = None
         self.data_words = data or f"{NUM_SMALL:,} made-up JPEGs of 32 x 32 pixels"
@@ -100,6 +114,14 @@ class _Bench:
         self.are_photos = recipe_for(splits) == PHOTO_RECIPE
         self.recipe = recipe or recipe_for(splits)
         self.device = choose_device("auto")
+        self.own = own
+        settings = base_config(self.recipe).replace(**own)
+        self.network = {"backbone": settings.network.backbone, "image_size": settings.data.image_size}
+        if "backbone" in own:
+            try:
+                build_backbone(settings.network.backbone, image_size=settings.data.image_size)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
     def find_photos(self) -> None:
         """The user's photos, or made-up ones."""
@@ -130,7 +152,7 @@ class _Bench:
     def measure(self, arm: Arm) -> dict[str, Any]:
         """One arm, once, in fresh processes."""
         batch_size = min(self.size.batch_size, self.images)
-        settings = dict(arm.settings)
+        settings = {**(self.own if arm.is_users else {}), **arm.settings}
         if arm.recipe is not None:
             settings.setdefault("batch_size", batch_size)
         config = base_config(arm.recipe or self.recipe).replace(**settings)

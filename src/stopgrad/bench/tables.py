@@ -21,7 +21,8 @@ def ratios_of(rounds: Sequence[Round], rows: Iterable[str]) -> list[dict[str, An
     """How many times as fast as its peer each arm is: round by round, then the median and the spread of those."""
     lines = []
     for row in rows:
-        for ours, peer in ROWS[row].ratios:
+        beside = [(ROWS[row].arms[0], peer) for peer in ROWS[row].beside if peer in rounds[0]]
+        for ours, peer in (*ROWS[row].ratios, *beside):
             each = [_first(measured, ours) / _first(measured, peer) for measured in rounds]
             lines.append({
                 "row": row, "title": ROWS[row].title, "ours": ARMS[ours].title, "peer": ARMS[peer].title,

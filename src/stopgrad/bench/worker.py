@@ -28,6 +28,7 @@ WORK = {
     "training": "training",
     "lightly_training": "peers",
     "paper_training": "peers",
+    "timm_embedding": "timm_loop",
     "lightly_views": "peers",
     "lightly_photo_views": "peers",
 }

@@ -13,8 +13,9 @@ from stopgrad.recipes import base_config
 
 def bench(
     data: str | None = None, /, *, peers: Annotated[bool, Parameter(negative="")] = False, photos: str | None = None,
-    only: str = "", recipe: str | None = None, rounds: int = 3, seconds: float = 3.0, batch_size: int = 256,
-    images: int = 5120, bank: int = 50_000, json: Annotated[bool, Parameter(negative="")] = False,
+    only: str = "", recipe: str | None = None, backbone: str | None = None, image_size: int = 0, rounds: int = 3,
+    seconds: float = 3.0, batch_size: int = 256, images: int = 5120, bank: int = 50_000,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:  # fmt: skip
     """Measure what this machine makes of training, beside the machine's own limits.
 
@@ -23,13 +24,18 @@ def bench(
     data
         As for `stopgrad pretrain`; without it, made-up JPEGs of 32 x 32 pixels.
     peers
-        Measure Lightly and a plain transcription of the paper's protocol too (pip install "stopgrad[peers]").
+        Measure Lightly, a plain transcription of the paper's protocol and timm's own loop too (pip install
+        "stopgrad[peers]").
     photos
         A folder of photos for the rows of 224 pixels; without it, the data if they are photos, else made-up ones.
     only
         Rows to measure, by name and separated by commas.
     recipe
-        Settings of the row `training`; without it, chosen by the images.
+        Settings of the row `training` and of the parts of a run; without it, chosen by the images.
+    backbone
+        Another backbone for these rows, by timm's name and as timm builds it; without it, the recipe's.
+    image_size
+        Another side of the images for these rows; 0: the recipe's.
     rounds
         How often everything is measured; the table shows medians, and the least and the most.
     seconds
@@ -45,6 +51,7 @@ def bench(
     """
     for flag, value, least in (
         ("rounds", rounds, 1), ("batch-size", batch_size, 2), ("images", images, 2), ("bank", bank, 5),
+        ("image-size", image_size, 0),
     ):  # fmt: skip
         if value < least:
             raise ConfigError(f"--{flag} {value}: must be at least {least}.")
@@ -57,7 +64,7 @@ def bench(
     with ConsoleReporter(json=True) as reporter:
         result = run_bench(
             data, rows=rows, size=Size(rounds, seconds, batch_size, images, bank), photos=photos, recipe=recipe,
-            reporter=reporter,
+            backbone=backbone, image_size=image_size, peers=peers, reporter=reporter,
         )  # fmt: skip
     if json:
         print_json(result)
@@ -71,7 +78,8 @@ def print_table(result: Mapping[str, Any]) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     console.print(
         f"{result['device']}, {result['cpu_count']} cores, {result['memory_gb']} GB; {versions}\n"
-        f"Images: {result['data']['images']}; recipe of the row training: {result['recipe']}. Medians of "
+        f"Images: {result['data']['images']}; recipe of the row training: {result['recipe']}, "
+        f"{result['network']['backbone']} at {result['network']['image_size']} px. Medians of "
         f"{result['size']['rounds']} rounds, interleaved; in brackets the least to the most.\n",
         markup=False,
     )

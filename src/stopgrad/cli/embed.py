@@ -16,7 +16,7 @@ from stopgrad.train.stop import StopRequest
 def embed(
     encoder: str, data: str | None = None, /, *, out: Annotated[Path, Parameter(name=("--out", "-o"))],
     split: str = "all", normalise: Annotated[bool, Parameter(negative="")] = False, batch_size: int = 0,
-    device: str = "auto", strict: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "auto", precision: str = "auto", strict: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
@@ -39,6 +39,8 @@ def embed(
         Images a forward pass; 0: what the device is fast at.
     device
         cpu, cuda, cuda:1, mps or auto.
+    precision
+        What the network computes in: fp32, bf16, or auto: bf16 where the hardware is fast at it.
     strict
         Refuse unreadable images instead of leaving them out.
     overwrite
@@ -54,14 +56,18 @@ def embed(
 
         done = embed_to_file(
             loading.of(encoder), data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
-            strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
+            precision=precision, strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
         )  # fmt: skip
     if json:
         print_json(done.as_json())
         return
     console = plain_console()
     length = ", of length 1" if done.normalised else ""
-    console.print(f"{done.num_images:,} images of {done.data}: vectors of {done.dim} numbers{length}", markup=False)
+    console.print(
+        f"{done.num_images:,} images of {done.data}: vectors of {done.dim} numbers{length}, computed in "
+        f"{done.precision}",
+        markup=False,
+    )
     print_skipped(console, done.skipped)
     speed = f" ({done.images_per_second:,.0f} images/s)" if done.images_per_second else ""
     console.print(f"{', '.join(map(str, done.files))} in {done.seconds:.1f} s{speed}", markup=False)

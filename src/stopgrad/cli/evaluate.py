@@ -37,6 +37,8 @@ class Options:
     "Images a forward pass; 0: what the device is fast at."
     device: str = "auto"
     "cpu, cuda, cuda:1, mps or auto."
+    precision: str | None = None
+    "What the network computes in: fp32, bf16, or auto: bf16 where the hardware is fast at it. Without it: as the run."
     seed: Annotated[int, NOT_NEGATIVE] = 0
     "Of everything random."
     json: Annotated[bool, Parameter(negative="")] = False

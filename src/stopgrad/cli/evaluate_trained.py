@@ -25,8 +25,6 @@ class TrainingOptions(Options):
     "Smallest crop as a share of the image's area. Without it: 0.08."
     flip: bool | None = None
     "Mirror half of the images. Without it: as the run did."
-    precision: str = "auto"
-    "auto, fp32 or bf16; auto: bf16 where the hardware is fast at it."
     workers: int = 0
     "Threads that decode and crop; 0: one per core."
     cache: str = "auto"

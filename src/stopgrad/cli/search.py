@@ -21,7 +21,7 @@ MOST_QUERIES, MOST_GROUPS, MOST_MEMBERS = 5, 20, 8
 def search(
     run_or_embeddings: str, query: Path | None = None, /, *, data: str | None = None, top: int = 20,
     duplicates: float | None = None, split: str | None = None, index: str = "exact", encoder: str | None = None,
-    page: Path | None = None, batch_size: int = 0, device: str = "auto", keep: bool = True,
+    page: Path | None = None, batch_size: int = 0, device: str = "auto", precision: str = "auto", keep: bool = True,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
@@ -52,6 +52,9 @@ def search(
         Images a forward pass; 0: what the device is fast at.
     device
         cpu, cuda, cuda:1, mps or auto.
+    precision
+        What the network computes in: fp32, bf16, or auto: bf16 where the hardware is fast at it; for a file of
+        embeddings, what it was made in.
     keep
         Keep the embeddings in the run folder for the next search.
     overwrite
@@ -72,7 +75,8 @@ def search(
     if page is not None and page.exists() and not overwrite:
         raise ConfigError(f"{page} exists: use --overwrite, or another --page.")
     run_or_embeddings, encoder = _with_flags(run_or_embeddings, encoder, loading)
-    options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device, "keep": keep}
+    options: dict[str, Any] = {"data": data, "split": split, "batch_size": batch_size, "device": device,
+                               "precision": precision, "keep": keep}  # fmt: skip
     with ConsoleReporter(json=json) as reporter:
         if duplicates is not None:
             for flag, unused in (("--index", index != "exact"), ("--encoder", encoder is not None)):

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ class Preprocess:
 def plain_batches(
     store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None = None, *, batch_size: int = 256,
     first_batch: int = 0, workers: int = 0,
-) -> Iterator[tuple[list[int], Float[Tensor, "image 3 size size"]]]:  # fmt: skip
+) -> Generator[tuple[list[int], Float[Tensor, "image 3 size size"]], None, None]:  # fmt: skip
     """Preprocessed images in order, on the CPU, with their positions; those that turn out unreadable are left out.
 
     `first_batch` batches are passed over; those after them are cut as if they had not been.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from stopgrad.encoder.outputs import is_embeddings
 from stopgrad.encoder.parts import Parts, check_split, in_words, open_parts
 from stopgrad.encoder.write import as_text, belonging, embed_to_file
 from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.hardware import check_precision, choose_device, choose_precision
 from stopgrad.reporter import Reporter
 
 
@@ -41,6 +42,8 @@ class Bank:
     encoder: str
     """Where the encoder is, or was."""
     encoder_digest: str
+    precision: str
+    """What the network computed in: `fp32` or `bf16`."""
     images: ImageSource | None
     """The images themselves, where they are still to be had."""
     places: Sequence[int]
@@ -76,8 +79,8 @@ class Bank:
 
 
 def open_bank(
-    run_or_embeddings: str | Path | Encoder, data: Any, split: str | None, *, batch_size: int, device: str, keep: bool,
-    reporter: Reporter,
+    run_or_embeddings: str | Path | Encoder, data: Any, split: str | None, *, batch_size: int, device: str,
+    precision: str, keep: bool, reporter: Reporter,
 ) -> tuple[Bank, Encoder | None]:  # fmt: skip
     """Embed the images to search, or read their embeddings.
 
@@ -86,6 +89,7 @@ def open_bank(
         data: the images; None: those of the run, or those that the embeddings were made of.
         split: `train`, `test` or `all` of a data set with splits; None: the training images, or all of a file.
         batch_size, device: as for `Encoder.embed`.
+        precision: as for `Encoder.embed`; of a file, `auto` is what it was made in.
         keep: whether embeddings by a run's encoder are kept in the run folder and taken from there next time.
         reporter: told of progress.
 
@@ -93,20 +97,28 @@ def open_bank(
         the bank, and the encoder, None for a file.
 
     Raises:
-        ConfigError: no data known, or a negative batch size.
+        ConfigError: no data known, a negative batch size, or another precision than a file's.
         DataError, CheckpointError: nothing there that can be used.
     """
     check_batch_size(batch_size)
+    check_precision(precision)
     if not isinstance(run_or_embeddings, Encoder) and is_embeddings(run_or_embeddings):
-        return _bank_of_file(Path(run_or_embeddings).expanduser(), data, split or "all", reporter), None
+        bank = _bank_of_file(Path(run_or_embeddings).expanduser(), data, split or "all", reporter)
+        if precision not in ("auto", bank.precision):
+            raise ConfigError(
+                f"precision = {precision!r}: {run_or_embeddings} was made in {bank.precision}, and the query must be "
+                "embedded alike; leave it out, or embed the images again."
+            )
+        return bank, None
     loaded = run_or_embeddings if isinstance(run_or_embeddings, Encoder) else load_encoder(run_or_embeddings)
     run = RunDir(loaded.name)
     parts = open_parts(run.images_path("data") if data is None else data, split or "train")
     if keep and run.is_run and os.access(run.path, os.W_OK):
-        return _bank_kept(loaded, parts, run, batch_size, device, reporter), loaded
+        return _bank_kept(loaded, parts, run, batch_size, device, precision, reporter), loaded
     backbone, place = loaded.placed(device)
+    precision = choose_precision(precision, place)
     features = features_of(
-        backbone, loaded.preprocess, parts, place, batch_size=batch_size,
+        backbone, loaded.preprocess, parts, place, batch_size=batch_size, precision=precision,
         progress=lambda done, total: reporter.progress("embedding", done, total),
     )  # fmt: skip
     places = features.positions
@@ -115,8 +127,13 @@ def open_bank(
     return Bank(
         vectors=features.vectors, names=features.names, labels=features.labels, class_names=parts.class_names,
         splits=[parts.split(i) for i in places], data=str(parts), encoder=loaded.name,
-        encoder_digest=encoder_digest(loaded), images=parts, places=places, skipped=skipped,
+        encoder_digest=encoder_digest(loaded), precision=precision, images=parts, places=places, skipped=skipped,
     ), loaded  # fmt: skip
+
+
+def precision_of(metadata: Mapping[str, Any]) -> str:
+    """What the network computed in that made a file of embeddings; before files said so, it was float32."""
+    return str(metadata.get("precision", "fp32"))
 
 
 def query_encoder(bank: Bank, encoder: str | Path | Encoder | None) -> Encoder:
@@ -149,9 +166,11 @@ def query_encoder(bank: Bank, encoder: str | Path | Encoder | None) -> Encoder:
     return loaded
 
 
-def _bank_kept(encoder: Encoder, parts: Parts, run: RunDir, batch_size: int, device: str, reporter: Reporter) -> Bank:
+def _bank_kept(
+    encoder: Encoder, parts: Parts, run: RunDir, batch_size: int, device: str, precision: str, reporter: Reporter
+) -> Bank:
     """Embeddings in the run folder, under a digest of what they depend on; made if they are not there."""
-    belongs_to = belonging(encoder, parts)
+    belongs_to = belonging(encoder, parts, choose_precision(precision, choose_device(device)))
     digest = hashlib.sha256(json.dumps(belongs_to, sort_keys=True).encode()).hexdigest()[:16]
     file = run.embeddings_dir / f"{digest}.parquet"
     if file.is_file():
@@ -159,7 +178,10 @@ def _bank_kept(encoder: Encoder, parts: Parts, run: RunDir, batch_size: int, dev
             return replace(_bank_of(read_embeddings(file), parts), encoder=encoder.name)
         except DataError as error:
             reporter.warn(f"{error} It is written anew.")
-    embed_to_file(encoder, parts, file, batch_size=batch_size, device=device, overwrite=True, reporter=reporter)
+    embed_to_file(
+        encoder, parts, file, batch_size=batch_size, device=device, precision=precision, overwrite=True,
+        reporter=reporter,
+    )  # fmt: skip
     reporter.say(f"Embeddings kept in {file}")
     return replace(_bank_of(read_embeddings(file), parts), encoder=encoder.name)
 
@@ -187,8 +209,8 @@ def _bank_of(embeddings: Embeddings, images: Parts | None) -> Bank:
     return Bank(
         vectors=embeddings.vectors, names=embeddings.names, labels=embeddings.labels,
         class_names=embeddings.class_names, splits=embeddings.splits, data=in_words(meta["data_name"], meta["splits"]),
-        encoder=meta["encoder"], encoder_digest=meta["encoder_digest"], images=images, places=places,
-        skipped=meta["skipped"],
+        encoder=meta["encoder"], encoder_digest=meta["encoder_digest"], precision=precision_of(meta), images=images,
+        places=places, skipped=meta["skipped"],
     )  # fmt: skip
 
 

@@ -97,14 +97,16 @@ class Duplicates:
             "warning", "seconds", "search_seconds",
         )  # fmt: skip
         return {
-            **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
+            **{name: getattr(self, name) for name in plain}, "precision": self.bank.precision,
+            "skipped": list(self.skipped),
             "groups": [[asdict(member) for member in group] for group in self.groups],
         }  # fmt: skip
 
 
 def find_duplicates(
     run_or_embeddings: str | Path | Encoder, *, threshold: float = 0.95, data: Any = None, split: str | None = None,
-    batch_size: int = 0, device: str = "auto", keep: bool = True, reporter: Reporter | None = None,
+    batch_size: int = 0, device: str = "auto", precision: str = "auto", keep: bool = True,
+    reporter: Reporter | None = None,
 ) -> Duplicates:  # fmt: skip
     """Find groups of near-duplicates: images joined by pairs whose features have at least a given cosine.
 
@@ -113,8 +115,8 @@ def find_duplicates(
     Args:
         run_or_embeddings: what `load_encoder` takes, an encoder, or a file that `embed_to_file` wrote.
         threshold: the cosine, above 0 and at most 1. Small encoders need a higher one than the default, such as 0.995.
-        data, split, batch_size, device, keep, reporter: as for `search`; with `split="all"`, test images that are
-            among the training images are found.
+        data, split, batch_size, device, precision, keep, reporter: as for `search`; with `split="all"`, test images
+            that are among the training images are found.
 
     Raises:
         ConfigError: a threshold out of range.
@@ -123,8 +125,9 @@ def find_duplicates(
     began, reporter = time.perf_counter(), reporter or QuietReporter()
     check_threshold(threshold)
     bank, _ = open_bank(
-        run_or_embeddings, data, split, batch_size=batch_size, device=device, keep=keep, reporter=reporter
-    )
+        run_or_embeddings, data, split, batch_size=batch_size, device=device, precision=precision, keep=keep,
+        reporter=reporter,
+    )  # fmt: skip
     return replace(duplicates_in(bank, threshold, reporter), seconds=round(time.perf_counter() - began, 2))
 
 

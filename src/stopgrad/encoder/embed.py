@@ -39,9 +39,10 @@ class Encoder:
         return self.backbone.eval().to(place), place
 
     def embed(
-        self, images: Any, batch_size: int = 0, device: str = "auto", *, progress: Progress | None = None
-    ) -> Float[Tensor, "image dim"]:
-        """Pooled backbone features, in float32, not normalised.
+        self, images: Any, batch_size: int = 0, device: str = "auto", *, precision: str = "auto",
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "image dim"]:  # fmt: skip
+        """Pooled backbone features, not normalised.
 
         Args:
             images: a folder, an image file or a parquet file (of a data set with splits, the training split); an
@@ -49,12 +50,15 @@ class Encoder:
                 pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
             batch_size: images a forward pass; 0: what the device is fast at.
             device: as the setting `device`.
+            precision: what the backbone computes in, as the setting `precision`: where the hardware computes in bf16,
+                that is several times as fast and the features agree with those of `fp32` to two or three digits.
             progress: called with (images done, images in all).
 
         Returns:
             float32 `[image, dim]` on the CPU, in the order of the images.
 
         Raises:
+            ConfigError: a negative batch size, or no such precision.
             DataError: there are no images, or one cannot be read; the message names it.
             ValueError: pixels of another shape.
         """
@@ -63,8 +67,9 @@ class Encoder:
             raise DataError("no images to embed.")
         backbone, place = self.placed(device)
         return features_of(
-            backbone, self.preprocess, source, place, batch_size=batch_size, strict=True, progress=progress
-        ).vectors
+            backbone, self.preprocess, source, place, batch_size=batch_size, strict=True, precision=precision,
+            progress=progress,
+        ).vectors  # fmt: skip
 
 
 def encoder_of(backbone: nn.Module, spec: EncoderSpec, name: str) -> Encoder:

@@ -15,7 +15,7 @@ from stopgrad.data.reading import read_image
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.bank import Bank, open_bank, query_encoder
 from stopgrad.encoder.embed import Encoder, as_source
-from stopgrad.encoder.features import features_of
+from stopgrad.encoder.features import Features, features_of
 from stopgrad.encoder.index import INDEXES, nearest, need_faiss
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.reporter import QuietReporter, Reporter
@@ -74,7 +74,8 @@ class SearchResult:
         """One JSON object."""
         plain = ("encoder", "data", "num_images", "index", "seconds", "search_seconds")
         return {
-            **{name: getattr(self, name) for name in plain}, "skipped": list(self.skipped),
+            **{name: getattr(self, name) for name in plain}, "precision": self.bank.precision,
+            "skipped": list(self.skipped),
             "answers": [asdict(answer) for answer in self.answers],
         }  # fmt: skip
 
@@ -82,7 +83,7 @@ class SearchResult:
 def search(
     run_or_embeddings: str | Path | Encoder, query: Any, *, data: Any = None, top: int = 20, index: str = "exact",
     split: str | None = None, encoder: str | Path | Encoder | None = None, batch_size: int = 0, device: str = "auto",
-    keep: bool = True, reporter: Reporter | None = None,
+    precision: str = "auto", keep: bool = True, reporter: Reporter | None = None,
 ) -> SearchResult:  # fmt: skip
     """Find the images nearest to a query by the cosine of their features.
 
@@ -97,11 +98,14 @@ def search(
         encoder: for a file of embeddings, what embeds the query; None: the encoder that the file names.
         batch_size: images a forward pass; 0: what the device is fast at.
         device: as the setting `device`.
+        precision: what the network computes in, as the setting `precision`; with a file of embeddings `auto` is what
+            the file was made in.
         keep: whether embeddings of a run's encoder are kept in the run folder (`embeddings/`) for the next search.
         reporter: told of progress.
 
     Raises:
-        ConfigError: `top` out of range, faiss not installed, or another encoder than that of the embeddings.
+        ConfigError: `top` out of range, faiss not installed, or another encoder or precision than that of the
+            embeddings.
         DataError: the query is no image, or holds none; or nothing to search.
         CheckpointError: no encoder there.
     """
@@ -114,13 +118,14 @@ def search(
         need_faiss()
     queries = _open_query(query)
     bank, loaded = open_bank(
-        run_or_embeddings, data, split, batch_size=batch_size, device=device, keep=keep, reporter=reporter
-    )
+        run_or_embeddings, data, split, batch_size=batch_size, device=device, precision=precision, keep=keep,
+        reporter=reporter,
+    )  # fmt: skip
     if loaded is None:
         loaded = query_encoder(bank, encoder)
     elif encoder is not None:
         reporter.warn(f"encoder = {encoder} has no effect: {loaded.name} embeds the query too.")
-    features = _embed_queries(loaded, queries, batch_size, device, reporter)
+    features = _embed_queries(loaded, queries, batch_size, device, bank.precision, reporter)
     places = features.positions
     own = _own_rows(bank, [queries.name(i) for i in places])
     most = len(bank) - int(bool((own >= 0).any()))
@@ -158,10 +163,13 @@ def _open_query(query: Any) -> ImageSource:
     return source
 
 
-def _embed_queries(encoder: Encoder, queries: ImageSource, batch_size: int, device: str, reporter: Reporter) -> Any:
+def _embed_queries(
+    encoder: Encoder, queries: ImageSource, batch_size: int, device: str, precision: str, reporter: Reporter
+) -> Features:
     backbone, place = encoder.placed(device)
     return features_of(
         backbone, encoder.preprocess, queries, place, batch_size=batch_size, strict=len(queries) == 1,
+        precision=precision,
         progress=lambda done, total: reporter.progress("embedding queries", done, total),
     )  # fmt: skip
 

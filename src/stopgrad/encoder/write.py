@@ -4,7 +4,7 @@ import bisect
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from stopgrad.encoder.outputs import check_free, files_of
 from stopgrad.encoder.partial import Done, Partial
 from stopgrad.encoder.parts import Parts, open_parts
 from stopgrad.errors import DataError, Interrupted
-from stopgrad.hardware import plain_batch_size
+from stopgrad.hardware import choose_precision, plain_batch_size
 from stopgrad.reporter import QuietReporter, Reporter
 
 
@@ -39,6 +39,8 @@ class Embedded:
     num_images: int
     """Rows."""
     dim: int
+    precision: str
+    """What the network computed in, `fp32` or `bf16`; the vectors are float32."""
     normalised: bool
     skipped: Sequence[dict[str, Any]]
     """Images that could not be read and have no row: `index` in the data set, `name` and `reason`."""
@@ -55,8 +57,8 @@ class Embedded:
 
 def embed_to_file(
     encoder: str | Path | Encoder, images: Any = None, out: str | Path = "embeddings.parquet", *, split: str = "all",
-    normalise: bool = False, batch_size: int = 0, device: str = "auto", strict: bool = False, overwrite: bool = False,
-    stop: Callable[[], str | None] | None = None, reporter: Reporter | None = None,
+    normalise: bool = False, batch_size: int = 0, device: str = "auto", precision: str = "auto", strict: bool = False,
+    overwrite: bool = False, stop: Callable[[], str | None] | None = None, reporter: Reporter | None = None,
 ) -> Embedded:  # fmt: skip
     """Write pooled backbone features of images into a file, in the order of the images.
 
@@ -70,19 +72,21 @@ def embed_to_file(
             trained on.
         out: the file. `.parquet`: columns path, split, label (index), class_name and embedding (a list of float32).
             `.npy`: the vectors `[row dim]`, with the other columns in `OUT.names.csv`. `.csv`: one column a number.
-            What the file belongs to (encoder, preprocessing, data, skipped images) is in the parquet's schema under
-            `stopgrad`, else in `OUT.meta.json` (such as `flowers.npy.meta.json`).
+            What the file belongs to (encoder, precision, preprocessing, data, skipped images) is in the parquet's
+            schema under `stopgrad`, else in `OUT.meta.json` (such as `flowers.npy.meta.json`).
         split: `train`, `test` or `all` of a data set with splits.
         normalise: whether rows are divided by their Euclidean length.
         batch_size: images a forward pass; 0: what the device is fast at.
         device: as the setting `device`.
+        precision: what the network computes in, as the setting `precision`.
         strict: refuse unreadable images instead of leaving them out.
         overwrite: replace a file that exists.
         stop: asked between batches; a text, such as "the time limit", stops the work with everything saved.
         reporter: told of progress.
 
     Raises:
-        ConfigError: the file exists, its format is not known, no data set is known, or a negative batch size.
+        ConfigError: the file exists, its format is not known, no data set is known, a negative batch size, or no such
+            precision.
         DataError: no image can be read, or one cannot and `strict` is set.
         CheckpointError: no encoder there.
         Interrupted: by `stop` or Ctrl-C; the same call goes on.
@@ -96,9 +100,10 @@ def embed_to_file(
         images = RunDir(place_of(subject.source or subject.name)).images_path("images")
     parts = images if isinstance(images, Parts) else open_parts(images, split)
     backbone, place = subject.placed(device)
+    precision = choose_precision(precision, place)
     size = batch_size or plain_batch_size(place, subject.preprocess.size)
     # Not the batch size, which changes no more than the last digits: who ran out of memory goes on with a smaller one.
-    belongs_to = belonging(subject, parts) | {"device": place.type}
+    belongs_to = belonging(subject, parts, precision) | {"device": place.type}
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Partial(out, _dim_of(subject), belongs_to)
     try:
@@ -109,13 +114,13 @@ def embed_to_file(
         resumed = partial.done.images
         if resumed:
             reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
-        rate = _embed_rest(subject, parts, partial, backbone, place, size, strict, stop, reporter)
+        rate = _embed_rest(subject, parts, partial, backbone, place, size, precision, strict, stop, reporter)
         if not partial.done.rows:
             partial.remove()
             name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")
             raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
         metadata = {
-            "format": formats.FORMAT, "version": _version(), **belonging(subject, parts),
+            "format": formats.FORMAT, "version": _version(), **belonging(subject, parts, precision),
             "encoder": subject.source or _whole_path(subject.name),
             "backbone": None if subject.spec is None else subject.spec.backbone, "dim": partial.dim,
             "preprocess": asdict(subject.preprocess), "normalised": normalise, "data": parts.path,
@@ -131,19 +136,19 @@ def embed_to_file(
         partial.close()
     return Embedded(
         file=out, files=files_of(out), encoder=subject.name, data=str(parts), num_images=partial.done.rows,
-        dim=partial.dim, normalised=normalise, skipped=metadata["skipped"], num_resumed=resumed,
+        dim=partial.dim, precision=precision, normalised=normalise, skipped=metadata["skipped"], num_resumed=resumed,
         seconds=round(time.perf_counter() - began, 2), images_per_second=round(rate, 1),
     )  # fmt: skip
 
 
-def belonging(encoder: Encoder, parts: Parts) -> dict[str, Any]:
-    """What embeddings depend on: two digests."""
-    return {"encoder_digest": encoder_digest(encoder), "data_digest": parts.digest()}
+def belonging(encoder: Encoder, parts: Parts, precision: str) -> dict[str, Any]:
+    """What embeddings depend on: two digests, and `fp32` or `bf16`."""
+    return {"encoder_digest": encoder_digest(encoder), "data_digest": parts.digest(), "precision": precision}
 
 
 def _embed_rest(
-    subject: Encoder, parts: Parts, partial: Partial, backbone: Any, place: Any, size: int, strict: bool,
-    stop: Callable[[], str | None] | None, reporter: Reporter,
+    subject: Encoder, parts: Parts, partial: Partial, backbone: Any, place: Any, size: int, precision: str,
+    strict: bool, stop: Callable[[], str | None] | None, reporter: Reporter,
 ) -> float:  # fmt: skip
     """Embed what the partial file has not yet; images a second."""
     began, before = time.perf_counter(), partial.done.images
@@ -159,17 +164,17 @@ def _embed_rest(
             if first:
                 ends = _batch_ends(first, len(source), size)
             store = ImageStore(source, subject.preprocess.shortest, kept=list(range(len(source))), strict=strict)
-            batches = outputs_in_order(
+            with closing(outputs_in_order(
                 backbone, store, subject.preprocess, list(range(first, len(source))), place, batch_size=size,
-                first_batch=bisect.bisect_right(ends, done),
-            )  # fmt: skip
-            for read, (vectors,) in batches:
-                _add(partial, store, start, vectors.numpy(), read, ends[bisect.bisect_right(ends, read[0])])
-                rate = (partial.done.images - before) / (time.perf_counter() - began)
-                reporter.progress("embedding", partial.done.images, len(parts), f"{rate:,.0f} images/s")
-                if stop is not None and (reason := stop()) and partial.done.images < len(parts):
-                    raise _interrupted(reason, partial, parts)
-                partial.save_now_and_then()
+                first_batch=bisect.bisect_right(ends, done), precision=precision,
+            )) as batches:  # fmt: skip
+                for read, (vectors,) in batches:
+                    _add(partial, store, start, vectors.numpy(), read, ends[bisect.bisect_right(ends, read[0])])
+                    rate = (partial.done.images - before) / (time.perf_counter() - began)
+                    reporter.progress("embedding", partial.done.images, len(parts), f"{rate:,.0f} images/s")
+                    if stop is not None and (reason := stop()) and partial.done.images < len(parts):
+                        raise _interrupted(reason, partial, parts)
+                    partial.save_now_and_then()
             # Whole batches at the end may have been unreadable.
             _add(partial, store, start, np.empty((0, partial.dim)), (), len(source))
         partial.save()

@@ -71,8 +71,8 @@ def before_training(
 
 
 def feature_variants(
-    encoder: Encoder, run: RunDir | None, sides: Sides, device: str, *, batch_size: int = 0, baselines: bool = True,
-    seed: int = 0, centred: bool = True, reporter: Reporter,
+    encoder: Encoder, run: RunDir | None, sides: Sides, device: str, *, batch_size: int = 0, precision: str = "auto",
+    baselines: bool = True, seed: int = 0, centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
     """Features of both sides, one variant after another.
 
@@ -82,6 +82,7 @@ def feature_variants(
         encoder, sides, device: what is embedded, and where.
         run: the encoder's, where it has one.
         batch_size: images a forward pass; 0: what the device is fast at.
+        precision: what the networks compute in, as the setting `precision`.
         baselines: whether there are others than `trained`.
         seed: of the untrained network's weights.
         centred: whether `pixels_centred` is a variant, for classifiers to which a common shift makes a difference.
@@ -96,17 +97,17 @@ def feature_variants(
     """
     backbone, place = encoder.placed(device)
     trained = _Variant("trained", "embedding", backbone, encoder.preprocess)
-    yield trained.name, *_both(trained, sides, place, batch_size, reporter, encoder.name)
+    yield trained.name, *_both(trained, sides, place, batch_size, precision, reporter, encoder.name)
     if not baselines:
         return
     if (before := before_training(encoder, run, sides.train, seed, place)) is not None:
         name, network = before
         variant = _Variant(name, f"embedding by the network {_BEFORE[name]}", network, encoder.preprocess)
-        yield variant.name, *_both(variant, sides, place, batch_size, reporter, encoder.name)
+        yield variant.name, *_both(variant, sides, place, batch_size, precision, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
     plain = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     pixels = _Variant("pixels", "reading raw pixels", nn.Flatten(), plain)
-    train, test = _both(pixels, sides, place, batch_size, reporter, encoder.name)
+    train, test = _both(pixels, sides, place, batch_size, precision, reporter, encoder.name)
     yield pixels.name, train, test
     if not centred:
         return
@@ -118,11 +119,12 @@ def feature_variants(
 
 
 def _both(
-    variant: _Variant, sides: Sides, device: torch.device, batch_size: int, reporter: Reporter, encoder_name: str
-) -> tuple[Features, Features | None]:
+    variant: _Variant, sides: Sides, device: torch.device, batch_size: int, precision: str, reporter: Reporter,
+    encoder_name: str,
+) -> tuple[Features, Features | None]:  # fmt: skip
     def features(source: ImageSource, which: str) -> Features:
         found = features_of(
-            variant.network, variant.preprocess, source, device, batch_size=batch_size,
+            variant.network, variant.preprocess, source, device, batch_size=batch_size, precision=precision,
             progress=lambda done, total: reporter.progress(f"{variant.words} {which}", done, total),
         )  # fmt: skip
         if num := num_not_finite(found.vectors):

@@ -14,7 +14,7 @@ from stopgrad.encoder.features import Features
 from stopgrad.evaluate.baselines import feature_variants
 from stopgrad.evaluate.outcome import Outcome, Score, by_class
 from stopgrad.evaluate.sides import Images, Sides, open_sides
-from stopgrad.evaluate.subject import opened, pixel_words, unlabelled_words
+from stopgrad.evaluate.subject import opened, pixel_words, precision_for, unlabelled_words
 from stopgrad.metrics.paired import compare_paired
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -27,6 +27,8 @@ class Subject:
     run: RunDir | None
     sides: Sides
     device: str
+    precision: str
+    """What the network computes in: `fp32` or `bf16`."""
     batch_size: int
     baselines: bool
     seed: int
@@ -58,13 +60,14 @@ class Description:
 
 def subject_of(
     encoder: str | Path | Encoder, train: Images | None, test: Images | None, *, holdout: float, baselines: bool,
-    batch_size: int, device: str, seed: int, reporter: Reporter | None,
+    batch_size: int, device: str, precision: str | None, seed: int, reporter: Reporter | None,
 ) -> Subject:  # fmt: skip
     """Open the encoder and the images; arguments as for the evaluations, `holdout` as for `open_sides`."""
     began = time.perf_counter()
     loaded, run = opened(encoder)
+    kind = precision_for(precision, run, device)
     sides = open_sides(train, test, run, holdout=holdout, seed=seed)
-    return Subject(loaded, run, sides, device, batch_size, baselines, seed, reporter or QuietReporter(), began)
+    return Subject(loaded, run, sides, device, kind, batch_size, baselines, seed, reporter or QuietReporter(), began)
 
 
 def classify(
@@ -86,8 +89,9 @@ def classify(
     details: dict[str, dict[str, Any]] = {}
     first: tuple[int, Tensor, dict[str, str], Judged] | None = None
     for variant, bank, queries in feature_variants(
-        subject.encoder, subject.run, sides, subject.device, batch_size=subject.batch_size, baselines=subject.baselines,
-        seed=subject.seed, reporter=subject.reporter, centred=centred,
+        subject.encoder, subject.run, sides, subject.device, batch_size=subject.batch_size,
+        precision=subject.precision, baselines=subject.baselines, seed=subject.seed, reporter=subject.reporter,
+        centred=centred,
     ):  # fmt: skip
         judged = judge(variant, bank, queries)
         scores[variant] = judged.score
@@ -106,7 +110,9 @@ def classify(
     assert first is not None
     num_train, labels, skipped, judged = first
     described = describe(num_train, len(labels))
-    rest = [unlabelled_words(sides), pixel_words(subject.encoder, subject.baselines)]
+    rest = [
+        unlabelled_words(sides), f"features in {subject.precision}", pixel_words(subject.encoder, subject.baselines)
+    ]  # fmt: skip
     protocol, compared_by = (
         "; ".join(filter(None, [words, *rest])) for words in (described.words, described.compared_by or described.words)
     )
@@ -115,7 +121,7 @@ def classify(
         evaluation=evaluation, encoder=subject.encoder.name,
         protocol=protocol, compared_by=compared_by,
         settings={**described.settings, "preprocess": asdict(subject.encoder.preprocess), "seed": subject.seed,
-                  "num_unlabelled": sides.num_unlabelled},
+                  "precision": subject.precision, "num_unlabelled": sides.num_unlabelled},
         scores=scores, num_train=num_train, num_test=len(labels), per_class=per_class, confusions=confusions,
         details=details, seconds=round(time.perf_counter() - subject.began, 1),
         skipped=[{"name": n, "reason": reason} for n, reason in skipped.items()],

@@ -52,7 +52,8 @@ class Amount:
 def evaluate_few_label(
     encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *,
     percent: float | Sequence[float] = (), labels_per_class: int | Sequence[int] = (), draws: int = DRAWS,
-    baselines: bool = True, batch_size: int = 0, device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+    baselines: bool = True, batch_size: int = 0, device: str = "auto", precision: str | None = None, seed: int = 0,
+    reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Linear evaluation and k-NN with the labels of a few training images, as many of each class.
 
@@ -62,7 +63,7 @@ def evaluate_few_label(
     labels a class.
 
     Args:
-        encoder, train, test, baselines, batch_size, device, reporter: as for `evaluate_linear`.
+        encoder, train, test, baselines, batch_size, device, precision, reporter: as for `evaluate_linear`.
         percent: how many labels, as percentages of the labelled training images; each class gives the same number, at
             least one, or all that it has; 100 is all the labels. Neither this nor `labels_per_class`: 1 and 10.
         labels_per_class: how many labels of each class.
@@ -89,8 +90,8 @@ def evaluate_few_label(
         raise ConfigError(f"draws = {draws}: a deviation needs at least 2.")
     reporter = reporter or QuietReporter()
     subject = subject_of(
-        encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device, seed=seed,
-        reporter=reporter,
+        encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
+        precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
     own = subject.run.read_config().monitoring if subject.run is not None else None
     most_k, temperature = (own.knn_k, own.knn_temperature) if own is not None else (K, TEMPERATURE)

@@ -23,7 +23,7 @@ from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.holdout import draw_share
 from stopgrad.evaluate.outcome import Outcome, score
 from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened
+from stopgrad.evaluate.subject import opened, precision_asked
 from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_rate, check_training, conclude, hold_out_to_choose
 from stopgrad.evaluate.tuning import Classifier, Tuning, tune
 from stopgrad.hardware import choose_precision
@@ -40,7 +40,7 @@ def evaluate_finetune(
     lr: Sequence[float] = (), head_lr: float | None = None, optimizer: str = "sgd", weight_decay: float | None = None,
     warmup_epochs: float | None = None, label_smoothing: float = 0.0, labels: float = 1.0, batch_size: int = 0,
     crop_scale_min: float | None = None, flip: bool | None = None, baselines: bool = True,
-    out: str | Path | None = None, overwrite: bool = False, precision: str = "auto", workers: int = 0,
+    out: str | Path | None = None, overwrite: bool = False, precision: str | None = None, workers: int = 0,
     cache: str = "auto", device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Train the backbone and a linear layer on it with labels; test the network once, after the last epoch.
@@ -67,7 +67,7 @@ def evaluate_finetune(
         baselines: whether to train the same network from scratch as well, in the same way and for as long.
         out: a folder for the fine-tuned network (see `save_classifier`).
         overwrite: replace what is there.
-        precision, workers, cache, device: as the settings of these names.
+        precision, workers, cache, device: as the settings of these names; precision None: as the run did, else `auto`.
         seed: of order, crops, initial weights and choices of images.
         reporter: told of progress.
 
@@ -84,6 +84,7 @@ def evaluate_finetune(
     warmup_epochs = epochs / 10 if warmup_epochs is None else warmup_epochs
     _check(epochs, head_lr, warmup_epochs, label_smoothing, labels)
     subject, run = opened(encoder)
+    asked = precision_asked(precision, run)
     if out is not None:
         check_free(subject, out, overwrite=overwrite)
     sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
@@ -93,11 +94,11 @@ def evaluate_finetune(
         source = Subset(source, draw_share(classes, labels, seed).nonzero().flatten().tolist())
     config = crops_config(
         subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or _usual_batch(len(source)), precision=precision, workers=workers, cache=cache,
+        batch_size=batch_size or _usual_batch(len(source)), precision=asked, workers=workers, cache=cache,
         seed=seed,
     )  # fmt: skip
     backbone, place = subject.placed(device)
-    kind = choose_precision(precision, place)
+    kind = choose_precision(asked, place)
     tuning = Tuning(epochs, rates[0], head_lr or rates[0], optimizer, weight_decay, warmup_epochs, label_smoothing,
                     kind, seed)  # fmt: skip
     store = load_crops(source, config, subject.preprocess, reporter)
@@ -150,7 +151,7 @@ class _Tuner:
             accuracies = {f"{rate:g}": round(accuracy, 4) for rate, accuracy in sound.items()}
         network = self._trained(backbone, chosen, None, what)
         test = features_of(
-            self._frozen(network), self.preprocess, self.task.test, self.device,
+            self._frozen(network), self.preprocess, self.task.test, self.device, precision=self.tuning.precision,
             progress=lambda done, total: self.reporter.progress("testing", done, total),
         )  # fmt: skip
         predicted = test.vectors.argmax(dim=1)
@@ -175,7 +176,10 @@ class _Tuner:
             self.reporter.warn(str(error))
             return None
         positions = self.held.nonzero().flatten().tolist()
-        kept, (logits,) = extract(self._frozen(network), self.task.store, self.preprocess, positions, self.device)
+        kept, (logits,) = extract(
+            self._frozen(network), self.task.store, self.preprocess, positions, self.device,
+            precision=self.tuning.precision,
+        )  # fmt: skip
         return score(logits.argmax(dim=1), self.labels[kept]).accuracy
 
     def _dimension(self, backbone: nn.Module) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.loader import Batch
 from stopgrad.data.reading import in_order
-from stopgrad.hardware import autocast, plain_batch_size, usable_cores
+from stopgrad.hardware import autocast, plain_batch_size, undivided_operations, usable_cores
 
 
 class FrozenBackbone:
@@ -43,15 +43,15 @@ class FrozenBackbone:
             for batch in views.batches(0, num_steps):
                 yield batch, self(views.views(batch))
             return
-        cores, threads = usable_cores(), torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(cores) as pool, ThreadPoolExecutor(views.workers) as cutters:
+        cores = usable_cores()
+        with (
+            undivided_operations(),
+            ThreadPoolExecutor(cores) as pool,
+            ThreadPoolExecutor(views.workers) as cutters,
+        ):
 
-                def work(step: int) -> tuple[Batch, Tensor]:
-                    batch = views.load(step, cutters)
-                    return batch, self(views.views(batch))
+            def work(step: int) -> tuple[Batch, Tensor]:
+                batch = views.load(step, cutters)
+                return batch, self(views.views(batch))
 
-                yield from in_order(pool, work, range(num_steps), ahead=2 * cores)
-        finally:
-            torch.set_num_threads(threads)
+            yield from in_order(pool, work, range(num_steps), ahead=2 * cores)

@@ -86,9 +86,9 @@ def check(
         reporter: told of progress.
 
     Returns:
-        Measures on eval-mode features; the two views are the run's own augmentation, or for an encoder without a run
-        the default one (random crops of 20% and more, flips, colour jitter, grey). The rules are those of
-        stopgrad/metrics/verdict.py.
+        Measures on eval-mode features, computed in float32: small deviations are what is judged. The two views are the
+        run's own augmentation, or for an encoder without a run the default one (random crops of 20% and more, flips,
+        colour jitter, grey). The rules are those of stopgrad/metrics/verdict.py.
 
     Raises:
         ConfigError: no images given and none known, `num_images` too small, or a negative seed.
@@ -112,7 +112,7 @@ def check(
         raise DataError(f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.")
     backbone, place = subject.placed(device)
     _, (features, *_) = extract(
-        backbone, store, subject.preprocess, None, place, batch_size=batch_size,
+        backbone, store, subject.preprocess, None, place, batch_size=batch_size, precision="fp32",
         progress=lambda done, total: reporter.progress("embedding", done, total),
     )  # fmt: skip
     health = health_of(
@@ -156,7 +156,7 @@ def health_of(
         if found is not None:
             before_is = START if found[0] == "start" else UNTRAINED
             _, (features_before, *_) = extract(
-                found[1], store, subject.preprocess, None, place, batch_size=batch_size,
+                found[1], store, subject.preprocess, None, place, batch_size=batch_size, precision="fp32",
                 progress=lambda done, total: reporter.progress(f"embedding {before_is}", done, total),
             )  # fmt: skip
             before = measure(*sides(found[1], features_before))

@@ -22,7 +22,7 @@ K, TEMPERATURE = 20, 0.1
 def evaluate_knn(
     encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *,
     k: int | Sequence[int] = (), temperature: float | None = None, baselines: bool = True, batch_size: int = 0,
-    device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+    device: str = "auto", precision: str | None = None, seed: int = 0, reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Classify test images by a weighted vote of their nearest training images.
 
@@ -36,11 +36,12 @@ def evaluate_knn(
         baselines: whether to measure an untrained network and raw pixels too.
         batch_size: images a forward pass; 0: what the device is fast at.
         device: as the setting `device`.
+        precision: what the networks compute in, as the setting `precision`; None: as the run did, else `auto`.
         seed: of the untrained network's weights.
         reporter: told of progress.
 
     Raises:
-        ConfigError: k larger than the bank, or a temperature that is not above 0.
+        ConfigError: k larger than the bank, a temperature that is not above 0, or no such precision.
         DataError: labels missing, one class only, or classes that differ between the sides.
         CheckpointError: no encoder there.
 
@@ -52,8 +53,8 @@ def evaluate_knn(
     if any(number < 1 for number in k):
         raise ConfigError(f"k = {min(k)}: must be at least 1.")
     subject = subject_of(
-        encoder, train, test, holdout=0.0, baselines=baselines, batch_size=batch_size, device=device, seed=seed,
-        reporter=reporter,
+        encoder, train, test, holdout=0.0, baselines=baselines, batch_size=batch_size, device=device,
+        precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
     sides, own = subject.sides, subject.run.read_config().monitoring if subject.run is not None else None
     sharpness = temperature or (own.knn_temperature if own else TEMPERATURE)

@@ -18,7 +18,8 @@ HOLDOUT = 0.2
 
 def evaluate_linear(
     encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *, l2: float | None = None,
-    baselines: bool = True, batch_size: int = 0, device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
+    baselines: bool = True, batch_size: int = 0, device: str = "auto", precision: str | None = None, seed: int = 0,
+    reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Fit multinomial logistic regression to the frozen features of the training images, and judge by the test images.
 
@@ -33,11 +34,12 @@ def evaluate_linear(
         baselines: whether to measure an untrained network and raw pixels too, each with a penalty of its own.
         batch_size: images a forward pass; 0: what the device is fast at.
         device: as the setting `device`.
+        precision: what the networks compute in, as the setting `precision`; None: as the run did, else `auto`.
         seed: of what is held out, and of the untrained network's weights.
         reporter: told of progress, and of a fit that did not converge.
 
     Raises:
-        ConfigError: a penalty that is not above 0.
+        ConfigError: a penalty that is not above 0, or no such precision.
         DataError: labels missing, one class only, or classes that differ between the sides.
         CheckpointError: no encoder there.
 
@@ -48,8 +50,8 @@ def evaluate_linear(
         raise ConfigError(f"l2 = {l2}: must be above 0.")
     reporter = reporter or QuietReporter()
     subject = subject_of(
-        encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device, seed=seed,
-        reporter=reporter,
+        encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
+        precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
     used: dict[str, float] = {}
 

@@ -19,7 +19,7 @@ from stopgrad.evaluate.heads import MOMENTUM, LinearHeads
 from stopgrad.evaluate.outcome import Outcome
 from stopgrad.evaluate.pace import Pace
 from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened
+from stopgrad.evaluate.subject import opened, precision_asked
 from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_training, conclude, hold_out_to_choose
 from stopgrad.hardware import choose_precision
 from stopgrad.reporter import QuietReporter, Reporter
@@ -36,7 +36,7 @@ EPOCHS, BATCH_SIZE = 90, 256
 def evaluate_linear_augmented(
     encoder: str | Path | Encoder, train: Images | None = None, test: Images | None = None, *, epochs: int = EPOCHS,
     lr: Sequence[float] = (), optimizer: str = "sgd", batch_size: int = 0, weight_decay: float = 0.0,
-    crop_scale_min: float | None = None, flip: bool | None = None, baselines: bool = True, precision: str = "auto",
+    crop_scale_min: float | None = None, flip: bool | None = None, baselines: bool = True, precision: str | None = None,
     workers: int = 0, cache: str = "auto", device: str = "auto", seed: int = 0, reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
     """Train a linear layer on the frozen backbone's features of randomly cropped images; test it once, at the end.
@@ -58,7 +58,8 @@ def evaluate_linear_augmented(
         crop_scale_min: smallest crop as a share of the image's area; None: 0.08.
         flip: whether to mirror half of the images; None: as the run did, else yes.
         baselines: whether to do the same with the untrained network.
-        precision: of the backbone, as the setting `precision`; the heads are in float32.
+        precision: of the backbone, as the setting `precision`; None: as the run did, else `auto`. The heads are in
+            float32.
         workers: threads that decode and crop; 0: one per core.
         cache: where decoded images are kept, as the setting `cache`.
         device: as the setting `device`.
@@ -78,14 +79,15 @@ def evaluate_linear_augmented(
     reporter = reporter or QuietReporter()
     rates = check_training(epochs, lr, optimizer, weight_decay, LEARNING_RATES)
     subject, run = opened(encoder)
+    asked = precision_asked(precision, run)
     config = crops_config(
         subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or BATCH_SIZE, precision=precision, workers=workers, cache=cache,
+        batch_size=batch_size or BATCH_SIZE, precision=asked, workers=workers, cache=cache,
         seed=seed,
     ).replace(epochs=epochs)  # fmt: skip
     sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
     backbone, place = subject.placed(device)
-    kind = choose_precision(precision, place)
+    kind = choose_precision(asked, place)
     store = load_crops(sides.train, config, subject.preprocess, reporter)
     task = Task(subject, run, sides, store, config, rates, place, kind, reporter, began)
     training = _Training(task, optimizer, weight_decay)
@@ -127,7 +129,7 @@ class _Training:
         heads, images_per_second = self._train(frozen, name)
         chosen, held_out = self._choose(heads, frozen)
         test = features_of(
-            frozen, self.preprocess, self.task.test, self.device,
+            frozen, self.preprocess, self.task.test, self.device, precision=self.task.precision,
             progress=lambda done, total: self.reporter.progress("embedding test images", done, total),
         )  # fmt: skip
         predicted = heads.predict(test.vectors, chosen)
@@ -172,7 +174,9 @@ class _Training:
         if self.num_sets == 1:
             return 0, {}
         positions = self.held.nonzero().flatten().tolist()
-        kept, (features,) = extract(frozen, self.task.store, self.preprocess, positions, self.device)
+        kept, (features,) = extract(
+            frozen, self.task.store, self.preprocess, positions, self.device, precision=self.task.precision
+        )
         num = len(self.rates)
         right, losses = (figures[num:] for figures in heads.judge(features, self.views.labels[kept]))
         # A rate at which either head diverged is none to choose.

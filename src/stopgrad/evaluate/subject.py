@@ -11,7 +11,7 @@ from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.evaluate.baselines import PIXEL_SIZE
 from stopgrad.evaluate.sides import Sides
-from stopgrad.hardware import choose_device
+from stopgrad.hardware import check_precision, choose_device, choose_precision
 
 
 def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
@@ -20,6 +20,23 @@ def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
         return encoder, None
     run = RunDir(place_of(str(encoder)))
     return load_encoder(encoder), run if run.is_run else None
+
+
+def precision_asked(precision: str | None, run: RunDir | None) -> str:
+    """What an evaluation computes features in, as the setting `precision`; None: as the run did, else `auto`.
+
+    Raises:
+        ConfigError: no such precision.
+    """
+    if precision is None:
+        return run.read_config().training.precision if run is not None else "auto"
+    check_precision(precision)
+    return precision
+
+
+def precision_for(precision: str | None, run: RunDir | None, device: str) -> str:
+    """The same on a device: `fp32` or `bf16`."""
+    return choose_precision(precision_asked(precision, run), choose_device(device))
 
 
 def pixel_words(encoder: Encoder, baselines: bool) -> str:

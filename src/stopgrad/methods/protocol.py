@@ -52,9 +52,14 @@ class Method(nn.Module, ABC):
         return self
 
     def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Backbone features and projections of images, for the monitors."""
+        """Backbone features and projections of images, for the monitors.
+
+        The projector computes in float32 also under autocast: the rounding of bf16 is spread over all dimensions, and
+        would pass for the rank of projections that have collapsed to a few.
+        """
         features = self.encoder[0](images)
-        return features, self.encoder[1](features)
+        with torch.autocast(images.device.type, enabled=False):
+            return features, self.encoder[1](features.float())
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimizer, each group with a `name`; "predictor" may keep its learning rate."""

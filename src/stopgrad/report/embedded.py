@@ -67,8 +67,8 @@ class Embedded:
             for name, reason in sample.store.skipped.items()
         ]
 
-    def as_bank(self, encoder: str) -> Bank:
-        """All of them together, to be searched for near-duplicates."""
+    def as_bank(self, encoder: str, precision: str) -> Bank:
+        """All of them together, to be searched for near-duplicates; computed in `precision`, `fp32` or `bf16`."""
         own, others = self.bank.positions, () if self.queries is None else self.queries.positions
         places = [*own, *(len(self.bank.store) + position for position in others)]
         samples = [self.bank] if self.queries is None else [self.bank, self.queries]
@@ -76,7 +76,7 @@ class Embedded:
             vectors=torch.cat([sample.features for sample in samples]), names=[self.parts.name(i) for i in places],
             labels=torch.cat([sample.labels for sample in samples]), class_names=self.images.class_names,
             splits=[self.parts.split(i) for i in places], data=str(self.parts), encoder=encoder, encoder_digest="",
-            images=self.parts, places=places, skipped=self.skipped,
+            precision=precision, images=self.parts, places=places, skipped=self.skipped,
         )  # fmt: skip
 
 

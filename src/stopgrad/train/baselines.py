@@ -13,6 +13,7 @@ from stopgrad.config import Config
 from stopgrad.data.preprocess import Preprocess, preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
+from stopgrad.hardware import choose_precision
 from stopgrad.metrics.paired import Paired, compare_paired
 from stopgrad.reporter import Reporter
 from stopgrad.train.monitor import KnnProtocol, LabelledFeatures
@@ -97,7 +98,7 @@ def measure_table(
     """Measure the table; None where the labels do not allow it.
 
     Args:
-        config: k, temperature, seed, image size and how many images.
+        config: k, temperature, seed, image size, precision and how many images.
         bank: the training images.
         queries: the test images, or those held out; None takes every fifth training image out of the bank.
         rows: what is measured.
@@ -109,13 +110,14 @@ def measure_table(
     if len(class_names) < 2:
         return None
     images = _images_of(config, bank, queries)
+    precision = choose_precision(config.training.precision, device)
     networks: list[tuple[str, nn.Module, Preprocess]] = [("trained", rows.trained, preprocess_of(config))]
     if rows.before is not None:
         networks.append((rows.before_key, rows.before, preprocess_of(config)))
     if config.monitoring.final_images:
         images.keep(config.monitoring.final_images)
     elif seconds:
-        images.keep(_affordable(rows.trained, images, preprocess_of(config), device, len(networks), seconds))
+        images.keep(_affordable(rows.trained, images, preprocess_of(config), device, precision, len(networks), seconds))
     m, pixels = config.monitoring, _pixels_of(config)
     if rows.pixels:
         networks.append(("pixels", nn.Flatten(), pixels))
@@ -123,7 +125,7 @@ def measure_table(
     right: dict[str, Tensor] = {}
     knn, num_bank, num_queries = None, 0, 0
     for number, (name, network, preprocess) in enumerate(networks):
-        sides = _both_sides(network, images, preprocess, device, reporter, number, len(networks))
+        sides = _both_sides(network, images, preprocess, device, precision, reporter, number, len(networks))
         if any(len(side.labels) == 0 for side in sides):
             return None
         num_bank, num_queries = len(sides[0].labels), len(sides[1].labels)
@@ -141,7 +143,7 @@ def measure_table(
                 )
     assert knn is not None
     paired = compare_paired(right["trained"], right[rows.before_key]) if rows.before is not None else None
-    protocol = _protocol(knn, images, num_bank, num_queries) + (
+    protocol = _protocol(knn, images, num_bank, num_queries, precision) + (
         f"; pixels at {pixels.size} x {pixels.size}" if rows.pixels else ""
     )
     return Table(scores, few, protocol, num_queries, paired, images.is_sample)
@@ -157,32 +159,38 @@ def _images_of(config: Config, bank: ImageStore, queries: ImageStore | None) -> 
     return _Images(bank, queries, order, generator.permutation(len(queries)), which)
 
 
-def _protocol(knn: KnnProtocol, images: _Images, num_bank: int, num_queries: int) -> str:
+def _protocol(knn: KnnProtocol, images: _Images, num_bank: int, num_queries: int, precision: str) -> str:
     of_bank, of_queries = "", ""
     if images.is_sample:
         of_bank, of_queries = f" of {images.num_bank:,}", f" of {images.num_queries:,}"
     sample = "a random sample, for time: " if images.is_sample else ""
     return (
         f"k-NN, k = {knn.k}, T = {knn.temperature:g}, cosine; {sample}bank of {num_bank:,}{of_bank} training images, "
-        f"queries {num_queries:,}{of_queries} {images.which}"
+        f"queries {num_queries:,}{of_queries} {images.which}; features in {precision}"
     )
 
 
 def _affordable(
-    network: Network, images: _Images, preprocess: Preprocess, device: torch.device, num_networks: int, seconds: float
+    network: Network,
+    images: _Images,
+    preprocess: Preprocess,
+    device: torch.device,
+    precision: str,
+    num_networks: int,
+    seconds: float,
 ) -> int:
     """How many images can be embedded by so many networks in the time."""
     trial = images.bank_positions[:TRIAL_IMAGES].tolist()
-    extract(network, images.bank, preprocess, trial[:4], device)
+    extract(network, images.bank, preprocess, trial[:4], device, precision=precision)
     began = time.perf_counter()
-    extract(network, images.bank, preprocess, trial, device)
+    extract(network, images.bank, preprocess, trial, device, precision=precision)
     each = (time.perf_counter() - began) / max(1, len(trial))
     return math.floor(max(seconds, LEAST_SECONDS) / max(each, 1e-9) / num_networks)
 
 
 def _both_sides(
-    network: Network, images: _Images, preprocess: Preprocess, device: torch.device, reporter: Reporter, number: int,
-    num_networks: int,
+    network: Network, images: _Images, preprocess: Preprocess, device: torch.device, precision: str, reporter: Reporter,
+    number: int, num_networks: int,
 ) -> list[LabelledFeatures]:  # fmt: skip
     done_before, total = number * images.num, num_networks * images.num
     sides = []
@@ -191,7 +199,7 @@ def _both_sides(
         def tell(done: int, _: int, before: int = done_before) -> None:
             reporter.progress("measuring", before + done, total)
 
-        sides.append(_labelled(network, store, preprocess, sorted(positions.tolist()), device, tell))
+        sides.append(_labelled(network, store, preprocess, sorted(positions.tolist()), device, tell, precision))
         done_before += len(positions)
     return sides
 
@@ -203,13 +211,13 @@ def _pixels_of(config: Config) -> Preprocess:
 
 def _labelled(
     network: Network, store: ImageStore, preprocess: Preprocess, positions: list[int], device: torch.device,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None], precision: str,
 ) -> LabelledFeatures:  # fmt: skip
     labels = store.labels
     known = [p for p in positions if labels[p] >= 0]
     if not known:
         return LabelledFeatures(torch.empty(0, 1), torch.empty(0, dtype=torch.int64))
-    kept, (features,) = extract(network, store, preprocess, known, device, progress=progress)
+    kept, (features,) = extract(network, store, preprocess, known, device, precision=precision, progress=progress)
     return LabelledFeatures(features, labels[kept])
 
 

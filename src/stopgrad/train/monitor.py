@@ -1,4 +1,7 @@
-"""What is measured beside the loss: features of fixed images, in eval mode, without augmentation and in float32."""
+"""What is measured beside the loss: features of fixed images, in eval mode and without augmentation.
+
+The backbone computes in the run's precision, the projector and what is made of features and projections in float32.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import preprocess_of
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
+from stopgrad.hardware import autocast, choose_precision
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict, knn_predict_each
 from stopgrad.metrics.collapse import (
@@ -101,6 +105,7 @@ class Monitor:
         generator = np.random.Generator(np.random.PCG64([config.training.seed, 2**32]))
         count = min(config.monitoring.monitor_images, len(store))
         self.positions = [int(p) for p in generator.permutation(len(store))[:count]]
+        self.precision = choose_precision(config.training.precision, device)
         self.labels = store.labels
         m = config.monitoring
         num_classes = len(store.source.class_names)
@@ -136,7 +141,7 @@ class Monitor:
 
     def _measure(self, method: Method) -> dict[str, float]:
         kept, (features, projections) = extract(
-            method.project, self.store, self.preprocess, self.positions, self.device
+            method.project, self.store, self.preprocess, self.positions, self.device, precision=self.precision
         )
         health, projected = features[:HEALTH_IMAGES], projections[:HEALTH_IMAGES]
         first, second = self._two_views(method)
@@ -173,5 +178,7 @@ class Monitor:
         """Features of two views of the same images: always the same images and views."""
         with ThreadPoolExecutor(1) as pool:
             batch = self.loader.load(np.array(self.positions[:VIEW_PAIRS]), 0, pool)
-        first, second = (method.project(view)[0] for view in self.loader.views(batch, self.device)[:2])
+        views = self.loader.views(batch, self.device)[:2]
+        with autocast(self.device, self.precision):
+            first, second = (method.project(view)[0] for view in views)
         return first.float().cpu(), second.float().cpu()
