@@ -31,11 +31,12 @@ def study(
     Parameters
     ----------
     name
-        main, no-predictor, batch-size, guide, stability, rivals or transfer.
+        main, no-predictor, batch-size, guide, stability, rivals, transfer, claims, claims-rates, adapt or adapt-rates.
     scale
-        digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; full: CIFAR-10 and ResNet-18, on a GPU.
+        digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; long: CIFAR-10, an hour a cell or more;
+        photos: labelled photos, for adapt and adapt-rates; full: CIFAR-10 and ResNet-18, on a GPU.
     data
-        CIFAR-10 as a parquet file, a folder of them or of images; the scale digits needs none.
+        CIFAR-10, or photos for the scale photos: a parquet file, a folder of them or of images; digits needs none.
     seeds
         How many seeds an arm.
     first_seed

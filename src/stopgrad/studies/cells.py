@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,9 @@ from stopgrad.train.session import FREE_ON_RESUME
 
 VERSION = 1
 """Of how a cell is run and measured: results of another one are not mixed with these."""
+JUDGES = ("held out", "test")
+NUM_LOOKED_AT = 16
+"""Images in a digest of pixels."""
 # Where and how watchfully it runs; the k-NN protocol does count.
 _NO_PART = (FREE_ON_RESUME | {"devices", "time_limit_seconds"}) - {"knn_k", "knn_temperature", "baselines"}
 
@@ -45,6 +48,15 @@ class Images:
     beside: str = ""
     """What the frozen encoder is measured by beside, joined by commas. `test`: the test images, kept for the end of the
     study; `few-label`: 1% and 10% of the labels."""
+    name: str = ""
+    """What the data set is called; no part of a cell's key."""
+    pixels: str = ""
+    """`pixels_digest` of the training images; no part of a cell's key. Empty: the scale's own."""
+
+    @property
+    def part_of_key(self) -> list[Any]:
+        """What tells cells apart. What is empty is left out, so that a field that comes later changes no key."""
+        return [value for name, value in asdict(self).items() if value != "" and name not in ("name", "pixels")]
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,14 @@ class Cell:
     def key(self) -> str:
         """The same for cells that compute the same, whatever study they belong to."""
         # What differs from the defaults alone, so that a setting that comes later changes no key.
-        settings = {name: value for name, value in _given(self).items() if name not in _NO_PART}
-        images = [value for value in asdict(self.images).values() if value != ""]
-        return hashlib.sha256(json.dumps([settings, *images], sort_keys=True).encode()).hexdigest()[:16]
+        told = json.dumps([part_of_key(self.settings), *self.images.part_of_key], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that differ from the defaults."""
+        plain = Config().flat()
+        return {name: value for name, value in self.config.flat().items() if value != plain[name]}
 
     @property
     def name(self) -> str:
@@ -76,11 +93,18 @@ class Cell:
         return passes_an_image(self.config) * images
 
 
+def part_of_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a cell's settings that count in its key."""
+    return {name: value for name, value in settings.items() if name not in _NO_PART}
+
+
 def cells_of(
-    study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out", labels: str = ""
-) -> list[Cell]:
+    study: Study, scale: Scale, seeds: Iterable[int], *, judged_by: str = "held out", labels: str = "", name: str = "",
+    pixels: str = "",
+) -> list[Cell]:  # fmt: skip
     """The cells of a study: block by block all arms with the first seed, then with the next."""
-    images = Images(scale.num_images, round(scale.num_held_out), judged_by, labels, _beside(study, judged_by))
+    beside = _beside(study, judged_by)
+    images = Images(scale.num_images, round(scale.num_held_out), judged_by, labels, beside, name, pixels)
     cells = [Cell(arm, seed, _judged(arm.config(scale, seed)), images) for seed in seeds for arm in study.arms]
     return sorted(cells, key=lambda cell: cell.arm.block)
 
@@ -130,6 +154,20 @@ class CellStore:
             return None
         return found if "error" in found or found.keys() >= _NEEDED else None
 
+    def begun_on(self, cell: Cell) -> Path:
+        """Where a run that has begun notes which images it is trained on; beside its folder, which is made anew."""
+        return self.run_dir / f"{self.run_of(cell).name}.images.json"
+
+    def kept(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and content of every file of this version that can be read."""
+        for file in sorted(self.cell_dir.glob("*.json")):
+            try:
+                found: Any = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and found.get("version") == VERSION:
+                yield file.stem, found
+
     def is_stale(self, cell: Cell) -> bool:
         """Whether there is a file, but of another version or damaged."""
         return self.file_of(cell).exists() and self.read(cell) is None
@@ -137,21 +175,24 @@ class CellStore:
     def write(self, cell: Cell, result: dict[str, Any]) -> None:
         """Keep a result."""
         self.cell_dir.mkdir(parents=True, exist_ok=True)
-        content = {"version": VERSION, "arm": cell.arm.name, "seed": cell.seed, "settings": _given(cell), **result}
+        content = {"version": VERSION, "arm": cell.arm.name, "seed": cell.seed, "settings": cell.settings, **result}
         text = json.dumps(content, separators=(",", ":")) + "\n"
         write_atomically(self.file_of(cell), lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _given(cell: Cell) -> dict[str, Any]:
-    """The settings that differ from the defaults."""
-    plain = Config().flat()
-    return {name: value for name, value in cell.config.flat().items() if value != plain[name]}
 
 
 def labels_digest(images: ImageSource) -> str:
     """A digest of the labels of images, in order: another data set is told, and another order."""
     labels = np.array([images.label(index) for index in range(len(images))], dtype=np.int64)
     return hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+
+
+def pixels_digest(images: ImageSource) -> str:
+    """A digest of some of the images, evenly spaced: the same pictures stored in another way are told."""
+    digest = hashlib.sha256()
+    for index in np.linspace(0, len(images) - 1, NUM_LOOKED_AT).astype(int).tolist():
+        found = images.read(index)
+        digest.update(found if isinstance(found, bytes) else np.ascontiguousarray(found).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def on_device(cell: Cell, **settings: Any) -> Cell:

@@ -16,15 +16,14 @@ from stopgrad.hardware import usable_cores
 from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.studies import study_of, transfer
-from stopgrad.studies.cells import Cell, CellStore, cells_of, labels_digest
+from stopgrad.studies.cells import JUDGES, Cell, CellStore, cells_of, labels_digest, pixels_digest
 from stopgrad.studies.process import Machine
 from stopgrad.studies.results import results_of
 from stopgrad.studies.run import run_cells
+from stopgrad.studies.same_images import check_same_images
 from stopgrad.studies.scales import Scale, scale_of
 from stopgrad.studies.study import Study
 from stopgrad.studies.transfer import measure_transfer, names_of
-
-JUDGES = ("held out", "test")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def plan_study(
 
     Args:
         name: of the study.
-        scale: `digits`, `small` or `full`.
+        scale: `digits`, `small`, `long`, `photos` or `full`.
         seeds, first_seed: how many, and the first of them.
         epochs: of an arm of length 1; 0: the scale's.
         arms: only these; empty: all.
@@ -92,7 +91,7 @@ def plan_study(
 
     Raises:
         ConfigError: an unknown study, scale, arm or judge, or no data where some is needed, or some where none is.
-        DataError: data that is not there, or too few images.
+        DataError: data that is not there, too few images, or others than those of the cells that are kept.
     """
     study, size = study_of(name), scale_of(scale)
     if seeds < 1 or first_seed < 0 or jobs < 0 or epochs < 0:
@@ -116,13 +115,16 @@ def plan_study(
         size = replace(size, epochs=epochs)
     study = _only(study, arms)
     store = CellStore(out.expanduser())
+    images: dict[str, str] = {}
     if _lacks_data(size, data):
         size = size.for_images(size.data_size)
-        num_train, labels = size.num_images or size.data_size, ""
+        num_train = size.num_images or size.data_size
     else:
-        size, labels = _fitted(data, size, judged_by)
+        size, images = _fitted(data, size, judged_by)
         num_train = size.num_images
-    cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, labels=labels)
+    cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, **images)
+    if images:
+        check_same_images(cells, store, data, by_name=bool(size.base.training.steps))
     known = {cell.key: store.read(cell) for cell in cells}
     failed = [cell for cell in cells if "error" in (known[cell.key] or {})]
     # Two arms may be one at a length this short: their cell is run once.
@@ -132,7 +134,7 @@ def plan_study(
     return Plan(
         study, size, cells, missing, [] if retry else failed, sum(store.is_stale(cell) for cell in missing),
         num_train - held, _machine(jobs), store, knows_data=not _lacks_data(size, data),
-        data_name=Path(data).expanduser().resolve().name if size.base.training.steps and data else "",
+        data_name=images.get("name", "") if size.base.training.steps else "",
     )  # fmt: skip
 
 
@@ -219,8 +221,8 @@ def _check_data_given(scale: Scale, data: str) -> None:
         raise ConfigError(f"scale {scale.name!r} needs {scale.needs_data}: give --data, its folder or parquet files.")
 
 
-def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, str]:
-    """The scale with the numbers of images that there are, and a digest of all training labels."""
+def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, dict[str, str]]:
+    """The scale with the numbers of images that there are, and what tells these from others, but for its own."""
     splits = open_images(data)
     train, there = splits.train, len(splits.train)
     if len(train.class_names) < 2:
@@ -233,7 +235,10 @@ def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, str]:
             f"{data!r} has {there:,} training images: scale {scale.name!r} needs "
             f"{max(scale.num_images, round(scale.num_held_out) + 1):,}."
         )
-    return scale, labels_digest(train) if scale.needs_data else ""
+    if not scale.needs_data:
+        return scale, {}
+    name = Path(data).expanduser().resolve().name
+    return scale, {"labels": labels_digest(train), "pixels": pixels_digest(train), "name": name}
 
 
 def _machine(jobs: int) -> Machine:

@@ -67,7 +67,7 @@ class CellProcess:
         self._asked_to_stop = False
         request = {
             "settings": self.cell.config.flat(), "data": data, "images": asdict(cell.images),
-            "run": str(store.run_of(cell)), "processes": machine.jobs,
+            "run": str(store.run_of(cell)), "begun_on": str(store.begun_on(cell)), "processes": machine.jobs,
         }  # fmt: skip
         self._process = start(WORKER, request, machine.variables(place), self._messages)
 

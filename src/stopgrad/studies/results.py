@@ -130,6 +130,8 @@ def _arm_entry(
         "name": arm.name, "words": arm.words,
         "settings": {**arm.settings_at(scale), "lr": config.optimization.lr,
                      "batch_size": config.training.batch_size},
+        # By which what is not told here is found in cells/: the curve of each, and what is under seal.
+        "cells": {str(cell.seed): cell.key for cell in cells if cell.arm.name == arm.name and cell.seed in done},
         "epochs": config.training.epochs, "passes_an_image": passes_an_image(config),
         "passes": _mean(r["passes"] for r in results), "seeds": sorted(done),
         # Of a core where cells share a machine; of the clock where each has a device.

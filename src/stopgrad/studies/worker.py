@@ -1,6 +1,8 @@
 """The process that runs one cell: trains, measures, and writes the result."""
 
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,15 +32,19 @@ CURVE = ("knn_top1", "feature_std", "effective_rank", "projection_std", "project
 
 
 def main() -> NoReturn:
-    """Do the request on standard input: `settings`, `data`, `images`, `run`, `processes`."""
+    """Do the request on standard input: `settings`, `data`, `images`, `run`, `begun_on`, `processes`."""
     answer(_work)
 
 
 def _work(request: dict[str, Any], reporter: Reporter) -> None:
     share_cores(request["processes"])
     config = Config().replace(**request["settings"])
+    note = Path(request["begun_on"])
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(request["images"]) + "\n", encoding="utf-8")
     result = run_cell(config, request["data"], Images(**request["images"]), Path(request["run"]), reporter)
     RunDir(request["run"]).write_json("cell.json", result)
+    note.unlink(missing_ok=True)
 
 
 def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Reporter) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         **_protocols(config, splits, images), **more, "verdict": collapse.state if collapse else "not_collapsed",
         "final": metrics["final"], "untrained": metrics["untrained"], "epochs": metrics["epochs"],
         "steps": metrics["steps"], "num_images": metrics["num_images"], "passes_an_image": passes,
-        "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
+        "images": asdict(images), "passes": metrics["images_seen"] * passes, "seconds": metrics["seconds"],
         "cpu_seconds": round(cpu_seconds, 1), "views_per_second": metrics["views_per_second"], "curve": curve,
         # Not the command, which is of one study of those that share the cell.
         "environment": {name: value for name, value in folder.read_environment().items() if name != "command"},

@@ -1,0 +1,1 @@
+"""What benchmarks/results_pages.py makes the pages of results from."""

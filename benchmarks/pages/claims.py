@@ -1,0 +1,218 @@
+"""The paper's claims: what is compared for each, and the rule by which a verdict is given.
+
+The verdict on a comparison is that of the longest schedule that has three seeds of both arms.
+"""
+
+from dataclasses import dataclass
+
+from pages.found import LEAST_SEEDS, Study, table, written
+from stopgrad.studies.scales import scale_of
+from stopgrad.studies.statistics import difference_of
+
+COLUMNS = {"long": 1, "small, twice": 2, "small": 1, "digits": 1}
+"""Longest first -> how many times the epochs of its scale."""
+FAMILIES = {
+    "main": ("claims-long", "main-small-16-epochs-some", "main-small", "main-digits"),
+    "bare": ("claims-long", "", "no-predictor-small", "no-predictor-digits"),
+    "batch": ("", "", "batch-size-small", "batch-size-digits"),
+}
+"""The studies of a comparison, one a column."""
+RATES, LONG, SMALL = "claims-rates-long", "claims-long", "main-small"
+WORDS = {"better": "higher", "worse": "lower", "not told apart": "no significant difference", None: "too few seeds"}
+METHODS = {"simsiam": "SimSiam", "byol": "BYOL"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A comparison, wherever it was made."""
+
+    words: str
+    family: str
+    arm: str
+    rival: str
+    long: tuple = ()
+    """Arm and rival at the scale `long`, where they have other names there."""
+
+
+def _of_methods(words, family, arm, rival, long=()):
+    return {m: Row(f"{name}: {words}", family, f"{m}_{arm}", f"{m}_{rival}", tuple(f"{m}_{end}" for end in long))
+            for m, name in METHODS.items()}  # fmt: skip
+
+
+EPOCHS = _of_methods("equal epochs, as the paper compares (twice the passes)", "main", "gsg_4v", "symmetric_2v")
+PASSES = _of_methods("equal passes", "main", "gsg_4v", "symmetric_2v_2x")
+CHANCE = _of_methods("with a predictor, guided minus random sources", "main", "gsg_4v", "random_4v")
+BARE = _of_methods("guided minus symmetric, equal passes", "bare", "gsg_2v_bare", "symmetric_2v_bare")
+BARE_CHANCE = _of_methods("without a predictor, guided minus random sources", "bare", "gsg_2v_bare", "random_2v_bare",
+                          ("gsg_4v_bare", "random_4v_bare"))  # fmt: skip
+BATCH = (
+    Row("guided SimSiam: a quarter of the batch minus the usual, equal epochs", "batch", "simsiam_gsg_b0.25",
+        "simsiam_gsg_b1"),
+    Row("SimCLR: the same", "batch", "simclr_b0.25", "simclr_b1"),
+    Row("a quarter of the batch: guided minus symmetric SimSiam", "batch", "simsiam_gsg_b0.25", "simsiam_b0.25"),
+)  # fmt: skip
+
+
+class Claims:
+    """What the studies say of the claims.
+
+    Args:
+        studies: as `read_studies` has them.
+    """
+
+    def __init__(self, studies):
+        self.studies = studies
+
+    def study(self, name):
+        """One of all arms, or else of some; without arms where neither was run."""
+        return self.studies.get(name) or self.studies.get(f"{name}-some") or Study(name)
+
+    def difference(self, row, place):
+        """What was found in a column, of however few seeds; None where nothing was."""
+        pair = row.long if place == 0 and row.long else (row.arm, row.rival)
+        return self.study(FAMILIES[row.family][place]).difference(*pair)
+
+    def verdict(self, row):
+        """`better`, `worse` or `not told apart`, and its column; None and None without three seeds anywhere."""
+        for place in range(len(COLUMNS)):
+            found = self.difference(row, place)
+            if found is not None and found.n >= LEAST_SEEDS:
+                return found.verdict, place
+        return None, None
+
+    def falls(self, method):
+        """Column -> for symmetric and for guided without a predictor: runs that collapsed, and runs."""
+        row, found = BARE[method], {}
+        for place, name in enumerate(FAMILIES["bare"]):
+            study = self.study(name)
+            if all(study.n(arm) for arm in (row.rival, row.arm)):
+                found[place] = [(study.fallen(arm), study.n(arm)) for arm in (row.rival, row.arm)]
+        return found
+
+    # Verdicts in words
+
+    def told(self, rows):
+        """no significant difference for SimSiam; guided lower for BYOL."""
+        groups = {}
+        for method, row in rows.items():
+            verdict = self.verdict(row)[0]
+            words = f"guided {WORDS[verdict]}" if verdict in ("better", "worse") else WORDS[verdict]
+            groups.setdefault(words, []).append(METHODS[method])
+        return "; ".join(f"{words} for {' and '.join(names)}" for words, names in groups.items())
+
+    def _reproduced(self, rows):
+        verdicts = [self.verdict(row)[0] for row in rows.values()]
+        if all(v is None for v in verdicts):
+            return "too few seeds"
+        better = verdicts.count("better")
+        return "reproduced" if better == len(verdicts) else "reproduced in part" if better else "not reproduced"
+
+    def accuracy(self):
+        return (f"{self._reproduced(EPOCHS)} at these lengths: at equal epochs {self.told(EPOCHS)}; "
+                f"at equal passes {self.told(PASSES)}")  # fmt: skip
+
+    def batches(self):
+        own, rival, merit = (self.verdict(row)[0] for row in BATCH)
+        if own is None:
+            return "too few seeds"
+        title = "not reproduced: a loss" if own == "worse" else "reproduced: no significant loss"
+        others = {None: "", "worse": "; SimCLR loses"}.get(rival, "; SimCLR loses nothing either")
+        return f"{title}{others}; guided minus symmetric at the small batch: {WORDS[merit]}"
+
+    def collapse(self):
+        return "; ".join(self._collapse(method) for method in METHODS)
+
+    def _collapse(self, method):
+        name = METHODS[method]
+        whole = [own for own in self.falls(method).values() if min(n for _, n in own) >= LEAST_SEEDS]
+        if not whole:
+            return f"too few seeds of {name}"
+        (symmetric, n), (guided, m) = whole[0]
+        if guided >= symmetric:
+            title = "not reproduced" if guided else "not testable here"
+        else:
+            title = "reproduced in part" if guided else "reproduced"
+        return f"{title} for {name} (symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m})"
+
+    def guiding(self):
+        return (f"{self._reproduced(BARE_CHANCE)} without a predictor: {self.told(BARE_CHANCE)}; "
+                f"with one: {self.told(CHANCE)}")  # fmt: skip
+
+    # The table
+
+    def table(self):
+        """Every comparison at every length, with the verdicts."""
+        both = list(METHODS)
+        blocks = (
+            ("1. Guiding raises accuracy", self.accuracy(), [*EPOCHS.values(), *PASSES.values()]),
+            ("2. Small batches work", self.batches(), BATCH),
+            ("3. No collapse without a predictor", self.collapse(), [x for m in both for x in (m, BARE[m])]),
+            ("4. It is the guiding that does it", self.guiding(), [*BARE_CHANCE.values(), *CHANCE.values()]),
+        )
+        shown = [place for place in range(len(COLUMNS)) if place or self.study(LONG)]
+        rows = []
+        for title, verdict, own in blocks:
+            rows.append([f"**{title}**", *[""] * len(shown), f"**{verdict}**"])
+            rows += [self._falls_row(row, shown) if row in METHODS else self._row(row, shown) for row in own]
+        return table(["comparison", *(self.length(place) for place in shown), "verdict"], rows)
+
+    def _row(self, row, shown):
+        verdict, place = self.verdict(row)
+        at = "" if place is None else f" ({self.length(place)})"
+        return [row.words, *(written(self.difference(row, p)) for p in shown), WORDS[verdict] + at]
+
+    def _falls_row(self, method, shown):
+        found = {place: " / ".join(f"{f} of {n}" for f, n in own) for place, own in self.falls(method).items()}
+        return [f"{METHODS[method]}: runs that collapse, symmetric / guided", *(found.get(p, "") for p in shown), ""]
+
+    @staticmethod
+    def length(place):
+        """small, 16 epochs."""
+        name, times = list(COLUMNS.items())[place]
+        scale = scale_of(name.split(",")[0])
+        return f"{scale.name}, {times * scale.epochs} epochs"
+
+    @staticmethod
+    def num_images(name):
+        """That a scale trains on."""
+        scale = scale_of(name)
+        return (scale.num_images or scale.data_size) - scale.num_held_out
+
+    def state_of_long(self):
+        """How far the long study is."""
+        study = self.study(LONG)
+        if not study:
+            return "no cell of `claims` at `long` is done yet"
+        whole = sum(study.n(arm) >= LEAST_SEEDS for arm in study.arms)
+        return (f"of `claims` at `long` {study['num_done']} of {study['num_cells']} cells are done, and {whole} of "
+                f"{len(study.arms)} arms have three seeds")  # fmt: skip
+
+    def trend(self, row):
+        """How a difference changes from the usual length of `small` to twice that, paired by seed."""
+        twice, usual = (self.study(FAMILIES[row.family][place]) for place in (1, 2))
+        by_seed = [{seed: own - rival[seed] for seed, own in study.values(row.arm).items() if seed in rival}
+                   for study in (twice, usual) for rival in [study.values(row.rival)]]  # fmt: skip
+        found = difference_of(*by_seed)
+        if found is None or found.n < LEAST_SEEDS:
+            return "too few seeds"
+        grows = (found.mean > 0) == (self.difference(row, 2).mean > 0)
+        words = "no significant change" if found.verdict == "not told apart" else "it grows" if grows else "it shrinks"
+        return f"{words} ({written(found, bold=False).replace(' (', ' points, ')}"
+
+    # The figures: of SimSiam, scale -> (study, arm) or (study, arm, rival), the shortest schedule first
+
+    def schedules(self, arm):
+        """Complete schedules of an arm and of the same with twice the epochs."""
+        small, twice, rates, long = map(self.study, (SMALL, FAMILIES["main"][1], RATES, LONG))
+        own = {"small": [(small, arm), (twice, arm), (twice, f"{arm}_2x")],
+               "long": [(rates, rates.best_rate(arm)), (rates, rates.best_rate(f"{arm}_2x")), (long, arm),
+                        (long, f"{arm}_2x")]}  # fmt: skip
+        return {scale: [(s, name) for s, name in found if s.n(name)] for scale, found in own.items()}
+
+    def differences(self, row):
+        """At all lengths."""
+        arm, rival, rates = row.arm, row.rival, self.study(RATES)
+        small, twice, long = map(self.study, (SMALL, FAMILIES["main"][1], LONG))
+        own = {"small": [(small, arm, rival), (twice, arm, rival)],
+               "long": [(rates, rates.best_rate(arm), rates.best_rate(rival)), (long, arm, rival)]}  # fmt: skip
+        return {scale: [(s, *pair) for s, *pair in found if s.difference(*pair)] for scale, found in own.items()}
