@@ -82,6 +82,12 @@ def adapt() -> Config:
     """Photos of your own, from ImageNet weights: short training at a low rate, and the better of start and end kept.
 
     stopgrad pretrain PHOTOS --recipe adapt --out RUN
+
+    VICReg, since it adapts best (docs/adapt.md). 960 photos of flowers, two cores of an Intel Xeon with AMX, torch
+    2.14, devices = 2: 3 minutes of training, 5 in all. k-NN, k = 20, T = 0.2, 224 x 224 pixels, training images held
+    out, devices = 1, 1 seed: flowers12 92.2 % as it started, 94.4 trained (180 queries); steel surface defects 96.7,
+    99.0 (300 queries). At 96 x 96 pixels over seeds: docs/results.
+    Settings chosen on training images held out.
     """
     return Config(recipe=ADAPT).replace(
         init=f"timm:{PRETRAINED}", backbone=PRETRAINED, norm="frozen",
