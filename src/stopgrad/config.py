@@ -236,6 +236,14 @@ class Config:
         """The settings by their unique names."""
         return {name: getattr(getattr(self, section), name) for name, section in SECTION_OF.items()}
 
+    @property
+    def method_words(self) -> str:
+        """Method and views, for people; of Siamese methods guide and whether there is a predictor too."""
+        o = self.objective
+        if o.method not in SIAMESE_METHODS:
+            return f"{o.method}, {o.views} views"
+        return f"{o.method}, guide {o.guide}, {o.views} views{'' if self.network.predictor else ', no predictor'}"
+
     def replace(self, **settings: Any) -> "Config":
         """A copy with some settings changed, by their unique names.
 

@@ -178,11 +178,11 @@ def _write(path: Path, values: Mapping[str, Any]) -> int:
 
 def _facts(config: Config, summary: Mapping[str, Any] | None, environment: Mapping[str, Any]) -> list[str]:
     """The line below the title."""
-    o, data = config.objective, environment.get("data") or Path(config.data.path).name or "scikit-learn's digits"
+    data = environment.get("data") or Path(config.data.path).name or "scikit-learn's digits"
     images = f", {summary['num_images']:,} images" if summary and "num_images" in summary else ""
     length = f"{config.training.steps:,} steps" if config.training.steps else f"{config.training.epochs:,} epochs"
     return [
-        f"{data}{images}", f"recipe {config.recipe or 'none'}", f"{o.method}, guide {o.guide}, {o.views} views",
+        f"{data}{images}", f"recipe {config.recipe or 'none'}", config.method_words,
         f"{config.network.backbone} at {config.data.image_size} px", length, f"seed {config.training.seed}",
     ]  # fmt: skip
 

@@ -179,13 +179,13 @@ def _take_up(training: Training, reporter: Reporter) -> None:
 
 def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
     config, loader = training.config, training.loader
-    o, store = config.objective, loader.store
+    store = loader.store
     classes = len(store.source.class_names)
     labels = f"{classes} classes, for monitoring only" if classes else "no labels"
     num_weights = sum(p.numel() for p in training.method.backbone.parameters())
     for line in (
         f"Data      {data_name}: {len(store):,} images ({labels}), {store.whereabouts}",
-        f"Method    {o.method}, guide {o.guide}, {o.views} views{'' if config.network.predictor else ', no predictor'}",
+        f"Method    {config.method_words}",
         f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; views of {config.data.image_size} px",
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
