@@ -10,8 +10,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from recorder import Recorder
 from torch import nn
 
+import stopgrad
 from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
@@ -169,6 +171,25 @@ def test_hub_folder_is_what_timm_reads(runs, tmp_path, kind):
     tuned = timm.create_model(f"local-dir:{tmp_path / 'mine'}", pretrained=True, num_classes=10).eval()
     tuned.reset_classifier(0)
     assert_same_features(runs(kind), tuned)
+
+
+@pytest.mark.parametrize("settings", [{"pool": "avg"}, {"patch_size": 8}, {"pool": "avg", "patch_size": 8}])
+@pytest.mark.parametrize("to", ["timm", "hub-folder"])
+def test_timm_builds_vits_with_other_pooling_and_patches(tmp_path, tiny, settings, to):
+    given = {**tiny, "backbone": "test_vit", "stem": "standard", "image_size": 32, "steps": 2}
+    stopgrad.pretrain(out=tmp_path / "run", recipe="digits", reporter=Recorder(), **{**given, **settings})
+    out = tmp_path / ("vit.safetensors" if to == "timm" else "vit-hub")
+    done = export(tmp_path / "run", to=to, out=out)
+    assert done.max_difference < 1e-3 * done.feature_scale
+
+
+@pytest.mark.parametrize(("to", "out"), [("timm", "a.safetensors"), ("torchvision", "a.pth"), ("hub-folder", "a")])
+def test_groupnorms_are_refused_where_nobody_builds_them(tmp_path, tiny, to, out):
+    given = {**tiny, "backbone": "resnet10_32", "norm": "group", "steps": 2}
+    stopgrad.pretrain(out=tmp_path / "run", recipe="digits", reporter=Recorder(), **given)
+    with pytest.raises(ConfigError, match=r"GroupNorms.*onnx or safetensors"):
+        export(tmp_path / "run", to=to, out=tmp_path / out)
+    assert not (tmp_path / out).exists()
 
 
 def test_timm_prepares_images_as_we_do(runs, tmp_path, rng):

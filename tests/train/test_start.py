@@ -327,3 +327,10 @@ def test_features_that_are_no_longer_finite_end_the_run_with_a_way_out(trained, 
     monkeypatch.setattr(monitor, "extract", broken)
     with pytest.raises(NonFiniteLossError, match=r"step 6: the features of plain images are no longer finite.* Lower"):
         adapted(trained, tmp_path / "run", tiny, monitor_every_epochs=1, steps=6, devices=1)
+
+
+def test_a_collapse_provoked_from_weights_is_told(trained, tmp_path, tiny):
+    run = adapted(trained, tmp_path / "run", tiny, method="simsiam", guide="symmetric", predictor=False, norm="batch",
+                  projector_norm="all", lr=2.0, backbone_lr=1.0, head_warmup=0.0, steps=100, keep="last")  # fmt: skip
+    assert run.metrics["verdict"] == "collapsed"
+    assert "as it started" in run.metrics["verdict_words"]

@@ -72,6 +72,11 @@ def export(
         raise ConfigError(
             f"a network of your own can be exported to onnx alone, not to {to}: nobody else can build it."
         )
+    if subject.spec is not None and subject.spec.norm == "group" and to not in ("onnx", "safetensors"):
+        raise ConfigError(
+            f"this network has GroupNorms in place of BatchNorms (norm = 'group'), which {to} cannot build by name: "
+            "export it to onnx or safetensors."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     if to == "onnx":
         written = write_onnx(subject, path, with_preprocess=with_preprocess)

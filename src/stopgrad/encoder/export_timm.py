@@ -55,7 +55,14 @@ def no_name_words(spec: EncoderSpec) -> str:
 def timm_arguments(spec: EncoderSpec) -> dict[str, Any]:
     """What `timm.create_model` must be told beside the name."""
     usual = spec.image_size == native_image_size(spec.backbone) or not _sized(spec)
-    return {} if usual else {"img_size": spec.image_size}
+    arguments: dict[str, Any] = {} if usual else {"img_size": spec.image_size}
+    if spec.patch_size:
+        arguments["patch_size"] = spec.patch_size
+    if spec.pool != "default":
+        arguments["global_pool"] = spec.pool
+        if hasattr(spec.build(), "fc_norm"):  # of ViTs: timm would normalise behind an average, and not before it
+            arguments["fc_norm"] = False
+    return arguments
 
 
 def timm_lines(spec: EncoderSpec, file: str) -> str:
