@@ -120,8 +120,7 @@ def plan_study(
         size = size.for_images(size.data_size)
         num_train = size.num_images or size.data_size
     else:
-        size, images = _fitted(data, size, judged_by)
-        num_train = size.num_images
+        size, num_train, images = _fitted(data, size, judged_by)
     cells = cells_of(study, size, range(first_seed, first_seed + seeds), judged_by=judged_by, **images)
     if images:
         check_same_images(cells, store, data, by_name=bool(size.base.training.steps))
@@ -221,8 +220,8 @@ def _check_data_given(scale: Scale, data: str) -> None:
         raise ConfigError(f"scale {scale.name!r} needs {scale.needs_data}: give --data, its folder or parquet files.")
 
 
-def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, dict[str, str]]:
-    """The scale with the numbers of images that there are, and what tells these from others, but for its own."""
+def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, int, dict[str, str]]:
+    """The scale for the images there are, how many it uses, and what tells them from others, but for its own."""
     splits = open_images(data)
     train, there = splits.train, len(splits.train)
     if len(train.class_names) < 2:
@@ -235,10 +234,11 @@ def _fitted(data: str, scale: Scale, judged_by: str) -> tuple[Scale, dict[str, s
             f"{data!r} has {there:,} training images: scale {scale.name!r} needs "
             f"{max(scale.num_images, round(scale.num_held_out) + 1):,}."
         )
+    num = scale.num_images or there
     if not scale.needs_data:
-        return scale, {}
+        return scale, num, {}
     name = Path(data).expanduser().resolve().name
-    return scale, {"labels": labels_digest(train), "pixels": pixels_digest(train), "name": name}
+    return scale, num, {"labels": labels_digest(train), "pixels": pixels_digest(train), "name": name}
 
 
 def _machine(jobs: int) -> Machine:

@@ -37,6 +37,11 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
         method = METHODS[config.objective.method](config, copy.deepcopy(initial))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    except AssertionError as error:  # some of timm's networks check their size so
+        raise ConfigError(
+            f"backbone = {config.network.backbone!r} cannot be built for images of {config.data.image_size} x "
+            f"{config.data.image_size}: {error}"
+        ) from error
     name, d = config.network.backbone, config.data
     if takes_one_size(method.backbone):
         for setting, size in (("early_size", d.early_size), ("eval_size", d.eval_size)):
