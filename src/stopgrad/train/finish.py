@@ -78,7 +78,7 @@ def _load_best(training: Training) -> None:
 def _measure(training: Training, queries: ImageStore | None, rows: Rows, reporter: Reporter) -> Table | None:
     config, store = training.config, training.loader.store
     if rows.pixels and len(store.source.class_names) > 1:
-        before = "it as it started" if rows.before_key == "start" else "the untrained one"
+        before = "the start" if rows.before_key == "start" else "the untrained one"
         reporter.say(f"Measuring the trained network, {before} and raw pixels (Ctrl-C leaves the run finished) ...")
     return measure_table(
         config, store, queries, rows, training.device, seconds=training.progress.seconds, reporter=reporter
