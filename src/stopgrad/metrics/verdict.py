@@ -58,11 +58,10 @@ def find_collapse(
         before_is: what the network was then called, `UNTRAINED` or `START`.
     """
     features = now["feature_std"], before["feature_std"], now["effective_rank"], before["effective_rank"]
-    flat = FLAT if before_is == UNTRAINED else FLAT_SINCE_START
     projections = (now["projection_std"], before["projection_std"], now["projection_effective_rank"],
                    before["projection_effective_rank"])  # fmt: skip
     signs = [
-        _sign("features", *features, low_rank=flat * before["effective_rank"], before_is=before_is),
+        _sign("features", *features, low_rank=_flat(before_is) * before["effective_rank"], before_is=before_is),
         _sign("projections", *projections, low_rank=FEW, before_is=before_is),
     ]
     return _verdict_of([sign for sign in signs if sign is not None], WHAT_TO_TRY)
@@ -98,10 +97,8 @@ def find_feature_collapse(
     std, rank = now["feature_std"], now["effective_rank"]
     if before is not None:
         std_before, rank_before = before["feature_std"], before["effective_rank"]
-        flat = FLAT if before_is == UNTRAINED else FLAT_SINCE_START
-        signs.append(
-            _sign("features", std, std_before, rank, rank_before, low_rank=flat * rank_before, before_is=before_is)
-        )
+        low_rank = _flat(before_is) * rank_before
+        signs.append(_sign("features", std, std_before, rank, rank_before, low_rank=low_rank, before_is=before_is))
     elif std < ALONE:
         signs.append(("collapsed", f"all images get nearly the same features (their spread is {std:.2g})"))
     elif rank < LINE and now["rank_ceiling"] >= 2 * LINE:
@@ -111,6 +108,10 @@ def find_feature_collapse(
         compared = f", {before_is} {dead_before:.0%}" if before is not None else ""
         signs.append(("partly_collapsed", f"{dead:.0%} of the dimensions are dead{compared}"))
     return _verdict_of([sign for sign in signs if sign is not None], what_to_try)
+
+
+def _flat(before_is: str) -> float:
+    return FLAT if before_is == UNTRAINED else FLAT_SINCE_START
 
 
 def _sign(

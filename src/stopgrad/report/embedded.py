@@ -21,6 +21,8 @@ from stopgrad.reporter import Reporter
 
 MOST_IMAGES = 20_000
 """Images that are embedded unless more are asked for: their thumbnails take 250 MB of memory."""
+PRECISION = "fp32"
+"""As for a check: small deviations are what health is judged by."""
 _LEAST_OF_A_SPLIT = 200
 _SECONDS_BEFORE_A_GUESS, _WORTH_TELLING_SECONDS = 3.0, 15.0
 
@@ -67,8 +69,8 @@ class Embedded:
             for name, reason in sample.store.skipped.items()
         ]
 
-    def as_bank(self, encoder: str, precision: str) -> Bank:
-        """All of them together, to be searched for near-duplicates; computed in `precision`, `fp32` or `bf16`."""
+    def as_bank(self, encoder: str) -> Bank:
+        """All of them together, to be searched for near-duplicates."""
         own, others = self.bank.positions, () if self.queries is None else self.queries.positions
         places = [*own, *(len(self.bank.store) + position for position in others)]
         samples = [self.bank] if self.queries is None else [self.bank, self.queries]
@@ -76,7 +78,7 @@ class Embedded:
             vectors=torch.cat([sample.features for sample in samples]), names=[self.parts.name(i) for i in places],
             labels=torch.cat([sample.labels for sample in samples]), class_names=self.images.class_names,
             splits=[self.parts.split(i) for i in places], data=str(self.parts), encoder=encoder, encoder_digest="",
-            precision=precision, images=self.parts, places=places, skipped=self.skipped,
+            precision=PRECISION, images=self.parts, places=places, skipped=self.skipped,
         )  # fmt: skip
 
 
@@ -126,7 +128,9 @@ def embed_splits(
     paced = _Paced(reporter, taken)
 
     def drawn(store: ImageStore, num: int, what: str) -> Sample:
-        return draw_sample(backbone, preprocess, store, num, place, seed=seed, reporter=paced, what=what)
+        return draw_sample(
+            backbone, preprocess, store, num, place, seed=seed, precision=PRECISION, reporter=paced, what=what
+        )
 
     bank = drawn(train, taken - num_test, "images" if alone else "training images")
     queries = drawn(test, num_test, "test images") if test is not None and num_test else None

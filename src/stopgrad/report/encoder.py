@@ -18,7 +18,6 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
 from stopgrad.evaluate.holdout import check_seed
 from stopgrad.evaluate.subject import opened
-from stopgrad.hardware import choose_precision
 from stopgrad.report.embedded import MOST_IMAGES, Embedded, embed_splits, open_splits
 from stopgrad.report.encoder_parts import groups_shown, health_shown, knn_as_json, knn_shown, measured_health
 from stopgrad.report.map import feature_map
@@ -107,7 +106,7 @@ def write_encoder_report(
         parts["health"] = health_shown(health, run)
     found = None
     if embedded.is_finite and embedded.num > 1:
-        found = duplicates_in(embedded.as_bank(subject.name, choose_precision("auto", place)), duplicates, reporter)
+        found = duplicates_in(embedded.as_bank(subject.name), duplicates, reporter)
         parts["groups"] = groups_shown(found, len(embedded.parts))
     elif not embedded.is_finite:
         missing.append(

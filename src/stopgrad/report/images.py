@@ -117,7 +117,7 @@ class Sample:
 
 def draw_sample(
     backbone: nn.Module, preprocess: Preprocess, store: ImageStore, num: int, device: torch.device, *, seed: int,
-    reporter: Reporter, what: str,
+    precision: str = "auto", reporter: Reporter, what: str,
 ) -> Sample:  # fmt: skip
     """Features and thumbnails of `num` images drawn by a seed; each image is decoded once.
 
@@ -134,7 +134,9 @@ def draw_sample(
 
     kept: list[int] = []
     features, thumbnails = [], []
-    for read, (vectors, pictures) in outputs_in_order(network, store, preprocess, positions, device):
+    for read, (vectors, pictures) in outputs_in_order(
+        network, store, preprocess, positions, device, precision=precision
+    ):
         kept += read
         features.append(vectors)
         thumbnails.append(augment.to_uint8(pictures.clamp(0, 1)))

@@ -128,7 +128,8 @@ def full() -> Scale:
 
 def photos() -> Scale:
     """Any labelled photos, up to 5,000, views of 96 pixels, EfficientNet-Lite0 with its ImageNet weights."""
-    # The best encoder is not chosen: an arm is judged by where its training ends.
+    # Not the recipe's: cells are known by their settings, and the recipe takes what the study finds. The best encoder
+    # is not chosen: an arm is judged by where its training ends.
     base = Config(recipe=ADAPT).replace(
         init=f"timm:{PRETRAINED}",
         backbone=PRETRAINED,

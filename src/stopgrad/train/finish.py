@@ -13,7 +13,7 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
 from stopgrad.train.baselines import Rows, Table, measure_table
 from stopgrad.train.build import build_start
-from stopgrad.train.loop import Training
+from stopgrad.train.loop import Progress, Training
 from stopgrad.train.monitor import CHOSEN_BY
 
 
@@ -28,10 +28,9 @@ def finish(training: Training, queries: ImageStore | None, initial: Initial | No
         initial: what the backbone started from; None: drawn weights.
         reporter: told of the wait.
     """
-    config, run, progress = training.config, training.run_dir, training.progress
-    kept = _choose(training)
+    config, run = training.config, training.run_dir
+    kept, final = _choose(training)
     is_start = kept is not None and kept.is_start
-    final = progress.start if is_start else training.monitor.measure(training.method)
     start = None
     if config.monitoring.baselines or is_start:
         start = build_start(config, training.loader.store, training.device, initial).backbone
@@ -47,24 +46,29 @@ def finish(training: Training, queries: ImageStore | None, initial: Initial | No
         _draw_page(training, queries, reporter)
 
 
-def _choose(training: Training) -> Kept | None:
-    """The encoder to keep, its weights now the method's unless it is the start; None where there was no choice."""
+def _choose(training: Training) -> tuple[Kept | None, dict[str, float]]:
+    """The encoder to keep, its weights now the method's unless it is the start, and what it measures.
+
+    No encoder is named where there was no choice.
+    """
     progress, monitor = training.progress, training.monitor
     if training.config.training.keep == "best" and monitor.protocol is None and training.start_is == START:
-        return _chosen_without_labels(training)
+        end = monitor.measure(training.method)
+        kept = _chosen_without_labels(end, progress)
+        return kept, progress.start if kept.is_start else end
     if not monitor.chooses or CHOSEN_BY not in progress.start:
-        return None
+        return None, monitor.measure(training.method)
     if progress.best_step not in (0, progress.step):
         _load_best(training)
-    return Kept(
+    kept = Kept(
         progress.best_step, progress.step, monitor.chosen_by, progress.best_score, progress.start[CHOSEN_BY]
     )  # fmt: skip
+    return kept, progress.start if kept.is_start else monitor.measure(training.method)
 
 
-def _chosen_without_labels(training: Training) -> Kept:
+def _chosen_without_labels(end: dict[str, float], progress: Progress) -> Kept:
     """The end, where nothing measured without labels speaks against it; else the start."""
-    progress = training.progress
-    if is_harmless(training.monitor.measure(training.method), progress.start):
+    if is_harmless(end, progress.start):
         why = "judged without labels: views of an image lie closer, and spread and rank are above half the start's"
         return Kept(progress.step, progress.step, why)
     why = "judged without labels: views lie no closer, or spread or rank fell below half the start's"
