@@ -262,3 +262,12 @@ def test_plain_pickles_are_no_package(package):
     package.write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(CheckpointError):
         load_encoder(f"package:{LITE0}")
+
+
+def test_a_plain_pickle_is_refused_without_the_librarys_advice(tmp_path):
+    file = tmp_path / "plain.pth"
+    file.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match=r"plain\.pth cannot be read without unpickling") as refused:
+        load_encoder(file)
+    assert "weights_only`" not in str(refused.value)
+    assert "likely succeed" not in str(refused.value)

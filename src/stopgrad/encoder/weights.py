@@ -49,7 +49,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_carries_code(path, error)) from error
+        raise CheckpointError(_carries_code(path)) from error
     except SafetensorError as error:
         if path.suffix == ".safetensors":
             raise CheckpointError(f"{path} is damaged or cut off: {error}. Fetch or copy it anew.") from error
@@ -74,7 +74,7 @@ def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_in(part, f"{name}.{key}" if name else str(key))
 
 
-def _carries_code(path: Path, error: Exception) -> str:
+def _carries_code(path: Path) -> str:
     try:
         named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except (RuntimeError, ValueError, OSError):
@@ -83,7 +83,7 @@ def _carries_code(path: Path, error: Exception) -> str:
     what = ", ".join(named[:MAX_NAMED]) + (f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else "")
     kept = path.with_name(f"{path.stem}-weights.pth")
     return (
-        f"{path} cannot be read without unpickling ({what or _first_line(error)}), which could run any code, so it is "
+        f"{path} cannot be read without unpickling ({what or 'a plain pickle'}), which could run any code, so it is "
         'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import torch; '
         f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False)['state_dict'], '{kept}')\" "
         "(or another key than state_dict)."
