@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "reporter", "config", "recipes", "schedules", "lars", "distributed", "depthwise", "hardware", "objective",
+    "errors", "reporter", "config", "recipes", "schedules", "distributed", "depthwise", "hardware", "objective",
     "metrics", "nets", "methods", "data", "artifacts", "encoder", "evaluate", "report", "train", "estimator", "bench",
     "studies", "cli",
 )  # fmt: skip
@@ -17,12 +17,12 @@ OUTSIDE = {
     "errors": set(),
     "reporter": set(),
     "schedules": set(),
-    "lars": {"torch"},
     "depthwise": {"torch"},
     "config": {"tomli_w"},
     "recipes": set(),
     "objective": {"torch", "jaxtyping"},
-    "metrics": {"torch", "jaxtyping"},
+    # Distributions of the intervals and tests.
+    "metrics": {"torch", "jaxtyping", "scipy"},
     "nets": {"torch", "timm", "jaxtyping"},
     "methods": {"torch", "jaxtyping"},
     "cli": {"cyclopts", "rich"},

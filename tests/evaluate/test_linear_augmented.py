@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.optim.lars import Lars
 from torch import nn
 
 import stopgrad
@@ -18,7 +19,6 @@ from stopgrad.evaluate.frozen import FrozenBackbone
 from stopgrad.evaluate.heads import LinearHeads
 from stopgrad.evaluate.holdout import draw_share, hold_out
 from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
-from stopgrad.lars import Lars
 from stopgrad.nets.backbones import build_backbone
 
 CPU = torch.device("cpu")
@@ -176,7 +176,7 @@ def test_heads_learn_from_the_images_shown_to_them_alone():
 def test_lars_is_the_papers_formula():
     torch.manual_seed(0)
     weight, bias = torch.randn(3, 4, requires_grad=True), torch.zeros(3, requires_grad=True)
-    optimizer = Lars([weight, bias], lr=2.0, momentum=0.9, weight_decay=0.1, trust=0.01)
+    optimizer = Lars([weight, bias], lr=2.0, momentum=0.9, weight_decay=0.1, trust_coeff=0.01)
     expected = [weight.detach().clone(), bias.detach().clone()]
     velocity = [torch.zeros(3, 4), torch.zeros(3)]
     for _ in range(3):

@@ -60,12 +60,12 @@ def test_lars_leaves_biases_and_batchnorm_to_plain_sgd():
     method = METHODS["byol"](config)
     optimizer = build_optimizer(method, config)
     groups = optimizer.param_groups
-    assert [(g["name"], g["adapt"]) for g in groups] == [
+    assert [(g["name"], g["always_adapt"]) for g in groups] == [
         ("encoder", True), ("encoder", False), ("predictor", True), ("predictor", False)
     ]  # fmt: skip
     for group in groups:
-        assert all((p.ndim > 1) == group["adapt"] for p in group["params"])
-        assert group["weight_decay"] == (1e-6 if group["adapt"] else 0)
+        assert all((p.ndim > 1) == group["always_adapt"] for p in group["params"])
+        assert group["weight_decay"] == (1e-6 if group["always_adapt"] else 0)
     vector = groups[1]["params"][0]
     before = vector.detach().clone()
     vector.grad = torch.ones_like(vector)

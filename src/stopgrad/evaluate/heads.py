@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from timm.optim.lars import Lars
 from torch import Tensor
-
-from stopgrad.lars import Lars
 
 MOMENTUM = 0.9
 _INITIAL_STD = 0.01
@@ -22,7 +21,7 @@ class LinearHeads:
         dim: of the features.
         num_classes: at least 2.
         rates: the peak learning rate of each head.
-        optimizer: "sgd", with momentum 0.9 and without Nesterov's; or "lars".
+        optimizer: "sgd", with momentum 0.9 and without Nesterov's; or "lars" (arXiv 1708.03888).
         weight_decay: on weights and biases.
         seed: of the initial weights: normal of deviation 0.01, biases 0.
         device: where the features are.
@@ -39,7 +38,7 @@ class LinearHeads:
         self.layers = [initial.to(device, copy=True).requires_grad_() for _ in rates]
         groups = [{"params": [layer], "lr": rate, "peak": rate} for layer, rate in zip(self.layers, rates, strict=True)]
         self.optimizer: torch.optim.Optimizer = (
-            Lars(groups, lr=1.0, momentum=MOMENTUM, weight_decay=weight_decay) if optimizer == "lars"
+            Lars(groups, lr=1.0, momentum=MOMENTUM, weight_decay=weight_decay, always_adapt=True) if optimizer == "lars"
             else torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM, weight_decay=weight_decay)
         )  # fmt: skip
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from timm.optim.lars import Lars
 
 from stopgrad.config import Config
-from stopgrad.lars import Lars
 from stopgrad.methods.protocol import Method
 from stopgrad.schedules import cosine
 
@@ -30,7 +30,7 @@ def build_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
     if o.optimizer == "lars":
         parts = [part for group in groups for part in _with_and_without_decay(group)]
         # Nor do their rates adapt.
-        groups = [{**part, "adapt": "weight_decay" not in part} for part in parts]
+        groups = [{**part, "always_adapt": "weight_decay" not in part} for part in parts]
         return Lars(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay)
     return torch.optim.SGD(groups, lr=peak_lr(config), momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
 
