@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.metrics.paired import Z
 from stopgrad.reporter import Reporter
 
 CONFUSIONS = 10
@@ -88,7 +89,7 @@ def score_of(num_right: float, num: int) -> Score:
     """The accuracy of `num_right` of `num` images, with Wilson's interval; `num_right` may be a mean over draws."""
     if num == 0:
         raise ValueError("no images were judged.")
-    z, share = 1.959964, num_right / num
+    z, share = Z, num_right / num
     centre = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
     return Score(share, max(0.0, centre - half), min(1.0, centre + half))

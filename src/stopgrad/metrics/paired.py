@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 
 from jaxtyping import Bool
+from scipy.special import bdtr, ndtri
 from torch import Tensor
 
 LEVEL = 0.05
-Z = 1.959964
+Z = float(ndtri(1 - LEVEL / 2))
+"""Deviations on either side of a normal distribution's mean that hold 95% of it."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,6 @@ def compare_paired(now: Bool[Tensor, "image"], before: Bool[Tensor, "image"]) ->
     centre = (gained - lost) / total
     half = Z * math.sqrt(max(0.0, differ + 1 - (gained - lost) ** 2 / total)) / total
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
-    return Paired(num, gained, lost, (gained - lost) / num, low, high, _sign_test(gained, lost))
-
-
-def _sign_test(first: int, second: int) -> float:
-    """The probability of a split of so many coin tosses at least this uneven."""
-    tosses = first + second
-    log_half = tosses * math.log(2)
-    tail = sum(
-        math.exp(math.lgamma(tosses + 1) - math.lgamma(i + 1) - math.lgamma(tosses - i + 1) - log_half)
-        for i in range(min(first, second) + 1)
-    )
-    return min(1.0, 2 * tail)
+    # The probability of a split of so many coin tosses at least this uneven.
+    p = min(1.0, 2 * float(bdtr(min(gained, lost), differ, 0.5)))
+    return Paired(num, gained, lost, (gained - lost) / num, low, high, p)
