@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save, save_file
+from torch import Tensor, nn
 
 from stopgrad.errors import CheckpointError
 
@@ -31,6 +31,18 @@ def write_atomically(path: Path, write: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights and buffers on the CPU, in plain memory order."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def write_weights(path: Path, module: nn.Module) -> None:
+    """Write them as a .safetensors file."""
+    # save_file would make a file that its owner alone may read.
+    content = save(weights_of(module), metadata={"format": "pt"})
+    write_atomically(path, lambda there: there.write_bytes(content))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

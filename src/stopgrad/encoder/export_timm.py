@@ -9,16 +9,17 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from stopgrad.artifacts.checkpoint import write_weights
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec
-from stopgrad.encoder.written import Written, compare, quoted, spec_of, write_weights
+from stopgrad.encoder.written import Written, compare, quoted, spec_of
 from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, native_image_size
 
 
 def write_timm(encoder: Encoder, path: Path) -> Written:
     """Write a .safetensors file that timm loads, and load it there."""
     spec = spec_of(encoder)
-    write_weights(path, encoder)
+    write_weights(path, encoder.backbone)
     difference, scale = compare(encoder, timm_loads(spec, path), path)
     notes = () if has_timm_name(spec) else (no_name_words(spec),)
     return Written((path.name,), timm_lines(spec, str(path)), notes, difference, scale)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.checkpoint import weights_of, write_atomically
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_timm import stem_lines
 from stopgrad.encoder.spec import EncoderSpec
-from stopgrad.encoder.written import Written, compare, quoted, spec_of, weights_of
+from stopgrad.encoder.written import Written, compare, quoted, spec_of
 from stopgrad.errors import ConfigError
 from stopgrad.nets.backbones import LINEAR_STEM
 
@@ -32,7 +32,7 @@ def write_torchvision(encoder: Encoder, path: Path) -> Written:
             f"torchvision has no twin of {spec.backbone!r} with the same weights; it has {', '.join(TWINS)}. Export to "
             "timm, onnx, hub-folder or safetensors instead."
         )
-    write_atomically(path, lambda there: torch.save(weights_of(encoder), there))
+    write_atomically(path, lambda there: torch.save(weights_of(encoder.backbone), there))
     lines = torchvision_lines(spec, str(path))
     notes = ("There is no classifier (no fc keys): fc is an Identity, so that the network returns features.",)
     if find_spec("torchvision") is None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import load_checkpoint, write_atomically
+from stopgrad.artifacts.checkpoint import load_checkpoint, write_weights
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.preprocess import eval_resize
@@ -53,11 +53,7 @@ def save_start(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
 
 
 def _save(run: RunDir, backbone: nn.Module, spec: EncoderSpec, file: Path, spec_file: Path) -> None:
-    weights = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
-    try:
-        write_atomically(file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    except SafetensorError as error:
-        raise OSError(f"{file} cannot be written: {error}") from error
+    write_weights(file, backbone)
     run.write_json(spec_file.name, asdict(spec))
 
 

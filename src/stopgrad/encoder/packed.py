@@ -5,6 +5,7 @@ from typing import Any
 
 from safetensors.torch import load, save
 
+from stopgrad.artifacts.checkpoint import weights_of
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import assemble
 from stopgrad.encoder.spec import EncoderSpec
@@ -18,8 +19,7 @@ def pack(encoder: Encoder) -> dict[str, Any]:
     """
     if encoder.spec is None:
         raise ValueError(f"{encoder.name} has no spec: only an encoder of stopgrad's own can be packed.")
-    weights = {name: t.detach().cpu().contiguous() for name, t in encoder.backbone.state_dict().items()}
-    return {"spec": asdict(encoder.spec), "weights": save(weights), "name": encoder.name}
+    return {"spec": asdict(encoder.spec), "weights": save(weights_of(encoder.backbone)), "name": encoder.name}
 
 
 def unpack(packed: dict[str, Any]) -> Encoder:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.checkpoint import write_atomically, write_weights
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec
@@ -33,18 +32,6 @@ class Written:
     feature_scale: float | None = None
 
 
-def weights_of(encoder: Encoder) -> dict[str, Tensor]:
-    """The backbone's weights, in plain memory order."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
-
-
-def write_weights(path: Path, encoder: Encoder) -> None:
-    """Write a .safetensors file."""
-    # save_file would make a file that its owner alone may read.
-    content = save(weights_of(encoder), metadata={"format": "pt"})
-    write_atomically(path, lambda there: there.write_bytes(content))
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     write_atomically(path, lambda there: there.write_text(text, encoding="utf-8"))
@@ -53,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 def write_own(encoder: Encoder, path: Path, spec_file: Path | None = None) -> Written:
     """Write our own format: weights, and the spec as JSON beside them."""
     spec_file = spec_file or path.with_suffix(".json")
-    write_weights(path, encoder)
+    write_weights(path, encoder.backbone)
     write_text(spec_file, json.dumps(asdict(spec_of(encoder)), indent=2) + "\n")
     load = f"import stopgrad\nencoder = stopgrad.load_encoder({quoted(path)})\n"
     return Written((path.name, spec_file.name), load)

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.checkpoint import write_weights
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import save_encoder
@@ -54,10 +51,5 @@ def save_classifier(
     folder.path.mkdir(parents=True, exist_ok=True)
     assert encoder.spec is not None
     save_encoder(folder, network.backbone, encoder.spec)
-    weights = {name: t.detach().cpu().contiguous() for name, t in network.head.state_dict().items()}
-    file = folder.path / HEAD_FILE
-    try:
-        write_atomically(file, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    except SafetensorError as error:
-        raise OSError(f"{file} cannot be written: {error}") from error
+    write_weights(folder.path / HEAD_FILE, network.head)
     folder.write_json(HEAD_SPEC_FILE, {"format": FORMAT, "class_names": list(class_names)})
