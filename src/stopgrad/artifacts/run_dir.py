@@ -155,17 +155,20 @@ class RunDir:
         content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
         return content
 
+    def found_json(self, name: str) -> dict[str, Any]:
+        """As `read_json`; nothing where it is missing or damaged."""
+        try:
+            return self.read_json(name)
+        except (OSError, ValueError):
+            return {}
+
     def read_summary(self) -> dict[str, Any]:
         """What summary.json says."""
         return self.read_json(self.summary_file.name)
 
     def read_environment(self) -> dict[str, Any]:
         """What environment.json says; nothing where it is missing or damaged."""
-        try:
-            found: dict[str, Any] = json.loads(self.environment_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found
+        return self.found_json(self.environment_file.name)
 
     def write_evaluation(self, name: str, content: dict[str, Any]) -> None:
         """Write evaluations/NAME.json."""

@@ -13,7 +13,7 @@ from stopgrad.bench.samples import sample
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.store import load_images
-from stopgrad.distributed import Rank, current_rank, joined
+from stopgrad.distributed import current_rank, joined
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.methods.protocol import Method
@@ -101,10 +101,10 @@ def training(request: dict[str, Any]) -> list[Figure]:
                 raise
     if not rank.leads:
         return []
-    return _figures(loop, watch, decode_seconds / len(store), flops_an_image(loop, rank))
+    return _figures(loop, watch, decode_seconds / len(store), flops_an_image(loop))
 
 
-def flops_an_image(loop: Training, rank: Rank) -> float:
+def flops_an_image(loop: Training) -> float:
     """Operations of one step, for each image of it."""
     batch = next(batches := loop.loader.batches(0, 1))
     batches.close()

@@ -1,6 +1,5 @@
 """The model card of an exported backbone: what is known of it, and what is not."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
             f"`{_tail(encoder.name)}`. Say what they were trained on, and by whom.\n"
         )
     else:
-        config, summary = run.read_config(), _json(run.summary_file)
+        config, summary = run.read_config(), run.found_json(run.summary_file.name)
         parts += [_training(run, config, summary), _worth(run, summary)]
     parts += [_loading(encoder, name), f"## Preprocessing\n\n{preprocess_words(encoder.preprocess)}.\n"]
     parts += [_limits(encoder, run), _licence()]
@@ -151,11 +150,3 @@ def _licence() -> str:
 def _tail(name: str) -> str:
     """A name without the folders before it."""
     return name.rsplit("/", 1)[-1]
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content

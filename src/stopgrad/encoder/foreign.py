@@ -101,7 +101,7 @@ def recognise(tensors: Mapping[str, Tensor], asked: Asked, origin: str, hint: st
         return _named(tensors, asked.backbone, asked, origin)
     networks = _resnets(tensors)
     if networks:
-        prefix = _choose(networks, tensors, asked, origin)
+        prefix = _choose(networks, asked, origin)
         name = networks[prefix].backbone
         try:
             if name is not None:
@@ -182,7 +182,7 @@ def _named(tensors: Mapping[str, Tensor], backbone: str, asked: Asked, origin: s
             f"{origin} holds no {backbone}; its weights begin with {some(_beginnings(tensors, ''))}. Of another "
             "network, say its timm name: --backbone NAME (backbone=NAME in Python)."
         )
-    prefix = _choose(networks, tensors, asked, origin)
+    prefix = _choose(networks, asked, origin)
     network = networks[prefix]
     if network.backbone is not None and not asked.partial and backbone.split(".")[0] != network.backbone.split(".")[0]:
         raise CheckpointError(f"{origin} holds a {network.backbone}, not a {backbone}.")
@@ -265,7 +265,7 @@ def _networks_like(tensors: Mapping[str, Tensor], backbone: str, stem: str, orig
     return found
 
 
-def _choose(networks: Mapping[str, _Network], tensors: Mapping[str, Tensor], asked: Asked, origin: str) -> str:
+def _choose(networks: Mapping[str, _Network], asked: Asked, origin: str) -> str:
     """The prefix of the network to take."""
     if asked.prefix is not None:
         for prefix in (asked.prefix, f"{asked.prefix}."):

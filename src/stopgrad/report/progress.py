@@ -42,11 +42,6 @@ class Standing:
         """Its colour's name in the style sheet."""
         return tone_of(self.state)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run came to its end."""
-        return self.state not in ("running", "stopped", "failed")
-
 
 def tone_of(state: str) -> str:
     """The name of a state's colour in the style sheet."""
