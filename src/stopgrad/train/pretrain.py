@@ -44,12 +44,13 @@ class Run:
         return load_encoder(self.path, backbone=self.own) if self.own is not None else load_encoder(self.path)
 
 
+@torch.random.fork_rng(devices=[])
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
-    """Pretrain a backbone on unlabelled images.
+    """Pretrain a backbone on unlabelled images. Torch's global generators are left as they were found.
 
     Args:
         data: a folder of images, a parquet file or folder, an `ImageSource`, or `Splits`: one with its test images;
@@ -111,7 +112,9 @@ def pretrain(
         request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
         launch("stopgrad.train.worker", request, settings.training.devices, reporter)
     else:
-        with StopRequest() as stop, joined(rank, device):
+        # Seeding torch seeds all of its devices.
+        gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
+        with StopRequest() as stop, joined(rank, device), torch.random.fork_rng(devices=gpus):
             run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
     found = Run(run.path, run.read_summary())
     return replace(found, own=network) if isinstance(network, nn.Module) else found
