@@ -531,7 +531,7 @@ def test_cuda(tmp_path, tiny):
 
 
 def test_the_callers_random_generators_are_not_touched(tmp_path, tiny):
-    numpys = np.random.get_state  # noqa: NPY002 - the caller's, not ours
+    numpys = np.random.get_state
     before = torch.get_rng_state(), numpys()[1].copy(), random.getstate()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     stopgrad.pretrain(out=tmp_path / "run", steps=2, **{**tiny, "reporter": Recorder()})
