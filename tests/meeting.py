@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import torch
 
-from stopgrad import distributed
-from stopgrad.distributed import SharedGradients, current_rank, joined, others_wait, same_everywhere, wait_for_all
+from stopgrad.distributed import group
+from stopgrad.distributed.gradients import SharedGradients
+from stopgrad.distributed.group import joined, others_wait, same_everywhere, wait_for_all
+from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import DataError
 from stopgrad.train.launch import answer
 
@@ -17,7 +19,7 @@ def main():
 
 def work(request, reporter):
     rank, do = current_rank(), request["do"]
-    distributed.PATIENCE = timedelta(seconds=2)
+    group.PATIENCE = timedelta(seconds=2)
     with joined(rank, torch.device("cpu")):
         if do == "work long":
             with others_wait(rank):

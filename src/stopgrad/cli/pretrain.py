@@ -40,7 +40,7 @@ def pretrain(
     given = given_settings(settings)
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
     resolve(recipe, config, given)
-    from stopgrad.distributed import current_rank
+    from stopgrad.distributed.rank import current_rank
     from stopgrad.train.pretrain import pretrain as train
 
     with ConsoleReporter(json=json) as reporter:

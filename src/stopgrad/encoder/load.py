@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import load_checkpoint, write_atomically
+from stopgrad.artifacts.checkpoint import load_checkpoint
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.preprocess import eval_resize

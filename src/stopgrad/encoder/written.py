@@ -11,7 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import save_encoder

@@ -107,7 +107,6 @@ class CellProcess:
         """
         try:
             self._process.close()
-            self._hear()
             return self._keep()
         finally:
             if self._lock is not None:
@@ -124,6 +123,7 @@ class CellProcess:
         # By a signal that came from elsewhere, before or after training, it ends without a word.
         if self._asked_to_stop or self._process.returncode in (-signal.SIGTERM, -signal.SIGINT):
             return "stopped"
+        self._hear()
         kind, words = self._error or ("StopgradError", f"ended without a word, exit code {self._process.returncode}")
         if kind == Interrupted.__name__:
             return "stopped"

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, NoReturn
 
-from stopgrad.distributed import open_store, rank_variables
+from stopgrad.distributed.group import open_store
+from stopgrad.distributed.rank import rank_variables
 from stopgrad.errors import (
     CheckpointError,
     ConfigError,

@@ -15,7 +15,9 @@ from stopgrad.artifacts.checkpoint import save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
-from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, others_wait, wait_for_all
+from stopgrad.distributed.gradients import SharedGradients
+from stopgrad.distributed.group import any_of, mean_of, others_wait, wait_for_all
+from stopgrad.distributed.rank import Rank
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
 from stopgrad.methods.protocol import Method

@@ -13,7 +13,8 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
 from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
-from stopgrad.distributed import Rank, current_rank, joined
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.timm_weights import weights_at_hand

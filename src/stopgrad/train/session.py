@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from stopgrad.artifacts.run_dir import RunDir, environment
+from stopgrad.artifacts.environment import environment
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
-from stopgrad.distributed import current_rank, others_wait, same_everywhere
+from stopgrad.distributed.group import others_wait, same_everywhere
+from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
