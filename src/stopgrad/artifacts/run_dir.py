@@ -6,7 +6,7 @@ from typing import Any
 
 from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
-from stopgrad.data.sources import IN_MEMORY
+from stopgrad.data.place import IN_MEMORY
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.recipes import base_config
 

@@ -14,8 +14,6 @@ from stopgrad.encoder.usual import Usual, usual_of
 from stopgrad.errors import CheckpointError, did_you_mean
 from stopgrad.nets.backbones import SMALL_RESNETS, build_backbone, native_image_size, num_features
 
-TIMM, PACKAGE = "timm:", "package:"
-
 
 def from_timm(name: str, asked: Asked) -> Encoder:
     """A network of timm, or one of our small ResNets, as `timm:NAME`.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
+from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
-from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
+from stopgrad.data.sources import ImageSource, Splits, open_images
 from stopgrad.distributed.group import joined
 from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.encoder.embed import Encoder
@@ -23,6 +23,7 @@ from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
+from stopgrad.train.request import check_request
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
 from stopgrad.train.stop import StopRequest
@@ -90,8 +91,7 @@ def pretrain(
     if own is not None:
         overrides["backbone"] = own_name(own)
     recipe, given = resolve(recipe, config, overrides)
-    run = RunDir(out)
-    _check_folder(run, resume=resume, overwrite=overwrite, leads=rank.leads)
+    run = check_request(given, out, resume=resume, overwrite=overwrite)
     if resume:
         settings = _resumed_config(run, recipe, given)
         splits = _open(source, settings.data.path)
@@ -188,15 +188,6 @@ def _with_processes(
 
 def _open(source: Splits | None, path: str) -> Splits:
     return source or open_images(path)
-
-
-def _check_folder(run: RunDir, *, resume: bool, overwrite: bool, leads: bool) -> None:
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: go on, or begin anew.")
-    if resume and not run.is_run:
-        raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
-    if not resume and leads:
-        run.check_free(overwrite=overwrite)
 
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:
