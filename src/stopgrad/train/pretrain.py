@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
