@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, Asked
+from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, Asked
 from stopgrad.encoder.embed import Encoder, encoder_of
 from stopgrad.encoder.fit import fill
 from stopgrad.encoder.packaged import INSTALL, PACKAGES, file_of, package_of, package_words, read_package

@@ -31,6 +31,7 @@
         made.push({
           x: [x[0], x[x.length - 1]], y: [s.level, s.level], type: "scatter", mode: "lines", hoverinfo: "skip",
           name: escaped(chart.series.length > 1 ? `${s.name}, ${before}` : before), legendgroup: escaped(s.group),
+          showlegend: true,
           line: { color: s.colour, width: 1.2, dash: "dash" },
         });
       }
