@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stopgrad.artifacts.run_dir import environment
+from stopgrad.artifacts.environment import environment
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import nearest_views, random_views
 from stopgrad.objective.hardness import decidedness, distances_to_partner

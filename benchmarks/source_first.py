@@ -19,7 +19,7 @@ import torch
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import open_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.hardware import autocast, choose_precision
 from stopgrad.reporter import SilentReporter
 from stopgrad.train.build import build_method, load_stores

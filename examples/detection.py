@@ -35,8 +35,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 import stopgrad
-from stopgrad.artifacts.checkpoint import write_atomically
-from stopgrad.artifacts.run_dir import environment
+from stopgrad.artifacts.environment import environment
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.errors import StopgradError
 from stopgrad.hardware import choose_device
 from stopgrad.nets.backbones import build_backbone

@@ -5,8 +5,10 @@ import os
 
 import torch
 
-from stopgrad import distributed
-from stopgrad.distributed import SharedGradients, current_rank, joined
+from stopgrad.distributed import gradients as gradients_module
+from stopgrad.distributed.gradients import SharedGradients
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.rank import current_rank
 from stopgrad.train.launch import answer
 
 
@@ -21,7 +23,7 @@ def no_room(num_bytes):
 def work(request, reporter):
     rank = current_rank()
     if not request["shares"]:
-        distributed._reserve = no_room
+        gradients_module._reserve = no_room
     with joined(rank, torch.device("cpu")):
         torch.manual_seed(rank.index)
         weights = [torch.nn.Parameter(torch.randn(*shape)) for shape in ((5, 3), (7,))]

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 from stopgrad.errors import DataError, Interrupted
@@ -10,6 +11,7 @@ from stopgrad.train.launch import answer
 
 
 def main():
+    print("printed before the work")
     answer(work)
 
 
@@ -20,6 +22,15 @@ def work(request, reporter):
         reporter.say(f"rank {rank} of {os.environ['WORLD_SIZE']}, {sys.argv[1:]}")
         reporter.progress("work", 1, 2, "half")
         reporter.warn("look out")
+    elif request["do"] == "speak much":
+        for number in range(3000):
+            reporter.say(f"{rank}: {number}")
+        # It outlives this process and has its pipe.
+        if os.fork() == 0:
+            time.sleep(20)
+            os._exit(0)
+    elif request["do"] == "hang at the end":
+        threading.Thread(target=time.sleep, args=(60,)).start()
     elif request["do"] == "fail":
         if rank == 1:
             raise DataError("rank 1 has no data")

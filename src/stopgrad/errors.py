@@ -28,6 +28,10 @@ class NonFiniteLossError(StopgradError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+class LostProcessError(StopgradError):
+    """Another of a run's processes has ended or does not answer. Why is for that one to say."""
+
+
 class CollapsedError(StopgradError):
     """The features have collapsed or are not finite, and the caller asked to be told by an exit code."""
 

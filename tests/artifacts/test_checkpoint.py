@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from stopgrad.artifacts.checkpoint import checkpoints_in, load_checkpoint, save_checkpoint
+from stopgrad.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from stopgrad.artifacts.files import checkpoints_in
 from stopgrad.errors import CheckpointError
 
 STATE = {

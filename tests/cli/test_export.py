@@ -1,14 +1,16 @@
 """stopgrad export from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from stopgrad import load_encoder
+from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.main import run
 from stopgrad.config import Config
+from stopgrad.encoder.export_place import default_place
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.nets.backbones import build_backbone
 
@@ -53,10 +55,38 @@ def test_json_is_one_object(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("timm", "encoder-timm.safetensors"),
+        ("safetensors", "encoder-stopgrad.safetensors"),
+        ("hub-folder", "encoder-hub"),
+    ],
+)
+def test_without_out_it_goes_beside_the_encoder_and_overwrites_nothing(folder, capsys, to, name):
+    own = (folder / "encoder.safetensors").read_bytes()
+    assert run(["export", str(folder), "--to", to]) == 0
+    assert str(folder / name) in capsys.readouterr().out
+    assert (folder / name).exists()
+    assert run(["export", str(folder), "--to", to]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (folder / "encoder.safetensors").read_bytes() == own
+
+
+def test_without_out_a_file_or_a_name_gives_the_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = folder / "encoder.safetensors"
+    assert default_place("onnx", f"{file}?image_size=12") == folder / "encoder.onnx"
+    assert default_place("onnx", "timm:resnet18") == Path("resnet18.onnx")
+    assert default_place("onnx", "timm:hf_hub:some/net") == Path("net.onnx")
+    assert default_place("onnx", None) == Path("encoder.onnx")
+    done = export(load_encoder(folder), to="timm")
+    assert done.path.resolve() == (folder / "encoder-timm.safetensors").resolve()
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--to", "tim", "--out", "a.safetensors"], 2, "did you mean 'timm'"),
-        (["--to", "timm"], 2, "--out"),
         (["--to", "timm", "--out", "a.pth"], 2, "is a .safetensors file"),
         (["--to", "timm", "--out", "a.safetensors", "--with-preprocess"], 2, "onnx alone"),
         (["--to", "torchvision", "--out", "a.pth"], 2, "no twin of 'resnet10_16'"),

@@ -9,7 +9,7 @@ from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import ArraySource, ListSource
 from stopgrad.data.store import load_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 
 

@@ -17,7 +17,7 @@ import stopgrad
 from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import IN_MEMORY
+from stopgrad.data.place import IN_MEMORY
 from stopgrad.encoder.export_timm import crop_pct
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError

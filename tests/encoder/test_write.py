@@ -116,6 +116,18 @@ def test_unreadable_images_are_named_and_have_no_row(tmp_path, run):
     torch.testing.assert_close(found.vectors, load_encoder(run).embed(good))
     with pytest.raises(DataError, match="cannot be read: not an image"):
         embed_to_file(run, tmp_path / "d", tmp_path / "f.parquet", batch_size=4, strict=True)
+    assert not list(tmp_path.glob("f.parquet*"))
+
+
+def test_a_refusal_keeps_what_an_earlier_call_has_done(tmp_path, run):
+    data, out = tmp_path / "data", tmp_path / "e.parquet"
+    write_photos(data, num=48)[40].write_bytes(b"")
+    with pytest.raises(Interrupted):
+        embed_to_file(run, data, out, batch_size=4, stop=stopping_after(3))
+    with pytest.raises(DataError, match="cannot be read: empty file"):
+        embed_to_file(run, data, out, batch_size=4, strict=True)
+    assert embed_to_file(run, data, out, batch_size=4).num_resumed >= 12
+    assert [path.name for path in tmp_path.glob("e.parquet*")] == ["e.parquet"]
 
 
 def stopping_after(num):

@@ -86,6 +86,21 @@ def test_pointing_at_a_point_shows_its_image(page):
         assert not errors
 
 
+def test_every_untrained_level_of_the_curves_has_its_entry(page):
+    with opened_page(page.path) as (tab, _, _):
+        tab.wait_for_function(DRAWN, timeout=60_000)
+        shown = {
+            chart: tab.eval_on_selector_all(
+                f'[data-chart="{chart}"] .legendtext', "them => them.map((one) => one.textContent)"
+            )
+            for chart in ("spread", "knn")
+        }
+    assert shown == {
+        "spread": ["features", "features, untrained", "projections", "projections, untrained"],
+        "knn": ["k-NN", "untrained"],
+    }
+
+
 def test_the_legend_picks_out_a_class(page):
     with opened_page(page.path) as (tab, errors, _):
         assert tab.locator("#map-legend button").count() == 10

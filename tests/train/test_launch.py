@@ -1,4 +1,5 @@
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -20,6 +21,38 @@ def test_what_the_processes_say_is_said_here(monkeypatch):
     assert sorted(recorder.said) == ["rank 0 of 2, ['--flag']", "rank 1 of 2, ['--flag']"]
     assert recorder.warned == ["look out"] * 2
     assert recorder.steps == [("work", 1, 2, "half")] * 2
+
+
+def test_no_word_is_lost_though_a_grandchild_keeps_the_pipe(monkeypatch):
+    monkeypatch.setattr(module, "LAST_WORDS_SECONDS", 1.0)
+    recorder = Recorder()
+    launch("launched", {"do": "speak much"}, 2, recorder)
+    for rank in (0, 1):
+        said = [text for text in recorder.said if text.startswith(f"{rank}: ")]
+        assert said == [f"{rank}: {number}" for number in range(3000)]
+
+
+def test_what_is_printed_before_the_work_ends_nothing(capfd):
+    launch("launched", {"do": "speak"}, 1, Recorder())
+    assert "printed before the work" in capfd.readouterr().err
+
+
+def test_threads_and_pipes_end_with_the_processes():
+    before = set(threading.enumerate())
+    launch("launched", {"do": "speak"}, 2, Recorder())
+    assert not set(threading.enumerate()) - before
+    messages = queue.SimpleQueue()
+    process = module.Launched("launched", {"do": "fail"}, {"RANK": "0"}, messages)
+    process.close()
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdin.closed
+    assert process.stdout.closed
+
+
+def test_a_thread_left_running_keeps_no_process_from_ending():
+    begun = time.monotonic()
+    launch("launched", {"do": "hang at the end"}, 1, Recorder())
+    assert time.monotonic() - begun < 45
 
 
 def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):

@@ -7,7 +7,7 @@ from torch import nn
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import open_images
 from stopgrad.data.store import load_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.methods.siamese import Siamese
 from stopgrad.metrics.paired import compare_paired

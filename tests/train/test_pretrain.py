@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -527,6 +528,18 @@ def test_cuda(tmp_path, tiny):
         out=tmp_path / "run", steps=30, device="cuda", reporter=Recorder(), **{**tiny, "precision": "auto"}
     )
     assert run.metrics["knn_top1"] > 0.3
+
+
+def test_the_callers_random_generators_are_not_touched(tmp_path, tiny):
+    numpys = np.random.get_state
+    before = torch.get_rng_state(), numpys()[1].copy(), random.getstate()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    stopgrad.pretrain(out=tmp_path / "run", steps=2, **{**tiny, "reporter": Recorder()})
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(numpys()[1], before[1])
+    assert random.getstate() == before[2]
+    for one, other in zip(torch.cuda.get_rng_state_all() if gpus else [], gpus, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_environment_variables_are_not_touched(finished):

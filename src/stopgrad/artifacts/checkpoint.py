@@ -4,8 +4,6 @@ Tensors keep their place in the nesting as their name; everything else goes as J
 """
 
 import json
-import os
-import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.errors import CheckpointError
 
 FORMAT = "stopgrad-checkpoint-1"
-_NAME = re.compile(r"step-(\d{8,})\.ckpt")
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, then put the file in place: a reader sees the old one or the new, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -81,17 +67,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     state = _put_tensors(json.loads(header["state"]), tensors)
     assert isinstance(state, dict)
     return state
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """The name of a step's checkpoint."""
-    return folder / f"step-{step:08d}.ckpt"
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*.ckpt") if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
 
 
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

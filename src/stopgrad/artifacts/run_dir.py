@@ -1,29 +1,14 @@
-"""The run folder: the one place that knows its file names."""
+"""The run folder: the one place that knows its file names. Torch is imported where tensors are read or written."""
 
 import json
-import os
-import platform
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stopgrad.artifacts.checkpoint import (
-    checkpoint_path,
-    checkpoints_in,
-    load_checkpoint,
-    save_checkpoint,
-    write_atomically,
-)
+from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
-from stopgrad.data.sources import IN_MEMORY
+from stopgrad.data.place import IN_MEMORY
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.recipes import base_config
-
-_VERSIONED = ("stopgrad", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
 class RunDir:
@@ -54,6 +39,11 @@ class RunDir:
     def is_run(self) -> bool:
         """Whether a run was begun here."""
         return self.config_file.is_file()
+
+    def check_run(self) -> None:
+        """Raise `ConfigError` where no run was begun."""
+        if not self.is_run:
+            raise ConfigError(f"{self.path} holds no run: it has no config.toml.")
 
     def check_free(self, *, overwrite: bool = False) -> None:
         """Raise `ConfigError` if the folder holds a run or other files and `overwrite` is not set."""
@@ -213,6 +203,8 @@ class RunDir:
 
         Later ones, which were passed over as unreadable, stay until their step comes again.
         """
+        from stopgrad.artifacts.checkpoint import save_checkpoint
+
         written = checkpoint_path(self.checkpoint_dir, step)
         save_checkpoint(written, state)
         paths = checkpoints_in(self.checkpoint_dir)
@@ -221,6 +213,8 @@ class RunDir:
 
     def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest checkpoint that can be read, or None, and what was wrong with newer ones."""
+        from stopgrad.artifacts.checkpoint import load_checkpoint
+
         problems: list[str] = []
         for path in checkpoints_in(self.checkpoint_dir):
             try:
@@ -228,59 +222,3 @@ class RunDir:
             except CheckpointError as error:
                 problems.append(str(error))
         return None, problems
-
-
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions, machine and command, for environment.json."""
-    versions = {}
-    for package in _VERSIONED:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    cuda = device.type == "cuda"
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "device": torch.cuda.get_device_name(device) if cuda else _cpu_name() if device.type == "cpu" else device.type,
-        "device_type": device.type,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "cpu_count": os.cpu_count(),
-        "platform": platform.platform(),
-        "git_revision": _git_revision(),
-        "command": sys.argv,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _git_revision() -> str | None:
-    """Revision of the program's source, where it runs from a checkout."""
-    source = Path(__file__).parent
-    try:
-        top = subprocess.run(
-            ["git", "-C", source, "rev-parse", "--show-toplevel"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        # An installed copy may lie inside somebody else's repository.
-        if not (Path(top.stdout.strip()) / "src" / "stopgrad").is_dir():
-            return None
-        revision = subprocess.run(
-            ["git", "-C", source, "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        return revision.stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -20,7 +20,7 @@ from stopgrad.data.loader import Batch, Loader
 from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource
 from stopgrad.data.store import ImageStore, load_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.embed import Encoder
 from stopgrad.hardware import choose_device, choose_precision
 from stopgrad.nets.backbones import build_backbone

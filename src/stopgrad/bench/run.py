@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stopgrad.artifacts.run_dir import environment
+from stopgrad.artifacts.environment import environment
 from stopgrad.bench.cases import ARMS, Arm, arms_of
 from stopgrad.bench.samples import NUM_PHOTOS, NUM_SMALL, write_photos, write_small_images
 from stopgrad.bench.tables import Round, ratios_of, table_of, what_holds_it_back

@@ -13,7 +13,8 @@ from stopgrad.bench.samples import sample
 from stopgrad.data.loader import Loader
 from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.store import load_images
-from stopgrad.distributed import current_rank, joined
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.methods.protocol import Method

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 
 from stopgrad.bench.clock import PeakMemory
-from stopgrad.distributed import current_rank
+from stopgrad.distributed.rank import current_rank
 from stopgrad.hardware import share_cores
 from stopgrad.reporter import Reporter
 from stopgrad.train.launch import answer

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from stopgrad.bench.cases import choose_rows
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.data.place import check_there
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import base_config
 
@@ -59,6 +60,9 @@ def bench(
         raise ConfigError(f"--seconds {seconds:g}: must be above 0.")
     base_config(recipe)
     rows = choose_rows([name.strip() for name in only.split(",") if name.strip()], peers=peers)
+    for place in (data, photos):
+        if place:
+            check_there(place)
     from stopgrad.bench.run import Size, run_bench
 
     with ConsoleReporter(json=True) as reporter:

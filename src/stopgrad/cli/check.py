@@ -8,6 +8,7 @@ from rich.table import Table
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
+from stopgrad.data.place import check_there
 from stopgrad.errors import CollapsedError
 
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ def check(
     json
         Print one JSON object on stdout and everything else on stderr.
     """
+    encoder = loading.of(encoder)
+    if data:
+        check_there(data)
     from stopgrad.evaluate.health import check as check_health
 
     with ConsoleReporter(json=json) as reporter:
         health = check_health(
-            loading.of(encoder), data, num_images=images, batch_size=batch_size, device=device, seed=seed,
+            encoder, data, num_images=images, batch_size=batch_size, device=device, seed=seed,
             reporter=reporter,
         )  # fmt: skip
     if json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.console import plain_console, print_json
 from stopgrad.errors import ConfigError
 
@@ -33,6 +34,8 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError(f"{len(runs)} run to compare: needs at least 2.")
+    for folder in runs:
+        RunDir(folder).check_run()
     from stopgrad.report.compare import compare as compared
 
     found = compared(runs, out=out, overwrite=overwrite)

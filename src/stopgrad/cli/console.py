@@ -28,6 +28,7 @@ class ConsoleReporter:
         self._bar: Progress | None = None
         self._what = ""
         self._last_line = 0.0
+        self._began = (0.0, 0)
 
     def __enter__(self) -> "ConsoleReporter":
         return self
@@ -70,18 +71,37 @@ class ConsoleReporter:
         now = time.monotonic()
         if what != self._what:
             # The clock starts with the work, so that short work prints nothing.
-            self._what, self._last_line = what, now
+            self._what, self._last_line, self._began = what, now, (now, done)
         if (now - self._last_line >= SECONDS_BETWEEN_LINES and (details or what != "training")) or (
             done >= total and details
         ):
             self._last_line = now
-            self.say(f"{what} {done}/{total}  {details}".rstrip())
+            began, done_before = self._began
+            left = ""
+            # By the pace since this call saw it first: a run that goes on was not at the first step then.
+            if done_before < done < total and now > began:
+                left = time_left((now - began) / (done - done_before) * (total - done))
+            self.say("  ".join(part for part in (f"{what} {done}/{total}", details, left) if part))
+        if done >= total:
+            self._what = ""
 
     def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
             self._what = ""
+
+
+def time_left(seconds: float) -> str:
+    """A remaining time, as exact as it can be known: `40 s left`, `3 min left`, `1 h 20 min left`, `2.5 days left`."""
+    if seconds < 90:
+        return f"{max(10, round(seconds / 10) * 10)} s left"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min left"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min left"
+    return f"{minutes / 60 / 24:.1f} days left"
 
 
 def print_json(content: object) -> None:

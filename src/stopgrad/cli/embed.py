@@ -51,11 +51,12 @@ def embed(
     if batch_size < 0:
         raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 for what the device is fast at.")
     check_free(out, overwrite=overwrite)
+    encoder = loading.of(encoder)
     with ConsoleReporter(json=json) as reporter, StopRequest() as stop:
         from stopgrad.encoder.write import embed_to_file
 
         done = embed_to_file(
-            loading.of(encoder), data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
+            encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
             precision=precision, strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
         )  # fmt: skip
     if json:

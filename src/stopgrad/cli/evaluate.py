@@ -1,16 +1,18 @@
 """stopgrad evaluate: an accuracy with its protocol, by several evaluations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
+import stopgrad
 from stopgrad.cli.console import ConsoleReporter, print_json
 from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.outcome import print_outcome
 from stopgrad.cli.settings import whole_number
+from stopgrad.data.place import check_there
 
 evaluate = App(name="evaluate", help="Measure what a backbone is worth, on labelled images.", help_format="plaintext")
 
@@ -49,10 +51,15 @@ class Options:
         return {name: value for name, value in vars(self).items() if name != "json"}
 
 
-def measured(function: Callable[..., Any], encoder: str, options: Options, loading: Loading, **more: Any) -> None:
-    """Run an evaluation and print what it found."""
+def measured(evaluation: str, encoder: str, options: Options, loading: Loading, **more: Any) -> None:
+    """Run an evaluation, by its name in Python, and print what it found."""
+    encoder = loading.of(encoder)
+    for data in (options.train, options.test):
+        if data:
+            check_there(data)
+    function = getattr(stopgrad, evaluation)
     with ConsoleReporter(json=options.json) as reporter:
-        outcome = function(loading.of(encoder), **options.arguments(), **more, reporter=reporter)
+        outcome = function(encoder, **options.arguments(), **more, reporter=reporter)
     if options.json:
         print_json(outcome.as_json())
     else:
@@ -77,9 +84,7 @@ def knn(
     temperature
         Of the vote's weights, exp(cosine / temperature). Without it: the run's own.
     """
-    from stopgrad.evaluate.knn import evaluate_knn
-
-    measured(evaluate_knn, encoder, options, loading, k=k, temperature=temperature)
+    measured("evaluate_knn", encoder, options, loading, k=k, temperature=temperature)
 
 
 @evaluate.command
@@ -95,9 +100,7 @@ def linear(
     l2
         The L2 penalty, 1 / C of scikit-learn. Without it: chosen on a fifth of the training images.
     """
-    from stopgrad.evaluate.linear import evaluate_linear
-
-    measured(evaluate_linear, encoder, options, loading, l2=l2)
+    measured("evaluate_linear", encoder, options, loading, l2=l2)
 
 
 @evaluate.command(name="few-label")
@@ -122,10 +125,8 @@ def few_label(
     draws
         How many draws, by the seeds from --seed on.
     """
-    from stopgrad.evaluate.few_label import evaluate_few_label
-
     measured(
-        evaluate_few_label, encoder, options, loading, percent=percent, labels_per_class=labels_per_class, draws=draws
+        "evaluate_few_label", encoder, options, loading, percent=percent, labels_per_class=labels_per_class, draws=draws
     )
 
 

@@ -48,10 +48,8 @@ def linear_augmented(
     weight_decay
         Of the linear layer.
     """
-    from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
-
     measured(
-        evaluate_linear_augmented, encoder, options, loading, epochs=epochs, optimizer=optimizer,
+        "evaluate_linear_augmented", encoder, options, loading, epochs=epochs, optimizer=optimizer,
         weight_decay=weight_decay,
     )  # fmt: skip
 
@@ -87,10 +85,8 @@ def finetune(
     overwrite
         Replace an earlier network in --out.
     """
-    from stopgrad.evaluate.finetune import evaluate_finetune
-
     measured(
-        evaluate_finetune, encoder, options, loading, epochs=epochs, optimizer=optimizer, head_lr=head_lr,
+        "evaluate_finetune", encoder, options, loading, epochs=epochs, optimizer=optimizer, head_lr=head_lr,
         weight_decay=weight_decay, warmup_epochs=warmup_epochs, label_smoothing=label_smoothing, labels=labels,
         out=out, overwrite=overwrite,
     )  # fmt: skip

@@ -7,14 +7,14 @@ from cyclopts import Parameter
 
 from stopgrad.cli.console import plain_console, print_json
 from stopgrad.cli.loading import NOTHING, Loading
-from stopgrad.encoder.export_place import check_place
+from stopgrad.encoder.export_place import check_place, default_place
 
 if TYPE_CHECKING:
     from stopgrad.encoder.export import Exported
 
 
 def export(
-    encoder: str, /, *, to: str, out: Annotated[Path, Parameter(name=("--out", "-o"))],
+    encoder: str, /, *, to: str, out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     with_preprocess: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading = NOTHING,
@@ -30,7 +30,8 @@ def export(
         hub-folder: weights, timm's config where timm can build the network, preprocessing and a model card.
         safetensors: our own format.
     out
-        The file (.safetensors, .pth, .onnx) or folder to write.
+        The file (.safetensors, .pth, .onnx) or folder to write. Without it: beside the encoder, named after it and the
+        format; the output says where.
     with_preprocess
         onnx: take uint8 pixels and normalise them inside.
     overwrite
@@ -39,6 +40,7 @@ def export(
         Print one JSON object.
     """
     encoder = loading.of(encoder)
+    out = out or default_place(to, encoder)
     check_place(to, out, encoder, overwrite=overwrite)
     from stopgrad.encoder.export import export as write
 

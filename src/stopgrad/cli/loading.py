@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from stopgrad.cli.settings import whole_number
-from stopgrad.encoder.asked import Asked, asked_of, asking
+from stopgrad.encoder.asked import Asked, asked_of, asking, check_there
 
 GROUP = Group("Of the encoder, where its file does not tell", sort_key=10)
 
@@ -41,8 +41,10 @@ class Loading:
     "Take weights that fit the network in part; what does not stays at its random start, and is named."
 
     def of(self, encoder: str) -> str:
-        """The encoder's place with all that was said of it."""
-        return asking(encoder, self._asked())
+        """The encoder's place with all that was said of it; nothing there is said before torch is imported."""
+        text = asking(encoder, self._asked())
+        check_there(text)
+        return text
 
     def given(self) -> list[str]:
         """The flags that were given."""

@@ -8,7 +8,9 @@ from cyclopts import Parameter
 from stopgrad.cli.console import ConsoleReporter, print_json
 from stopgrad.cli.settings import Settings, given_settings
 from stopgrad.cli.summary import print_summary
+from stopgrad.distributed.rank import current_rank
 from stopgrad.recipes import resolve
+from stopgrad.train.request import check_request
 
 
 def pretrain(
@@ -39,8 +41,8 @@ def pretrain(
     """
     given = given_settings(settings)
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
-    resolve(recipe, config, given)
-    from stopgrad.distributed import current_rank
+    _, merged = resolve(recipe, config, given if data is None else {**given, "path": data})
+    check_request(merged, out, resume=resume, overwrite=overwrite)
     from stopgrad.train.pretrain import pretrain as train
 
     with ConsoleReporter(json=json) as reporter:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from stopgrad.cli.console import print_json
 from stopgrad.cli.settings import Settings, given_settings
+from stopgrad.data.place import check_there
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import resolve
 
@@ -46,6 +47,8 @@ def preview(
         raise ConfigError(f"--out {out}: the picture must be a .png, .jpg or .webp.")
     if images < 2 or columns < 1:
         raise ConfigError(f"--images {images} --columns {columns}: needs at least 2 images and 1 column.")
+    if data:
+        check_there(data)
     from stopgrad.report.sheet import write_preview
 
     shown = write_preview(data, out=out, recipe=recipe, given=given, num_images=images, num_views=columns)

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.loading import NOTHING, Loading
 from stopgrad.cli.summary import print_skipped
+from stopgrad.data.place import check_there
 from stopgrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def report(
         raise ConfigError("report: the page of an encoder on images needs a file: give --out page.html.")
     elif data is not None:
         raise ConfigError(f"report: {folder}, or --data {data}? Give the images once, behind the encoder.")
+    if folder is not None:
+        encoder = loading.of(encoder)
+        check_there(folder)
     with ConsoleReporter(json=json) as reporter:
         page: Page
         if folder is None:
@@ -84,7 +88,7 @@ def report(
 
             assert out is not None
             page = write_encoder_report(
-                loading.of(encoder), folder, out=out, points=points, duplicates=duplicates, num_images=images,
+                encoder, folder, out=out, points=points, duplicates=duplicates, num_images=images,
                 seed=seed, overwrite=overwrite, device=device, reporter=reporter,
             )  # fmt: skip
         for text in page.missing:

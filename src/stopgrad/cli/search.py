@@ -105,9 +105,11 @@ def search(
 
 def _with_flags(run_or_embeddings: str, encoder: str | None, loading: Loading) -> tuple[str, str | None]:
     """Both, with what the flags say of the one that is an encoder."""
-    given = loading.given()
-    if not given or not is_embeddings(run_or_embeddings):
+    if not is_embeddings(run_or_embeddings):
         return loading.of(run_or_embeddings), encoder
+    given = loading.given()
+    if not given:
+        return run_or_embeddings, encoder
     if encoder is None:
         raise ConfigError(f"{given[0]}: {run_or_embeddings} is a file of embeddings; name its encoder too (--encoder).")
     return run_or_embeddings, loading.of(encoder)

@@ -21,7 +21,7 @@ from stopgrad.data.decode import UnreadableImageError
 from stopgrad.data.locks import FileLock, try_lock
 from stopgrad.data.reading import Progress, read_image, spread
 from stopgrad.data.sources import ImageSource
-from stopgrad.distributed import current_rank
+from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import ConfigError
 
 AUTO, OFF = "auto", "off"

@@ -12,7 +12,7 @@ from stopgrad.config import Config
 from stopgrad.data.ahead import prepared_ahead
 from stopgrad.data.loader import Batch, Loader, order_of_epoch
 from stopgrad.data.store import ImageStore
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.hardware import usable_cores
 
 _AHEAD = 3

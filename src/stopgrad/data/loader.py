@@ -21,7 +21,7 @@ from stopgrad.data import augment
 from stopgrad.data.ahead import prepared_ahead
 from stopgrad.data.draws import ViewDraws, draw_view
 from stopgrad.data.store import ImageStore
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 
 _AHEAD = 3

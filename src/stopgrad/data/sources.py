@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stopgrad.data.place import check_there
 from stopgrad.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -23,8 +24,6 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 UNLABELLED = -1
 DIGITS = "scikit-learn's digits"
-IN_MEMORY = "images in memory"
-"""What a data set is called that came as an `ImageSource`."""
 
 
 @runtime_checkable
@@ -232,12 +231,9 @@ def open_images(path: str | Path) -> Splits:
     """
     if str(path) == "":
         return _digits()
+    check_there(path)
     root = Path(path).expanduser()
-    if not root.exists():
-        raise DataError(f"{str(path)!r} is not there: give a folder of images or a parquet file.")
     if root.is_file():
-        if root.suffix != ".parquet":
-            raise DataError(f"{str(path)!r} is a single file: give a folder of images or a parquet file.")
         return Splits(root.stem, ParquetSource([root]))
     tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
     if tables:

@@ -1,13 +1,15 @@
 """What a user says of a checkpoint beyond its place: in keywords, or after a question mark."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.errors import CheckpointError, ConfigError, did_you_mean
 
+TIMM, PACKAGE = "timm:", "package:"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -67,6 +69,29 @@ def split_question(text: str) -> tuple[str, Asked]:
 def place_of(text: str) -> str:
     """The place alone, without what is asked of it."""
     return split_question(text)[0]
+
+
+def check_there(text: str) -> None:
+    """Say it where nothing is at an encoder's place; without torch.
+
+    Raises:
+        CheckpointError: no such file or folder, or a name that is not fetched.
+        ConfigError: something asked of it that is unknown.
+    """
+    name = place_of(text)
+    if name.startswith((TIMM, PACKAGE)):
+        return
+    if re.match(r"(torchvision|hub|hf-hub|hf_hub|https?):", name):
+        raise CheckpointError(
+            f"{name}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
+            "timm:resnet50.tv_in1k. Anything else: download it and give its path."
+        )
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} is not there: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
+            "timm:NAME."
+        )
 
 
 def with_question(path: str, asked: Asked) -> str:

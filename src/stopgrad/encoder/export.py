@@ -9,7 +9,7 @@ from typing import Any
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_hub import write_hub_folder
 from stopgrad.encoder.export_onnx import write_onnx
-from stopgrad.encoder.export_place import check_place
+from stopgrad.encoder.export_place import check_place, default_place
 from stopgrad.encoder.export_timm import write_timm
 from stopgrad.encoder.export_torchvision import write_torchvision
 from stopgrad.encoder.load import load_encoder
@@ -44,8 +44,9 @@ class Exported:
 
 
 def export(
-    encoder: str | Path | Encoder, *, to: str, out: str | Path, with_preprocess: bool = False, overwrite: bool = False
-) -> Exported:
+    encoder: str | Path | Encoder, *, to: str, out: str | Path | None = None, with_preprocess: bool = False,
+    overwrite: bool = False,
+) -> Exported:  # fmt: skip
     """Write a backbone for another program, load it there, and compare the features.
 
     Args:
@@ -53,7 +54,7 @@ def export(
         to: `timm` (.safetensors for timm's own loader), `torchvision` (.pth, a state dict), `onnx` (.onnx, any batch
             size), `safetensors` (our own format, with a .json beside), or `hub-folder` (a folder with a model card, in
             the layout that timm and the Hugging Face Hub know where timm can build the network).
-        out: the file or folder.
+        out: the file or folder; None: beside the encoder, named after it and the format.
         with_preprocess: onnx: take uint8 pixels and normalise them inside.
         overwrite: replace an earlier export.
 
@@ -64,7 +65,9 @@ def export(
         OSError: the place cannot be written.
     """
     began = time.perf_counter()
-    path = check_place(to, out, None if isinstance(encoder, Encoder) else encoder, overwrite=overwrite)
+    source = None if isinstance(encoder, Encoder) else encoder
+    out = out or default_place(to, encoder.source if isinstance(encoder, Encoder) else encoder)
+    path = check_place(to, out, source, overwrite=overwrite)
     if with_preprocess and to != "onnx":
         raise ConfigError(f"with_preprocess goes with onnx alone: {to} holds weights, which cannot preprocess.")
     subject = _on_cpu(encoder) if isinstance(encoder, Encoder) else load_encoder(encoder)
@@ -85,7 +88,7 @@ def export(
     elif to == "torchvision":
         written = write_torchvision(subject, path)
     elif to == "hub-folder":
-        written = write_hub_folder(subject, path, None if isinstance(encoder, Encoder) else encoder)
+        written = write_hub_folder(subject, path, source)
     else:
         written = write_own(subject, path)
     return Exported(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.written import Written, compare, example_images, quoted

@@ -1,13 +1,18 @@
 """Where an export may be written; without torch, so that a wrong place is said at once."""
 
 import json
+import re
 from pathlib import Path
 
+from stopgrad.encoder.asked import place_of
 from stopgrad.errors import ConfigError, did_you_mean
 
 # What can be exported to, and how such a file's name ends; a folder has no ending.
 TARGETS = {"timm": ".safetensors", "torchvision": ".pth", "onnx": ".onnx", "safetensors": ".safetensors",
            "hub-folder": ""}  # fmt: skip
+# What an export's name gets where nobody names it: never that of the encoder itself.
+DEFAULT_ENDINGS = {"timm": "-timm.safetensors", "torchvision": "-torchvision.pth", "onnx": ".onnx",
+                   "safetensors": "-stopgrad.safetensors", "hub-folder": "-hub"}  # fmt: skip
 # The names in a hub folder.
 HUB_WEIGHTS, HUB_SPEC = "model.safetensors", "stopgrad.json"
 HUB_CARD, HUB_CONFIG, HUB_PREPROCESSING = "README.md", "config.json", "preprocessing.json"
@@ -48,6 +53,21 @@ def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrit
         # Somebody's own README.md, say.
         raise ConfigError(f"{taken[0]} is not of an earlier export: overwrite would replace it. Name another out.")
     return path
+
+
+def default_place(to: str, source: str | Path | None) -> Path:
+    """Where an export goes that nobody names: beside the encoder, or in this folder where the encoder has no place.
+
+    Args:
+        to: as for `check_place`, which refuses what is there already.
+        source: a run folder, a file, or a name as timm's; None: a network of the caller's own.
+    """
+    place, ending = Path(place_of(str(source or "encoder"))).expanduser(), DEFAULT_ENDINGS.get(to, "")
+    if place.is_dir():
+        return place / f"encoder{ending}"
+    if place.is_file():
+        return place.with_name(place.stem + ending)
+    return Path(re.sub(r"[^\w.-]+", "_", place.name.removeprefix("timm:")) + ending)
 
 
 def _is_source(path: Path, source: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stopgrad.artifacts.checkpoint import weights_of, write_atomically
+from stopgrad.artifacts.checkpoint import weights_of
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.export_timm import stem_lines
 from stopgrad.encoder.spec import EncoderSpec

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, Asked
+from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, Asked
 from stopgrad.encoder.embed import Encoder, encoder_of
 from stopgrad.encoder.fit import fill
 from stopgrad.encoder.packaged import INSTALL, PACKAGES, file_of, package_of, package_words, read_package
@@ -13,8 +13,6 @@ from stopgrad.encoder.timm_weights import Located, elsewhere, locate, overlay_of
 from stopgrad.encoder.usual import Usual, usual_of
 from stopgrad.errors import CheckpointError, did_you_mean
 from stopgrad.nets.backbones import SMALL_RESNETS, build_backbone, native_image_size, num_features
-
-TIMM, PACKAGE = "timm:", "package:"
 
 
 def from_timm(name: str, asked: Asked) -> Encoder:

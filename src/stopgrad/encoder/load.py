@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from stopgrad.artifacts.checkpoint import load_checkpoint, write_weights
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import Asked, Triple, asked_of, split_question, with_question
+from stopgrad.encoder.asked import PACKAGE, TIMM, Asked, Triple, asked_of, check_there, split_question, with_question
 from stopgrad.encoder.described import described, hint_of, weights_in
 from stopgrad.encoder.embed import Encoder, encoder_of
 from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS, is_spec
 from stopgrad.encoder.fit import fill
 from stopgrad.encoder.foreign import Recognised, recognise
-from stopgrad.encoder.from_timm import PACKAGE, TIMM, from_package, from_timm
+from stopgrad.encoder.from_timm import from_package, from_timm
 from stopgrad.encoder.spec import FORMAT, OWN, EncoderSpec
 from stopgrad.encoder.usual import triple_words
 from stopgrad.encoder.weights import is_torch_file, read_weights
@@ -115,17 +114,8 @@ def _load(text: str, said: Asked) -> Encoder:
         _only(said, text, "image_size", "mean", "std", "backbone", "stem", "partial", *more)
         encoder = (from_timm if f"{kind}:" == TIMM else from_package)(name, said)
         return replace(_adjusted(_refitted(encoder, said), said), source=with_question(text, said))
-    if re.match(r"(torchvision|hub|hf-hub|hf_hub|https?):", text):
-        raise CheckpointError(
-            f"{text}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
-            "timm:resnet50.tv_in1k. Anything else: download it and give its path."
-        )
+    check_there(text)
     path = Path(text).expanduser()
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is not there: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
-            "timm:NAME."
-        )
     source = with_question(os.path.abspath(path), said)
     own = _own(path)
     if own is not None:

@@ -114,7 +114,13 @@ def embed_to_file(
         resumed = partial.done.images
         if resumed:
             reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
-        rate = _embed_rest(subject, parts, partial, backbone, place, size, precision, strict, stop, reporter)
+        try:
+            rate = _embed_rest(subject, parts, partial, backbone, place, size, precision, strict, stop, reporter)
+        except DataError:
+            # Refused: there is nothing to go on with. What an earlier call has done stays.
+            if not resumed:
+                partial.remove()
+            raise
         if not partial.done.rows:
             partial.remove()
             name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")

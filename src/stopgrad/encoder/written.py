@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stopgrad.artifacts.checkpoint import write_atomically, write_weights
+from stopgrad.artifacts.checkpoint import write_weights
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec

@@ -18,7 +18,7 @@ from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.reading import Progress
 from stopgrad.data.sources import Subset
 from stopgrad.data.store import ImageStore, load_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError

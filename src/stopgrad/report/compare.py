@@ -65,8 +65,7 @@ def compare(
         raise ConfigError(f"{len(folders)} run to compare: needs at least 2.")
     seen: set[Path] = set()
     for folder in folders:
-        if not folder.is_run:
-            raise ConfigError(f"{folder.path} holds no run: it has no config.toml.")
+        folder.check_run()
         if folder.path.resolve() in seen:
             raise ConfigError(f"{folder.path} is given twice.")
         seen.add(folder.path.resolve())

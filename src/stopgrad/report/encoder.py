@@ -11,9 +11,9 @@ from typing import Any
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.sources import Splits
+from stopgrad.encoder.asked import TIMM
 from stopgrad.encoder.duplicates import Duplicates, check_threshold, duplicates_in
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.from_timm import TIMM
 from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
 from stopgrad.evaluate.holdout import check_seed

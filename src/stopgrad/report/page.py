@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 
 _TEMPLATES = Environment(
     loader=PackageLoader("stopgrad.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

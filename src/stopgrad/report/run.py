@@ -61,8 +61,7 @@ def write_report(
     """
     reporter = reporter or QuietReporter()
     folder = RunDir(run)
-    if not folder.is_run:
-        raise ConfigError(f"{folder.path} holds no run: it has no config.toml.")
+    folder.check_run()
     if not 10 <= points <= MAX_POINTS:
         raise ConfigError(f"points = {points}: must be from 10 to {MAX_POINTS:,}.")
     path = folder.report_file if out is None else Path(out).expanduser()

@@ -17,7 +17,7 @@ from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.probe import recipe_for
 from stopgrad.data.sources import Subset, open_images
 from stopgrad.data.store import ImageStore, load_images
-from stopgrad.distributed import Rank
+from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 from stopgrad.recipes import base_config
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.config import Config
 from stopgrad.data.sources import ImageSource
 from stopgrad.studies.passes import passes_an_image

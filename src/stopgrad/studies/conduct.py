@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stopgrad.artifacts.checkpoint import write_atomically
+from stopgrad.artifacts.files import write_atomically
 from stopgrad.data.sources import open_images
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.hardware import usable_cores

@@ -5,7 +5,6 @@ import queue
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,10 +15,9 @@ from stopgrad.data.locks import FileLock
 from stopgrad.errors import Interrupted
 from stopgrad.hardware import usable_cores
 from stopgrad.studies.cells import Cell, CellStore, on_device
-from stopgrad.train.launch import start
+from stopgrad.train.launch import Launched
 
 WORKER = "stopgrad.studies.worker"
-LAST_WORDS_SECONDS = 2.0
 ALL_IMAGES = 10**9
 
 
@@ -69,7 +67,7 @@ class CellProcess:
             "settings": self.cell.config.flat(), "data": data, "images": asdict(cell.images),
             "run": str(store.run_of(cell)), "begun_on": str(store.begun_on(cell)), "processes": machine.jobs,
         }  # fmt: skip
-        self._process = start(WORKER, request, machine.variables(place), self._messages)
+        self._process = Launched(WORKER, request, machine.variables(place), self._messages)
 
     @property
     def has_ended(self) -> bool:
@@ -108,6 +106,7 @@ class CellProcess:
             `done`, `failed`, or `stopped`: interrupted on request, with everything saved and nothing written here.
         """
         try:
+            self._process.close()
             return self._keep()
         finally:
             if self._lock is not None:
@@ -124,11 +123,7 @@ class CellProcess:
         # By a signal that came from elsewhere, before or after training, it ends without a word.
         if self._asked_to_stop or self._process.returncode in (-signal.SIGTERM, -signal.SIGINT):
             return "stopped"
-        # The reader thread may be a little behind the process.
-        deadline = time.monotonic() + LAST_WORDS_SECONDS
-        while self._error is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-            self._hear()
+        self._hear()
         kind, words = self._error or ("StopgradError", f"ended without a word, exit code {self._process.returncode}")
         if kind == Interrupted.__name__:
             return "stopped"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from stopgrad.artifacts.checkpoint import checkpoints_in
+from stopgrad.artifacts.files import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import ImageSource, Splits, Subset, open_images

@@ -1,28 +1,39 @@
 """Several processes on this machine for one run, started and listened to by the one that the user started."""
 
-import contextlib
 import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any, NoReturn
 
-from stopgrad.distributed import rank_variables
-from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError, StopgradError
+from stopgrad.distributed.group import open_store
+from stopgrad.distributed.rank import rank_variables
+from stopgrad.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    LostProcessError,
+    NonFiniteLossError,
+    StopgradError,
+)
 from stopgrad.reporter import Reporter
 
 GRACE_SECONDS = 15.0
+LAST_WORDS_SECONDS = 5.0
 ERRORS = {
     kind.__name__: kind
-    for kind in (StopgradError, ConfigError, DataError, CheckpointError, NonFiniteLossError, Interrupted)
-}
+    for kind in (
+        StopgradError, ConfigError, DataError, CheckpointError, NonFiniteLossError, LostProcessError, Interrupted
+    )
+}  # fmt: skip
 # The search path goes along, so that the child finds what the parent imports, and the command for the record.
 PROGRAM = "import sys; sys.path[:] = {path!r}; sys.argv[:] = {argv!r}; from {module} import main; main()"
 
@@ -37,43 +48,45 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
     Raises:
         StopgradError: what the first process to fail raised, as it is.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    store = open_store()
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    processes = [
-        start(module, request, rank_variables(index, num_processes, port), messages) for index in range(num_processes)
-    ]
+    processes: list[Launched] = []
     asked: list[int] = []
 
     def hand_on(number: int, _frame: object = None) -> None:
         asked.append(number)
         for process in processes:
-            if process.poll() is None:
-                # Somebody who asks a third time does not want to wait.
-                process.send_signal(number if len(asked) < 3 else signal.SIGKILL)
+            # Somebody who asks a third time does not want to wait.
+            process.send_signal(number if len(asked) < 3 else signal.SIGKILL)
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for index in range(num_processes):
+            processes.append(Launched(module, request, rank_variables(index, num_processes, store.port), messages))
         error = _listen(processes, messages, reporter)
     finally:
         for process in processes:
-            process.kill()
+            process.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    codes = ", ".join(str(process.returncode) for process in processes)
+    if isinstance(error, LostProcessError):
+        raise LostProcessError(f"{error} Exit codes: {codes}.")
     if error is not None:
         raise error
     if any(process.returncode for process in processes):
         if asked:
             raise Interrupted(f"by {signal.Signals(asked[0]).name} before training began; resume starts over.")
-        codes = ", ".join(str(process.returncode) for process in processes)
         raise StopgradError(f"a training process ended without a word (exit codes {codes}).")
 
 
 def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
-    """The other end of `launch`: do the work of the request, pass on what it says and raises, and exit."""
+    """The other end of `launch`: do the work of the request, pass on what it says and raises, and exit at once.
+
+    Threads that libraries have left running keep no process from ending.
+    """
     # Whatever else prints goes to stderr, so that the lines stay JSON.
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -84,18 +97,24 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
     except (StopgradError, OSError) as error:
         kind = type(error) if isinstance(error, StopgradError) else StopgradError
         _send(channel, {"error": kind.__name__, "message": str(error)})
-        sys.exit(kind.exit_code)
+        _leave(kind.exit_code)
     except Exception as error:
         # Not one of ours: out of memory on a GPU, or a fault. Where it was goes to stderr, what it was to the parent.
         traceback.print_exc()
         _send(channel, {"error": StopgradError.__name__, "message": f"{type(error).__name__}: {error}"})
-        sys.exit(StopgradError.exit_code)
-    sys.exit(0)
+        _leave(StopgradError.exit_code)
+    _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _send(channel: IO[str], message: dict[str, Any]) -> None:
     # Where the parent is gone nobody listens, and saving goes before speaking.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
@@ -123,10 +142,8 @@ class _Relay:
         _send(self._channel, {"call": call, "arguments": arguments})
 
 
-def start(
-    module: str, request: Mapping[str, Any], variables: Mapping[str, str], messages: queue.SimpleQueue[dict[str, Any]]
-) -> "subprocess.Popen[str]":
-    """Start a process that does a request by the `main` of a module, which calls `answer`.
+class Launched(subprocess.Popen[str]):
+    """A process that does a request by the `main` of a module, which calls `answer`.
 
     Args:
         module, request: as for `launch`.
@@ -134,51 +151,82 @@ def start(
         messages: what it says comes here, as it was sent: `{"call", "arguments"}` of the reporter, or `{"error",
             "message"}`.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-        # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    threading.Thread(target=_read, args=(process.stdout, messages), daemon=True).start()
-    return process
 
+    def __init__(
+        self, module: str, request: Mapping[str, Any], variables: Mapping[str, str],
+        messages: "queue.SimpleQueue[dict[str, Any]]",
+    ) -> None:  # fmt: skip
+        super().__init__(
+            [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **variables},
+            # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
+            start_new_session=True,
+        )
+        self._messages = messages
+        self._reader = threading.Thread(target=self._read, name="stopgrad-reader", daemon=True)
+        self._reader.start()
+        assert self.stdin is not None
+        # One that has ended already says so by its exit code.
+        with suppress(BrokenPipeError):
+            self.stdin.write(json.dumps(request) + "\n")
+            self.stdin.flush()
 
-def _read(lines: Iterable[str], messages: queue.SimpleQueue[dict[str, Any]]) -> None:
-    for line in lines:
-        messages.put(json.loads(line))
+    def hear_out(self) -> None:
+        """After its end: return when all that it said is in `messages`."""
+        # Not for ever: a process of its own may have outlived it, with the pipe in its hands.
+        self._reader.join(LAST_WORDS_SECONDS)
+
+    def close(self) -> None:
+        """End it if it goes on, and close its pipes."""
+        self.kill()
+        self.wait()
+        self.hear_out()
+        assert self.stdin is not None
+        with suppress(BrokenPipeError):
+            self.stdin.close()
+
+    def _read(self) -> None:
+        assert self.stdout is not None
+        with self.stdout as lines:
+            for line in lines:
+                try:
+                    self._messages.put(json.loads(line))
+                except ValueError:
+                    # Printed by some library before `answer` took stdout away.
+                    sys.stderr.write(line)
 
 
 def _listen(
-    processes: list["subprocess.Popen[str]"], messages: queue.SimpleQueue[dict[str, Any]], reporter: Reporter
+    processes: Sequence[Launched], messages: "queue.SimpleQueue[dict[str, Any]]", reporter: Reporter
 ) -> StopgradError | None:
     """Pass messages on until all have ended; when one fails the others are given a moment, then ended.
 
     Returns:
-        The first error that came.
+        The first error that came; one that says that another process failed counts only where that one says nothing.
     """
     first: StopgradError | None = None
     failed_at: float | None = None
     terminated = False
-    while True:
-        ended = None not in [process.poll() for process in processes]
+
+    def take(seconds: float) -> bool:
+        nonlocal first
         try:
-            message = messages.get(timeout=0.2)
+            message = messages.get(timeout=seconds)
         except queue.Empty:
-            if ended:
-                return first
-            message = {}
+            return False
         if "call" in message:
             getattr(reporter, message["call"])(*message["arguments"])
-        elif "error" in message and first is None:
-            first = ERRORS[message["error"]](message["message"])
+        else:
+            kind = ERRORS[message["error"]]
+            if first is None or (isinstance(first, LostProcessError) and kind is not LostProcessError):
+                first = kind(message["message"])
+        return True
+
+    while None in [process.poll() for process in processes]:
+        take(0.2)
         if failed_at is None and any(process.returncode for process in processes):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
@@ -186,6 +234,11 @@ def _listen(
                 # A process that is stuck in a wait for the one that failed hears no signal but the last.
                 process.kill() if terminated else process.terminate()
             failed_at, terminated = time.monotonic(), True
+    for process in processes:
+        process.hear_out()
+    while take(0.0):
+        pass
+    return first
 
 
 def _stop_with_the_parent() -> None:

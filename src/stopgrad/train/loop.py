@@ -15,7 +15,9 @@ from stopgrad.artifacts.checkpoint import save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Batch, Loader
-from stopgrad.distributed import Rank, SharedGradients, any_of, mean_of, wait_for_all
+from stopgrad.distributed.gradients import SharedGradients
+from stopgrad.distributed.group import any_of, mean_of, others_wait, wait_for_all
+from stopgrad.distributed.rank import Rank
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
 from stopgrad.methods.protocol import Method
@@ -214,14 +216,12 @@ class Training:
             line = self._log_line(batch, lr, diagnostics)
         if measures:
             self._check_weights()
-        if measures and self.rank.leads:
-            line |= self._measure()
+            with others_wait(self.rank):
+                line |= self._measure() if self.rank.leads else {}
         if line and self.rank.leads:
             self.run_dir.append_metrics(line)
             assert events is not None
             events.write(line)
-        if measures:
-            wait_for_all(self.rank)
         asked = self._asked_to_stop()
         saves = self._is_due(p.step, self.checkpoint_every) or asked is not None
         if saves:

@@ -11,9 +11,11 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
+from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
-from stopgrad.data.sources import IN_MEMORY, ImageSource, Splits, open_images
-from stopgrad.distributed import Rank, current_rank, joined
+from stopgrad.data.sources import ImageSource, Splits, open_images
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.timm_weights import weights_at_hand
@@ -22,6 +24,7 @@ from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
+from stopgrad.train.request import check_request
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
 from stopgrad.train.stop import StopRequest
@@ -44,12 +47,13 @@ class Run:
         return load_encoder(self.path, backbone=self.own) if self.own is not None else load_encoder(self.path)
 
 
+@torch.random.fork_rng(devices=[])
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
-    """Pretrain a backbone on unlabelled images.
+    """Pretrain a backbone on unlabelled images. Torch's global generators are left as they were found.
 
     Args:
         data: a folder of images, a parquet file or folder, an `ImageSource`, or `Splits`: one with its test images;
@@ -88,8 +92,7 @@ def pretrain(
     if own is not None:
         overrides["backbone"] = own_name(own)
     recipe, given = resolve(recipe, config, overrides)
-    run = RunDir(out)
-    _check_folder(run, resume=resume, overwrite=overwrite, leads=rank.leads)
+    run = check_request(given, out, resume=resume, overwrite=overwrite)
     if resume:
         settings = _resumed_config(run, recipe, given)
         splits = _open(source, settings.data.path)
@@ -111,7 +114,9 @@ def pretrain(
         request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
         launch("stopgrad.train.worker", request, settings.training.devices, reporter)
     else:
-        with StopRequest() as stop, joined(rank, device):
+        # Seeding torch seeds all of its devices.
+        gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
+        with StopRequest() as stop, joined(rank, device), torch.random.fork_rng(devices=gpus):
             run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
     found = Run(run.path, run.read_summary())
     return replace(found, own=network) if isinstance(network, nn.Module) else found
@@ -184,15 +189,6 @@ def _with_processes(
 
 def _open(source: Splits | None, path: str) -> Splits:
     return source or open_images(path)
-
-
-def _check_folder(run: RunDir, *, resume: bool, overwrite: bool, leads: bool) -> None:
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: go on, or begin anew.")
-    if resume and not run.is_run:
-        raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
-    if not resume and leads:
-        run.check_free(overwrite=overwrite)
 
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:

@@ -3,14 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from stopgrad.artifacts.run_dir import RunDir, environment
+from stopgrad.artifacts.environment import environment
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
-from stopgrad.distributed import current_rank, wait_for_all
+from stopgrad.distributed.group import others_wait, same_everywhere
+from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
+from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
@@ -46,7 +49,7 @@ def run_session(
     precision = choose_precision(config.training.precision, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with stop.at_once("before training began; resume starts over."):
+    with stop.at_once("before training began; resume starts over."), others_wait(rank):
         store, queries = load_stores(config, splits, reporter, with_queries=rank.leads)
     loader = Loader(store, config, rank, device)
     initial = own or _initial_weights(config, run, resume=resume)
@@ -72,33 +75,49 @@ def run_session(
     )
     if resume:
         _take_up(training, reporter)
-    if rank.leads:
-        if not resume:
-            run.create(overwrite=True)
-            run.write_config(config)
-        if not training.progress.start:
-            start = build_start(config, store, device, initial)
-            if initial is not None:
-                save_start(run, start.backbone, spec_of(config, num_features(start.backbone)))
-            training.progress.start = monitor.measure(start)
-            training.progress.best_score = training.progress.start.get(CHOSEN_BY, 0.0)
-            # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
-            # collapse for the first thirty steps. The weights are the same.
-            training.method.load_state_dict(start.state_dict())
-        run.write_json(run.environment_file.name, {**environment(device, precision), "data": splits.name})
-        _introduce(training, splits.name, reporter)
+    _check_same(training)
+    with others_wait(rank):
+        if rank.leads:
+            _begin(training, splits.name, initial, reporter, resume=resume)
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
     _train(training)
-    with stop.at_once(
-        f"after training: the run is finished and its encoder is in {run.path}; resume measures the figures that are "
-        "missing."
-    ):
+    state = f"after training: the run is finished and its encoder is in {run.path}; resume measures what is missing."
+    with stop.at_once(state), others_wait(rank):
         if rank.leads:
             if device.type == "cpu" and rank.world > 1:
                 share_cores(1)  # the other processes have done their part
             finish(training, queries, initial, reporter)
-        wait_for_all(rank)
+
+
+def _begin(training: Training, data_name: str, initial: Initial | None, reporter: Reporter, *, resume: bool) -> None:
+    """What the first process does before the first step: the run folder, and the start measured."""
+    config, run, device = training.config, training.run_dir, training.device
+    if not resume:
+        run.create(overwrite=True)
+        run.write_config(config)
+    if not training.progress.start:
+        start = build_start(config, training.loader.store, device, initial)
+        if initial is not None:
+            save_start(run, start.backbone, spec_of(config, num_features(start.backbone)))
+        training.progress.start = training.monitor.measure(start)
+        training.progress.best_score = training.progress.start.get(CHOSEN_BY, 0.0)
+        # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
+        # collapse for the first thirty steps. The weights are the same.
+        training.method.load_state_dict(start.state_dict())
+    run.write_json(run.environment_file.name, {**environment(device, training.precision), "data": data_name})
+    _introduce(training, data_name, reporter)
+
+
+def _check_same(training: Training) -> None:
+    """Refuse processes that would part on the way: they would wait for each other without end."""
+    loader, progress = training.loader, training.progress
+    if not same_everywhere((progress.step, training.total_steps, len(loader.store), loader.batch_size), training.rank):
+        raise DataError(
+            f"the processes do not agree; this one, {training.rank.index} of {training.rank.world}, has "
+            f"{len(loader.store):,} readable images and stands at step {progress.step} of {training.total_steps}. All "
+            "need the same images and the same run folder."
+        )
 
 
 def _initial_weights(config: Config, run: RunDir, *, resume: bool) -> dict[str, Tensor] | None:

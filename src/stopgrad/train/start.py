@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
+from stopgrad.encoder.asked import TIMM
 from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.from_timm import TIMM
 from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.spec import OWN
 from stopgrad.errors import CheckpointError, ConfigError

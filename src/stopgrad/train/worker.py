@@ -5,7 +5,8 @@ from typing import Any, NoReturn
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import open_images
-from stopgrad.distributed import current_rank, joined
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.rank import current_rank
 from stopgrad.hardware import choose_device, share_cores
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.train.launch import answer

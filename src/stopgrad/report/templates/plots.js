@@ -16,7 +16,7 @@
   const ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
   function traces(chart, axis) {
-    const made = [], named = new Set();
+    const made = [], named = new Set(), before = data.before ?? "untrained";
     for (const s of chart.series) {
       const along = data.runs[s.run][axis];
       const x = s.at === null ? along : s.at.map((i) => along[i]);
@@ -30,7 +30,8 @@
       if (s.level !== null && s.level !== undefined) {
         made.push({
           x: [x[0], x[x.length - 1]], y: [s.level, s.level], type: "scatter", mode: "lines", hoverinfo: "skip",
-          name: data.before ?? "untrained", legendgroup: escaped(s.group), showlegend: made.length === 1,
+          name: escaped(chart.series.length > 1 ? `${s.name}, ${before}` : before), legendgroup: escaped(s.group),
+          showlegend: true,
           line: { color: s.colour, width: 1.2, dash: "dash" },
         });
       }

@@ -1,82 +1,18 @@
-"""Several processes, one device each. The only reader of RANK, WORLD_SIZE and their kind."""
+"""Gradients averaged over processes."""
 
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Rank:
-    """Which of how many processes this is."""
-
-    index: int = 0
-    world: int = 1
-    local: int = 0
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes files and prints."""
-        return self.index == 0
-
-
-def current_rank() -> Rank:
-    """As torchrun (or our own launcher) set it; a single process where nobody did."""
-    env = os.environ
-    return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
-
-
-def rank_variables(index: int, world: int, port: int) -> dict[str, str]:
-    """What `current_rank` reads, for a process of this machine."""
-    return {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port)}  # fmt: skip
-
-
-@contextmanager
-def joined(rank: Rank, device: torch.device) -> Iterator[None]:
-    """Within, this process has joined the others, if there are any and the caller has not joined them already."""
-    joins = rank.world > 1 and not dist.is_initialized()
-    if joins:
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        # As long as the first process may measure at the end while the others wait.
-        dist.init_process_group(backend, timeout=timedelta(days=1))
-    try:
-        yield
-    finally:
-        if joins:
-            dist.destroy_process_group()
-
-
-def any_of(flag: bool, rank: Rank) -> bool:
-    """Whether the flag is set on any process; all of them get the same answer."""
-    if rank.world == 1:
-        return flag
-    total = torch.tensor([int(flag)])
-    dist.all_reduce(total)
-    return bool(total.item())
-
-
-def mean_of(value: Tensor, rank: Rank) -> Tensor:
-    """Mean over processes."""
-    if rank.world == 1:
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / rank.world
-
-
-def wait_for_all(rank: Rank) -> None:
-    """Return when every process has come here."""
-    if rank.world > 1:
-        dist.barrier()
+from stopgrad.distributed import group
+from stopgrad.distributed.group import any_of, from_first, in_touch
+from stopgrad.distributed.rank import Rank
 
 
 class SharedGradients:
@@ -101,7 +37,8 @@ class SharedGradients:
         self._mine = torch.zeros(size) if self._everyones is None else self._everyones[rank.index]
         start = 0
         for parameter in parameters:
-            dist.broadcast(parameter.detach(), src=0)
+            with in_touch(rank):
+                dist.broadcast(parameter.detach(), src=0)
             part = self._mine[start : start + parameter.numel()]
             parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
             start += parameter.numel()
@@ -114,7 +51,8 @@ class SharedGradients:
         """Average the gradients over processes; whether any of them raised the first and the second flag."""
         self._mine[-2], self._mine[-1] = float(first), float(second)
         if self._everyones is None or self._meeting is None:
-            dist.all_reduce(self._mine)
+            with in_touch(self.rank):
+                dist.all_reduce(self._mine)
             self._mine /= self.rank.world
         else:
             self._meeting.wait()
@@ -136,7 +74,7 @@ def _share_memory(size: int, rank: Rank) -> Tensor | None:
     if rank.leads:
         with suppress(OSError):
             name = _reserve(4 * size * rank.world)
-    name = _from_first(name)
+    name = from_first(name, rank)
     shared: Tensor | None = None
     if name is not None:
         # Another machine has no such file.
@@ -174,39 +112,34 @@ class _Meeting:
     """A place where the processes of a machine wait for each other: some 0.1 ms, where a message of gloo takes 2."""
 
     def __init__(self, rank: Rank) -> None:
-        server: socket.socket | None = None
-        if rank.leads:
-            server = socket.create_server(("127.0.0.1", 0))
-        address = _from_first(None if server is None else server.getsockname())
-        if server is not None:
-            self._others = [server.accept()[0] for _ in range(rank.world - 1)]
-            server.close()
-        else:
-            self._others = [socket.create_connection(tuple(address))]
-        for other in self._others:
-            other.settimeout(None)
+        self._rank = rank
+        self._others: dict[int, socket.socket] = {}
+        server = socket.create_server(("127.0.0.1", 0)) if rank.leads else None
+        address = from_first(None if server is None else server.getsockname(), rank)
+        with in_touch(rank):
+            if server is None:
+                self._others[0] = socket.create_connection(tuple(address))
+                self._others[0].sendall(rank.index.to_bytes(4))
+            else:
+                server.settimeout(group.PATIENCE.total_seconds())
+                while len(self._others) < rank.world - 1:
+                    other = server.accept()[0]
+                    self._others[int.from_bytes(other.recv(4))] = other
+                server.close()
+        for other in self._others.values():
+            other.settimeout(group.PATIENCE.total_seconds())
             other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._leads = rank.leads
 
     def wait(self) -> None:
         """Return when every process has come here.
 
         Raises:
-            ConnectionError: one of them has ended.
+            LostProcessError: one of them has ended, or did not come in time.
         """
-        try:
-            for speaks in (not self._leads, self._leads):
-                for other in self._others:
+        for speaks in (not self._rank.leads, self._rank.leads):
+            for index, other in self._others.items():
+                with in_touch(self._rank, index):
                     if speaks:
                         other.sendall(b".")
                     elif not other.recv(1):
                         raise ConnectionResetError
-        except ConnectionError as error:
-            raise ConnectionError("another of the training processes has ended.") from error
-
-
-def _from_first(value: Any) -> Any:
-    """The first process's value."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]

@@ -1,0 +1,17 @@
+"""Where a data set is, before it is opened; without numpy or torch, so that a wrong place is said at once."""
+
+from pathlib import Path
+
+from stopgrad.errors import DataError
+
+IN_MEMORY = "images in memory"
+"""What a data set is called that came as an `ImageSource`."""
+
+
+def check_there(path: str | Path) -> None:
+    """Raise `DataError` where a data set cannot be, before it is opened."""
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise DataError(f"{str(path)!r} is not there: give a folder of images or a parquet file.")
+    if root.is_file() and root.suffix != ".parquet":
+        raise DataError(f"{str(path)!r} is a single file: give a folder of images or a parquet file.")

@@ -1,0 +1,129 @@
+"""What processes tell each other, and how they wait for each other."""
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from stopgrad.distributed.rank import Rank
+from stopgrad.errors import LostProcessError
+
+PATIENCE = timedelta(minutes=30)
+"""So long a process waits for another that is at the same step. What the first does alone may take longer."""
+POLL_SECONDS = 0.05
+
+
+def open_store() -> TCPStore:
+    """Where processes of this machine find each other, for as long as it is referred to.
+
+    Whoever launches them holds it, as torchrun does: a port that one of them opens later could be taken by then.
+    """
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+@contextmanager
+def joined(rank: Rank, device: torch.device) -> Iterator[None]:
+    """Within, this process has joined the others, if there are any and the caller has not joined them already."""
+    joins = rank.world > 1 and not dist.is_initialized()
+    if joins:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        with in_touch(rank):
+            dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        if joins:
+            dist.destroy_process_group()
+
+
+def any_of(flag: bool, rank: Rank) -> bool:
+    """Whether the flag is set on any process; all of them get the same answer."""
+    return bool(mean_of(torch.tensor(float(flag)), rank) > 0)
+
+
+def same_everywhere(values: Iterable[int], rank: Rank) -> bool:
+    """Whether all processes have these numbers."""
+    if rank.world == 1:
+        return True
+    mine = torch.tensor(list(values), dtype=torch.int64)
+    most = torch.cat([mine, -mine])
+    with in_touch(rank):
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return torch.equal(most[: len(mine)], -most[len(mine) :])
+
+
+def mean_of(value: Tensor, rank: Rank) -> Tensor:
+    """Mean over processes."""
+    if rank.world == 1:
+        return value
+    value = value.clone()
+    with in_touch(rank):
+        dist.all_reduce(value)
+    return value / rank.world
+
+
+def wait_for_all(rank: Rank) -> None:
+    """Return when every process has come here."""
+    if rank.world > 1:
+        with in_touch(rank):
+            dist.barrier()
+
+
+@contextmanager
+def others_wait(rank: Rank) -> Iterator[None]:
+    """Work of the first process alone, however long: the others leave this context when the first does.
+
+    They ask the store instead of waiting for a message, so that no time limit holds and signals are heard.
+
+    Raises:
+        LostProcessError: the first process failed.
+    """
+    if rank.world == 1:
+        yield
+        return
+    store, key = dist.distributed_c10d._get_default_store(), f"stopgrad {from_first(uuid.uuid4().hex, rank)}"
+    try:
+        yield
+    except BaseException:
+        if rank.leads:
+            with suppress(RuntimeError):
+                store.set(key, "failed")
+        raise
+    with in_touch(rank):
+        if rank.leads:
+            store.set(key, "done")
+        while not store.check([key]):
+            time.sleep(POLL_SECONDS)
+        failed = store.get(key) == b"failed"
+    if failed:
+        raise LostProcessError(f"training process 0 failed (says process {rank.index} of {rank.world}).")
+    # Where the first process holds the store, it must not end before the others have asked.
+    wait_for_all(rank)
+
+
+@contextmanager
+def in_touch(rank: Rank, other: int | None = None) -> Iterator[None]:
+    """Say in words that another process did not answer, and which where that is known."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:  # torch.distributed's and the sockets'
+        which = "" if other is None else f": process {other}"
+        raise LostProcessError(
+            f"another of the training processes has ended, or has not answered for {PATIENCE.total_seconds() / 60:g} "
+            f"minutes{which} (says process {rank.index} of {rank.world}: {error or 'closed'})."
+        ) from error
+
+
+def from_first(value: Any, rank: Rank) -> Any:
+    """The first process's value."""
+    box = [value]
+    with in_touch(rank):
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]

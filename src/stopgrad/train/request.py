@@ -1,0 +1,42 @@
+"""What can be said of a run that is asked for before torch is imported, which takes seconds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data import place
+from stopgrad.distributed.rank import current_rank
+from stopgrad.encoder import asked
+from stopgrad.errors import CheckpointError, ConfigError
+
+
+def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, overwrite: bool) -> RunDir:
+    """The run folder, once nothing is wrong with it, the images' place and the initial weights' place.
+
+    Args:
+        given: the settings that the user gave.
+        out: the run folder.
+        resume, overwrite: whether the run goes on, or begins anew.
+
+    Raises:
+        ConfigError: a folder that is taken or holds no run to resume.
+        DataError: no images there.
+        CheckpointError: no weights there.
+    """
+    run = RunDir(out)
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: go on, or begin anew.")
+    if resume and not run.is_run:
+        raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
+    if not resume and current_rank().leads:
+        run.check_free(overwrite=overwrite)
+    if given.get("path"):
+        place.check_there(given["path"])
+    init = given.get("init", "random")
+    if init not in ("random", "pretrained") and not resume:
+        try:
+            asked.check_there(init)
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"init = {init!r}: {error}") from error
+    return run
