@@ -11,7 +11,7 @@ import time
 import torch
 
 import stopgrad
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 
 
 def labels_of(source):

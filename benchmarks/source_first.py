@@ -18,7 +18,7 @@ import torch
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.loader import Loader
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.hardware import autocast, choose_precision
 from stopgrad.reporter import SilentReporter

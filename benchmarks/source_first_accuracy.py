@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 
 import stopgrad
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import Subset
 
 NUM_IMAGES = 25_000
 

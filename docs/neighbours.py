@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad import load_encoder
 from stopgrad.data.decode import decode
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import Subset
 
 TILE, FRAME, GAP, HEADER = 64, 3, 6, 26
 

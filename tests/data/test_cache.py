@@ -19,8 +19,10 @@ from stopgrad.data import cache_entry, cache_room
 from stopgrad.data.cache import ImageCache, entry_key
 from stopgrad.data.cache_entry import DamagedEntryError, open_entry
 from stopgrad.data.cache_writer import EntryWriter
+from stopgrad.data.folders import FileSource
 from stopgrad.data.locks import try_lock
-from stopgrad.data.sources import ArraySource, FileSource, ParquetSource, Subset
+from stopgrad.data.parquet import ParquetSource
+from stopgrad.data.sources import ArraySource, Subset
 from stopgrad.data.store import load_images
 from stopgrad.errors import ConfigError, DataError
 
@@ -372,11 +374,11 @@ def test_an_interrupted_build_goes_on(files, load, heard, stop_at):
 BUILD = """
 import sys, time
 from pathlib import Path
-from stopgrad.data import cache, sources
+from stopgrad.data import cache, folders
 from stopgrad.data.store import load_images
 
 cache.CHUNK_IMAGES = 3
-class Slow(sources.FileSource):
+class Slow(folders.FileSource):
     read_images = 0
     def read(self, index):
         Slow.read_images += 1

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from stopgrad.data.decode import decode
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import Subset
 from stopgrad.errors import DataError
 
 

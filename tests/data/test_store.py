@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stopgrad.data.sources import ArraySource, FileSource, ListSource
+from stopgrad.data.folders import FileSource
+from stopgrad.data.sources import ArraySource, ListSource
 from stopgrad.data.store import load_images
 from stopgrad.errors import DataError
 

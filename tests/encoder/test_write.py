@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from photos import write_photos, write_run
 
 from stopgrad import embed_to_file, load_encoder, read_embeddings
-from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ArraySource
 from stopgrad.encoder.digest import encoder_digest
 from stopgrad.encoder.outputs import files_of
 from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted

@@ -5,7 +5,8 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import Subset
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder, save_encoder, spec_of
 from stopgrad.evaluate.baselines import untrained_like

@@ -8,8 +8,9 @@ from torch import nn
 
 import stopgrad
 from stopgrad.data.labelled import LabelledViews
+from stopgrad.data.open import open_images
 from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import ArraySource, Subset, open_images
+from stopgrad.data.sources import ArraySource, Subset
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import ConfigError, NonFiniteLossError

@@ -9,7 +9,8 @@ from torch import nn
 
 import stopgrad
 from stopgrad.cli.main import run as run_cli
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import Subset
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.load import load_encoder, save_encoder
 from stopgrad.errors import ConfigError, DataError

@@ -8,8 +8,9 @@ from torch import nn
 import stopgrad
 from stopgrad.config import Config
 from stopgrad.data.labelled import LabelledViews
+from stopgrad.data.open import open_images
 from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import ArraySource, Subset, open_images
+from stopgrad.data.sources import ArraySource, Subset
 from stopgrad.data.store import load_images
 from stopgrad.encoder.embed import Encoder
 from stopgrad.encoder.spec import EncoderSpec

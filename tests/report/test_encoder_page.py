@@ -13,8 +13,9 @@ from torch import nn
 
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data.open import open_images
 from stopgrad.data.preprocess import Preprocess
-from stopgrad.data.sources import ArraySource, Splits, open_images
+from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.embed import Encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError

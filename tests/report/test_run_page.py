@@ -14,7 +14,8 @@ from recorder import Recorder
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ArraySource
 from stopgrad.data.store import ImageStore
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.report.images import RunImages, Sample

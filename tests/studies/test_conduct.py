@@ -7,7 +7,8 @@ from recorder import Recorder
 
 import stopgrad.studies.conduct as module
 from stopgrad.cli.main import run
-from stopgrad.data.sources import ArraySource, Splits, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.studies.cells import Images
 from stopgrad.studies.conduct import conduct, plan_study

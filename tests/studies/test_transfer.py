@@ -7,7 +7,7 @@ from PIL import Image
 from recorder import Recorder
 
 from stopgrad.cli.main import run
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.report.forest import figure_name
 from stopgrad.studies.conduct import conduct, plan_study

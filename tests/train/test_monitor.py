@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from stopgrad.data.loader import Loader
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.data.store import load_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.features import settle_batchnorm

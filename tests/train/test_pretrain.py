@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import stopgrad
 from stopgrad.artifacts.checkpoint import load_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.data.sources import ArraySource, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ArraySource
 from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError
 
 RUN_FILES = {"config.toml", "environment.json", "metrics.jsonl", "summary.json", "encoder.safetensors", "encoder.json"}

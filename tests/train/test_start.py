@@ -243,7 +243,8 @@ def test_group_norms_in_place_of_batch_norms(tmp_path, tiny):
 
 
 def test_thirty_images_are_enough_to_run_and_are_said_to_be_few(tmp_path, tiny):
-    from stopgrad.data.sources import Subset, open_images
+    from stopgrad.data.open import open_images
+    from stopgrad.data.sources import Subset
 
     recorder = Recorder()
     few = Subset(open_images("").train, range(30))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stopgrad.data.sources import ImageSource, Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ImageSource, Subset
 
 NUM_SMALL, NUM_PHOTOS = 4096, 128
 

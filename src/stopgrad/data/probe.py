@@ -3,7 +3,8 @@
 import statistics
 
 from stopgrad.data.decode import UnreadableImageError, decode
-from stopgrad.data.sources import DIGITS, Splits
+from stopgrad.data.open import DIGITS
+from stopgrad.data.sources import Splits
 
 DIGITS_RECIPE = "digits"
 _SMALL = 64

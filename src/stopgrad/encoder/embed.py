@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stopgrad.data.folders import FileSource
+from stopgrad.data.open import open_images
 from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.reading import Progress
-from stopgrad.data.sources import ArraySource, FileSource, ImageSource, ListSource, open_images
+from stopgrad.data.sources import ArraySource, ImageSource, ListSource
 from stopgrad.encoder.features import features_of
 from stopgrad.encoder.spec import EncoderSpec
 from stopgrad.errors import DataError

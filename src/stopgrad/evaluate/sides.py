@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.data.open import open_images
 from stopgrad.data.place import IN_MEMORY
-from stopgrad.data.sources import UNLABELLED, ImageSource, Splits, Subset, open_images
+from stopgrad.data.sources import UNLABELLED, ImageSource, Splits, Subset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.holdout import TO_TEST, check_seed, hold_out
 

@@ -14,10 +14,11 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data import augment
 from stopgrad.data.holdout import hold_out
+from stopgrad.data.open import open_images
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.preprocess import Preprocess, shortest_of
 from stopgrad.data.reading import spread
-from stopgrad.data.sources import ImageSource, Splits, open_images
+from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import outputs_in_order
 from stopgrad.errors import ConfigError, DataError

@@ -13,9 +13,10 @@ from torch import Tensor
 from stopgrad.config import Config
 from stopgrad.data import augment
 from stopgrad.data.loader import Loader
+from stopgrad.data.open import open_images
 from stopgrad.data.preprocess import shortest_of
 from stopgrad.data.probe import recipe_for
-from stopgrad.data.sources import Subset, open_images
+from stopgrad.data.sources import Subset
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError

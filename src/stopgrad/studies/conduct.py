@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from stopgrad.artifacts.files import write_atomically
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.hardware import usable_cores
 from stopgrad.report.study import draw_study

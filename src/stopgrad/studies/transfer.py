@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear

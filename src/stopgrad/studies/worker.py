@@ -11,7 +11,8 @@ import numpy as np
 from stopgrad.artifacts.files import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import ImageSource, Splits, Subset, open_images
+from stopgrad.data.open import open_images
+from stopgrad.data.sources import ImageSource, Splits, Subset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluate.few_label import evaluate_few_label
 from stopgrad.evaluate.knn import evaluate_knn

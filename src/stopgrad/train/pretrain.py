@@ -11,9 +11,10 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
+from stopgrad.data.open import open_images
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
-from stopgrad.data.sources import ImageSource, Splits, open_images
+from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.distributed.group import joined
 from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.encoder.embed import Encoder

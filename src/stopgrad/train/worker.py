@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.sources import open_images
+from stopgrad.data.open import open_images
 from stopgrad.distributed.group import joined
 from stopgrad.distributed.rank import current_rank
 from stopgrad.hardware import choose_device, share_cores

@@ -1,0 +1,48 @@
+"""Open a data set by its path."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stopgrad.data.folders import open_folder
+from stopgrad.data.parquet import ParquetSource, open_parquet_folder
+from stopgrad.data.place import check_there
+from stopgrad.data.sources import ArraySource, Splits
+
+DIGITS = "scikit-learn's digits"
+
+
+def open_images(path: str | Path) -> Splits:
+    """Open a data set.
+
+    Args:
+        path: empty for scikit-learn's handwritten digits; a folder of images, nested by class or flat, with
+            `train/` and `test/` inside or not; a parquet file in the Hugging Face image layout, or a folder of them.
+
+    Raises:
+        DataError: nothing there, or nothing in it that is an image.
+    """
+    if str(path) == "":
+        return _digits()
+    check_there(path)
+    root = Path(path).expanduser()
+    if root.is_file():
+        return Splits(root.stem, ParquetSource([root]))
+    tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    if tables:
+        return open_parquet_folder(root, tables)
+    return open_folder(root)
+
+
+def _digits() -> Splits:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Ink comes in 17 grades, 0 to 16.
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=digits.target)
+    names = [str(n) for n in digits.target_names]
+    labels = digits.target.tolist()
+    both = [ArraySource(images[i], [labels[j] for j in i], names, "digit") for i in (np.sort(train), np.sort(test))]
+    return Splits(DIGITS, *both)
