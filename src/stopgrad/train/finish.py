@@ -13,8 +13,9 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
 from stopgrad.train.baselines import Rows, Table, measure_table
 from stopgrad.train.build import build_start
-from stopgrad.train.loop import Progress, Training
+from stopgrad.train.loop import Training
 from stopgrad.train.monitor import CHOSEN_BY
+from stopgrad.train.progress import Progress
 
 
 def finish(training: Training, queries: ImageStore | None, initial: Initial | None, reporter: Reporter) -> None:

@@ -1,10 +1,7 @@
 """The training loop: steps, the log, monitors, checkpoints, stopping and going on."""
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,30 +24,8 @@ from stopgrad.train.events import EventWriter
 from stopgrad.train.live_page import LivePage
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
+from stopgrad.train.progress import LossWindow, Progress
 from stopgrad.train.stop import StopRequest
-
-PHASES = ("loading", "augmentation", "network", "monitoring")
-
-
-@dataclass
-class Progress:
-    """How far a run is; all of it is in the checkpoint."""
-
-    step: int = 0
-    """Steps taken."""
-    images_seen: int = 0
-    seconds: float = 0.0
-    """Time in the loop, monitors included, over all sittings."""
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    """Since the last line of the log."""
-    start: dict[str, float] = field(default_factory=dict)
-    """The monitor's measurements before the first step."""
-    best_step: int = 0
-    """Where the best encoder so far is kept: the step it is of, 0 for the start, and its score."""
-    best_score: float = 0.0
-    time_spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    """Seconds by phase."""
 
 
 class Training:
@@ -72,13 +47,8 @@ class Training:
         precision: str, rank: Rank, reporter: Reporter, stop: StopRequest, start_is: str = UNTRAINED,
     ) -> None:  # fmt: skip
         self.config, self.loader, self.monitor, self.run_dir = config, loader, monitor, run
-        self.device, self.precision, self.rank, self.reporter, self.stop = (
-            device,
-            precision,
-            rank,
-            reporter,
-            stop,
-        )
+        self.device, self.precision, self.rank = device, precision, rank
+        self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
         self.wrapped: nn.Module = method
         self.gradients: SharedGradients | None = None
@@ -97,9 +67,7 @@ class Training:
         self.progress = Progress()
         self.page = LivePage(run, config, reporter, is_on=rank.leads and config.monitoring.report)
         self.generator = torch.Generator()
-        self._first_bad = torch.full((), -1, device=device, dtype=torch.int64)
-        # float64 adds float32 losses exactly, so that it does not matter where a window was interrupted.
-        self._loss = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self._losses = LossWindow(device)
         self._window_start = (0, 0.0)
         # Whether a process was asked to stop, as all of them learnt in the last step.
         self._others_stop = False
@@ -123,11 +91,7 @@ class Training:
         """Take up where `state` was saved."""
         self.method.load_state_dict(state["method"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        progress = dict(state["progress"])
-        if "untrained" in progress:
-            # As runs of version 0.1 call it.
-            progress["start"] = progress.pop("untrained")
-        self.progress = Progress(**progress)
+        self.progress = Progress.from_state(state["progress"])
 
     def run(self) -> None:
         """Train to the end.
@@ -141,14 +105,14 @@ class Training:
         events = EventWriter(self.run_dir.tensorboard_dir, self.progress.step) if self.rank.leads else None
         self.method.train()
         batches = self.loader.batches(self.progress.step, self.total_steps)
-        self._window_start = (self.progress.step, self._working_time())
+        self._window_start = (self.progress.step, self.progress.working_seconds)
         try:
             while self.progress.step < self.total_steps:
-                with self._phase("loading"):
+                with self.progress.phase("loading"):
                     batch = next(batches)
-                with self._phase("augmentation"):
+                with self.progress.phase("augmentation"):
                     views = self.loader.views(batch, self.device)
-                with self._phase("network"):
+                with self.progress.phase("network"):
                     lr, diagnostics = self._step(views)
                 self._after_step(batch, lr, diagnostics, events)
         finally:
@@ -181,20 +145,21 @@ class Training:
 
     def _note_loss(self, loss: Tensor, step: int) -> None:
         """Add to the window and watch for NaN, on the device: nobody waits for it here but on the CPU."""
-        self._loss += loss
-        self._first_bad = torch.where((self._first_bad < 0) & ~loss.isfinite(), step, self._first_bad)
+        self._losses.add(loss, step)
         if self.gradients is not None:
-            is_bad, self._others_stop = self.gradients.average(int(self._first_bad) >= 0, self.stop.asked() is not None)
+            is_bad, self._others_stop = self.gradients.average(
+                self._losses.first_bad >= 0, self.stop.asked() is not None
+            )
             self._raise_if(is_bad, step)
         elif self.device.type == "cpu":
             self._check_finite()
 
     def _check_finite(self) -> None:
-        self._raise_if(any_of(int(self._first_bad) >= 0, self.rank), self.progress.step)
+        self._raise_if(any_of(self._losses.first_bad >= 0, self.rank), self.progress.step)
 
     def _raise_if(self, is_bad: bool, step: int) -> None:
         if is_bad:
-            bad = int(self._first_bad)
+            bad = self._losses.first_bad
             raise NonFiniteLossError(
                 f"the loss is no longer finite at step {bad if bad >= 0 else step}. {self._way_out()}"
             )
@@ -227,7 +192,7 @@ class Training:
         if saves:
             self._save()
         if (saves or measures) and not asked and p.step < self.total_steps:
-            with self._phase("monitoring"):
+            with self.progress.phase("monitoring"):
                 self.page.renew(p.start)
         if asked:
             raise Interrupted(
@@ -258,7 +223,7 @@ class Training:
         self._collect_loss()
         p = self.progress
         step_before, time_before = self._window_start
-        time_now = self._working_time()
+        time_now = self.progress.working_seconds
         views = (p.step - step_before) * self.loader.batch_size * self.config.objective.views
         line = {
             "step": p.step,
@@ -275,7 +240,7 @@ class Training:
         return line
 
     def _measure(self) -> dict[str, float]:
-        with self._phase("monitoring"):
+        with self.progress.phase("monitoring"):
             on_cpu = self.device.type == "cpu" and self.rank.world > 1
             if on_cpu:
                 share_cores(1)  # the other processes wait
@@ -315,25 +280,12 @@ class Training:
 
     def _check_weights(self) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.method.parameters()):
-            raise NonFiniteLossError(
-                f"the weights are no longer finite after step {self.progress.step}. {self._way_out()}"
-            )
+            step = self.progress.step
+            raise NonFiniteLossError(f"the weights are no longer finite after step {step}. {self._way_out()}")
 
     def _collect_loss(self) -> None:
         """Bring the window's loss over from the devices of all processes."""
-        self.progress.loss_sum += float(mean_of(self._loss.cpu(), self.rank))
-        self._loss.zero_()
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        elapsed = time.perf_counter() - start
-        self.progress.time_spent[name] += elapsed
-        self.progress.seconds += elapsed
-
-    def _working_time(self) -> float:
-        return self.progress.seconds - self.progress.time_spent["monitoring"]
+        self.progress.loss_sum += float(mean_of(self._losses.take(), self.rank))
 
     def _show(self, line: dict[str, Any]) -> None:
         if not self.rank.leads:
