@@ -20,9 +20,9 @@ from stopgrad.artifacts.environment import environment
 from stopgrad.config import Config
 from stopgrad.data.loader import Loader
 from stopgrad.distributed.rank import Rank
+from stopgrad.objective.decided import decidedness, distances_to_partner
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import nearest_views, random_views
-from stopgrad.objective.hardness import decidedness, distances_to_partner
 from stopgrad.reporter import SilentReporter
 from stopgrad.studies.cells import Images
 from stopgrad.studies.scales import scale_of

@@ -4,6 +4,7 @@ A block that cannot run here stands behind a line `<!-- not run: WHY -->`.
 """
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/backbones.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md"])
 def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
     # What a page leaves to its reader.
     namespace = {
@@ -62,10 +63,25 @@ def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
 
 
 def test_what_a_page_links_to_is_there():
-    for page in ("README.md", "docs/python.md", "docs/backbones.md"):
+    for page in ("README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md"):
         folder = (ROOT / page).parent
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
             assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_the_guide_and_the_method_of_the_page_train(tmp_path, monkeypatch):
+    from stopgrad.cli.main import run
+
+    (_, guide), (_, method) = blocks((ROOT / "docs" / "plugins.md").read_text())
+    assert len(guide.splitlines()) <= 10
+    (tmp_path / "my_guides.py").write_text(guide)
+    (tmp_path / "my_methods.py").write_text(method)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    common = ["--steps", "2", "--backbone", "resnet10_16", "--no-baselines", "--no-report", "--devices", "1"]
+    given = ["--method", "byol", "--guide", "my_guides:shortest_view", "--source-first"]
+    assert run(["pretrain", "--out", "one", *given, *common]) == 0
+    assert run(["pretrain", "--out", "two", "--method", "my_methods:alike", *common]) == 0
 
 
 def test_a_marked_block_is_left_out():

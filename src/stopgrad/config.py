@@ -6,29 +6,33 @@ argument and a TOML key are the same word.
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.removed import removed_words, without_removed
 
 # Kept here as literals so that a misspelt name is caught without importing torch; a test holds them
 # against METHODS and GUIDES.
 METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg", "dino")
 SIAMESE_METHODS = ("simsiam", "byol")
-GUIDE_NAMES = (
-    "symmetric", "nearest_views", "random_views", "farthest_views", "nearest_of_all", "random_of_all",
-    "nearest_in_batch", "nearest_in_memory",
-)  # fmt: skip
-DISTANCE_GUIDES = ("nearest_views", "nearest_of_all", "nearest_in_batch", "nearest_in_memory")
-PARTNERED_GUIDES = ("nearest_views", "farthest_views", "nearest_of_all")
+GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
+PARTNERED_GUIDES = ("nearest_views", "farthest_views")
 
 
-def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), low: float | None = None,
-             high: float | None = None) -> Any:  # fmt: skip
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+def is_plugin(name: str) -> bool:
+    """Whether a guide or method is one of the user's own, `package.module:name`."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), attribute))
+
+
+def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), or_plugin: bool = False,
+             low: float | None = None, high: float | None = None) -> Any:  # fmt: skip
+    return field(default=default, metadata={"help": help, "choices": choices, "or_plugin": or_plugin, "low": low,
+                                            "high": high})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,22 +120,14 @@ class Objective:
     """Where targets come from, and which views carry the gradient."""
 
     method: str = _setting("simsiam", "simsiam: targets from the online encoder; byol: from its moving average; to "
-                           "compare with: simclr, moco, barlow_twins, vicreg, dino", choices=METHOD_NAMES)  # fmt: skip
-    guide: str = _setting("nearest_views", "how each image's source view is chosen", choices=GUIDE_NAMES)
+                           "compare with: simclr, moco, barlow_twins, vicreg, dino; or your own, as "
+                           "package.module:function", choices=METHOD_NAMES, or_plugin=True)  # fmt: skip
+    guide: str = _setting("nearest_views", "how each image's source view is chosen; or your own, as "
+                          "package.module:name", choices=GUIDE_NAMES, or_plugin=True)  # fmt: skip
     views: int = _setting(2, "views an image and step: 2, or the authors' 4", choices=(2, 4))
-    guide_distance: str = _setting("raw", "distances between projections as they are, or normalised",
-                                   choices=("raw", "normalised"))  # fmt: skip
-    guide_softness: float = _setting(0.0, "0: the chosen view is the only source; larger: weights spread over "
-                                     "the views", low=0.0)  # fmt: skip
-    guide_softness_schedule: str = _setting("constant", "constant, or cosine: falling to 0 over the run",
-                                            choices=("constant", "cosine"))  # fmt: skip
     guide_keep: float = _setting(1.0, "share of the images that give a gradient", low=0.05, high=1.0)
-    guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; hard: whose "
-                                  "views' targets lie farthest apart; random: the control",
-                                  choices=("decided", "hard", "random"))  # fmt: skip
-    guide_neighbours: int = _setting(1, "nearest_in_batch, nearest_in_memory: how many neighbours count", low=1)
-    guide_skip: int = _setting(0, "nearest_in_batch, nearest_in_memory: how many of the very nearest are passed over, "
-                               "as likely of the same kind", low=0)  # fmt: skip
+    guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; random: the "
+                                  "control", choices=("decided", "random"))  # fmt: skip
     partners: str = _setting("auto", "which image is whose reference. mutual: a perfect matching; derangement: a "
                              "permutation without fixed points; permutation: the authors' plain one; auto: mutual "
                              "for 2 views, derangement for 4",
@@ -142,7 +138,7 @@ class Objective:
     source_first: bool = _setting(False, "encode targets, choose the sources, and run the online encoder on those "
                                   "alone: fewer passes, other BatchNorm statistics")  # fmt: skip
     temperature: float = _setting(0.2, "simclr, moco: temperature of the softmax", low=1e-3)
-    queue_size: int = _setting(4096, "moco, nearest_in_memory: targets of earlier batches that are remembered", low=1)
+    queue_size: int = _setting(4096, "moco: targets of earlier batches that are remembered", low=1)
     prototypes: int = _setting(4096, "dino: directions that images are assigned to", low=2)
     ema_momentum: float = _setting(0.99, "byol, moco, dino: momentum of the moving average", low=0.0, high=1.0)
     ema_schedule: str = _setting("constant", "byol, dino: constant, or cosine: rising to 1",
@@ -272,7 +268,7 @@ def check_names(settings: Iterable[str]) -> None:
     """Raise `ConfigError` for a name that is no setting, with the nearest that is."""
     for name in settings:
         if name not in SETTINGS:
-            raise ConfigError(f"unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
+            raise ConfigError(removed_words(name) or f"unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
 
 
 def _coerce(name: str, value: Any) -> Any:
@@ -295,9 +291,11 @@ def _check(name: str, value: Any) -> None:
             raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")
     elif not (isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, float) for v in value)):
         raise ConfigError(f"{name} = {value!r}: needs three numbers.")
-    if choices and value not in choices:
+    or_plugin = setting.metadata["or_plugin"]
+    if choices and value not in choices and not (or_plugin and is_plugin(value)):
         hint = did_you_mean(value, choices) if isinstance(value, str) else f"valid: {choices}."
-        raise ConfigError(f"{name} = {value!r} is unknown: {hint}")
+        more = " One of your own goes by 'package.module:name'." if or_plugin else ""
+        raise ConfigError(removed_words(name, value) or f"{name} = {value!r} is unknown: {hint}{more}")
     # Written so that NaN fails too.
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
@@ -317,20 +315,19 @@ def _check_together(config: Config) -> None:
     if min(aug.std) <= 0:
         raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
     decides = objective.guide_keep < 1 and objective.guide_keep_by == "decided"
-    if (objective.guide_softness > 0 or decides) and objective.guide not in DISTANCE_GUIDES:
+    if decides and objective.guide != "nearest_views":
         raise ConfigError(
-            f"guide = {objective.guide!r} ranks no views: guide_softness and guide_keep with guide_keep_by = 'decided' "
-            f"need one of {', '.join(DISTANCE_GUIDES)}."
+            f"guide = {objective.guide!r} ranks no views: guide_keep with guide_keep_by = 'decided' needs guide = "
+            "'nearest_views'."
         )
-    one_of_all = objective.guide == "nearest_of_all" or objective.guide_softness > 0 or decides
     if (
         objective.guide in PARTNERED_GUIDES
-        and (objective.views == 2 or one_of_all)
+        and (objective.views == 2 or decides)
         and objective.partners not in ("auto", "mutual")
     ):
         raise ConfigError(
             f"partners = {objective.partners!r} with views = {objective.views} and guide = {objective.guide!r}: they "
-            f"need mutual partners; use partners = 'mutual'{'' if one_of_all else ', or views = 4'}."
+            f"need mutual partners; use partners = 'mutual'{'' if decides else ', or views = 4'}."
         )
     if config.training.devices and config.training.batch_size % config.training.devices:
         raise ConfigError(
@@ -341,27 +338,26 @@ def _check_together(config: Config) -> None:
 def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     """Of the settings a user gave, those the rest of the config leaves without effect, each with the reason."""
     o, a, t = config.objective, config.augmentation, config.training
+
+    def no_method_of(*names: str) -> bool:
+        return o.method not in names and not is_plugin(o.method)
+
     rules: list[tuple[bool, tuple[str, ...], str]] = [
-        (o.method not in ("byol", "moco", "dino"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
-        (o.method not in ("byol", "dino"), ("ema_schedule",),
+        (no_method_of("byol", "moco", "dino"), ("ema_momentum",), f"method = {o.method!r} has no moving average"),
+        (no_method_of("byol", "dino"), ("ema_schedule",),
          f"method = {o.method!r} has no moving average that could rise"),
-        (o.method not in SIAMESE_METHODS,
-         ("guide", "guide_distance", "guide_softness", "guide_softness_schedule", "guide_keep", "guide_keep_by",
-          "guide_neighbours", "guide_skip", "partners", "source_first", "targets", "predictor", "predictor_width",
-          "predictor_lr_fixed"),
+        (no_method_of(*SIAMESE_METHODS),
+         ("guide", "guide_keep", "guide_keep_by", "partners", "source_first", "targets", "predictor",
+          "predictor_width", "predictor_lr_fixed"),
          f"method = {o.method!r} has no sources to choose and no predictor"),
-        (o.method not in ("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
-        (o.method != "dino", ("prototypes",), f"method = {o.method!r} assigns images to nothing"),
-        (o.method != "moco" and o.guide != "nearest_in_memory", ("queue_size",), "nothing is remembered"),
-        (o.guide_softness == 0, ("guide_softness_schedule",), "guide_softness = 0 has nothing to fall from"),
+        (no_method_of("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
+        (no_method_of("dino"), ("prototypes",), f"method = {o.method!r} assigns images to nothing"),
+        (no_method_of("moco") and not is_plugin(o.guide), ("queue_size",), "nothing is remembered"),
         (o.guide_keep == 1, ("guide_keep_by",), "guide_keep = 1 keeps all images"),
-        (o.guide not in (*DISTANCE_GUIDES, "farthest_views"), ("guide_distance",),
-         f"guide = {o.guide!r} looks at no distance"),
-        (o.guide not in ("nearest_in_batch", "nearest_in_memory"), ("guide_neighbours", "guide_skip"),
-         f"guide = {o.guide!r} looks at one image"),
         (o.views == 2, ("targets",), "views = 2 leave one other view"),
         (o.guide == "symmetric", ("source_first",), "guide = 'symmetric' makes every view a source: none is left out"),
-        (o.guide not in PARTNERED_GUIDES, ("partners",), f"guide = {o.guide!r} looks at no partner"),
+        (o.guide not in PARTNERED_GUIDES and not is_plugin(o.guide), ("partners",),
+         f"guide = {o.guide!r} looks at no partner"),
         (not config.network.predictor, ("predictor_width", "predictor_lr_fixed"), "predictor = false"),
         (config.network.projector_layers == 1, ("projector_width",), "projector_layers = 1 has no hidden layer"),
         (config.optimization.optimizer == "adamw", ("momentum",), "optimizer = 'adamw' has moments of its own"),
@@ -382,10 +378,17 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     return [f"{n} has no effect: {why}" for off, names, why in rules if off for n in names if n in given]
 
 
-def from_toml(path: str | Path) -> tuple[str | None, dict[str, Any]]:
+def from_toml(
+    path: str | Path, clean: Callable[[Mapping[str, Any]], dict[str, Any]] = without_removed
+) -> tuple[str | None, dict[str, Any]]:
     """Read a TOML file -> (its recipe or None, the settings it gives by their unique names).
 
-    Raises `ConfigError` for a file that is not there or not TOML, an unknown section or name.
+    Args:
+        path: the file.
+        clean: what to do with settings that earlier versions had.
+
+    Raises:
+        ConfigError: a file that is not there or not TOML, an unknown section or name.
     """
     try:
         with open(path, "rb") as file:
@@ -403,7 +406,7 @@ def from_toml(path: str | Path) -> tuple[str | None, dict[str, Any]]:
             raise ConfigError(f"config {str(path)!r}: unknown section {section!r}: {did_you_mean(section, SECTIONS)}")
         if not isinstance(table, dict):
             raise ConfigError(f"config {str(path)!r}: {section!r} must be a table, [{section}].")
-        for name, value in table.items():
+        for name, value in clean(table).items():
             if name not in SETTINGS:
                 raise ConfigError(f"config {str(path)!r}: unknown setting {name!r}: {did_you_mean(name, SETTINGS)}")
             if SECTION_OF[name] != section:

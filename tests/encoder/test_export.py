@@ -18,6 +18,7 @@ from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.place import IN_MEMORY
+from stopgrad.encoder.export_card import method_words
 from stopgrad.encoder.export_timm import crop_pct
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
@@ -336,3 +337,17 @@ def test_the_callers_own_encoder_is_left_alone(runs, tmp_path):
     assert_same_features(runs("narrow"), run_lines(exported.load)["model"])
     with pytest.raises(ConfigError, match="onnx alone"):
         export(replace(encoder, spec=None), to="timm", out=tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "SimSiam (arXiv 2011.10566), guided stop-gradient (Lee and Lee, NeurIPS 2023, arXiv 2503.09058); 2 views, "
+         "with a predictor"),
+        ({"method": "vicreg"}, "vicreg, 2 views"),
+        ({"method": "byol", "guide": "my_guides:mine", "predictor": False}, "BYOL (arXiv 2006.07733), guide "
+         "`my_guides:mine`; 2 views, without a predictor"),
+    ],
+)  # fmt: skip
+def test_the_card_knows_every_method(settings, words):
+    assert method_words(Config().replace(**settings)) == words

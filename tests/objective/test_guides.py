@@ -7,14 +7,13 @@ from stopgrad.config import GUIDE_NAMES, PARTNERED_GUIDES
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import (
     GUIDES,
-    ONE_OF_ALL,
-    PARTNERED,
+    Traits,
     farthest_views,
-    nearest_of_all,
+    has_traits,
     nearest_views,
-    random_of_all,
     random_views,
     symmetric,
+    traits_of,
 )
 
 
@@ -43,8 +42,8 @@ def chosen_by_hand(target, partners, pick):
 
 
 def test_names_agree_with_the_config():
-    assert (*GUIDES, "nearest_in_memory") == GUIDE_NAMES
-    assert frozenset(PARTNERED_GUIDES) == PARTNERED
+    assert tuple(GUIDES) == GUIDE_NAMES
+    assert tuple(name for name, guide in GUIDES.items() if traits_of(guide).needs_partners) == PARTNERED_GUIDES
 
 
 @pytest.mark.parametrize("num_images", [2, 7, 8])
@@ -60,7 +59,7 @@ def test_equals_the_rule_in_plain_loops(generator, num_images, num_views, guide,
 @pytest.mark.parametrize("name", GUIDES)
 def test_weights_sum_to_one_an_image(generator, name, num_views):
     target = targets(9, num_views, generator)
-    partners = choose_partners(9, generator, mutual=num_views == 2 or name in ONE_OF_ALL)
+    partners = choose_partners(9, generator, mutual=num_views == 2)
     weights = GUIDES[name](target, partners, generator)
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(9))
@@ -163,25 +162,11 @@ def test_partnered_guides_say_what_they_need():
         nearest_views(torch.zeros(4, 6, 3), torch.arange(4), None)
 
 
-def test_one_of_all_is_the_closest_of_every_cross_image_pair(generator):
-    target = targets(7, 4, generator)
-    partners = choose_partners(7, generator)
-    weights = nearest_of_all(target, partners, None)
-    for a, b in enumerate(partners.tolist()):
-        if a == b:
-            assert weights[a].tolist() == [0.25] * 4
-            continue
-        pairs = [(float((target[a, v] - target[b, w]).square().sum()), v) for v in range(4) for w in range(4)]
-        assert weights[a].tolist() == [float(v == min(pairs)[1]) for v in range(4)]
+def test_what_a_guide_needs_and_gives_has_defaults():
+    def plain(target, partners, generator): ...
 
-
-def test_of_two_views_one_of_all_is_one_of_each_pair(generator):
-    target = targets(8, 2, generator)
-    partners = choose_partners(8, generator)
-    assert torch.equal(nearest_of_all(target, partners, None), nearest_views(target, partners, None))
-
-
-def test_random_of_all_takes_each_view_alike(generator):
-    weights = random_of_all(targets(4000, 4, generator), None, generator)
-    assert torch.equal(weights.sum(dim=1), torch.ones(4000))
-    assert (weights.mean(dim=0) - 0.25).abs().max() < 0.03
+    assert traits_of(plain) == Traits(needs_partners=False, sources="all", keep=1.0)
+    assert traits_of(has_traits(needs_partners=True, sources="image", keep=0.5)(plain)) == Traits(True, "image", 0.5)
+    for name, value in (("sources", "views"), ("sources", 2), ("keep", 0.0), ("keep", "half")):
+        with pytest.raises(ValueError, match=f"{name} = {value!r}: must be"):
+            traits_of(type("Other", (), {name: value}))

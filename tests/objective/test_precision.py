@@ -5,12 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from stopgrad.objective.contrastive import info_nce, nt_xent
-from stopgrad.objective.hardness import distances_to_bank, distances_to_batch
 from stopgrad.objective.redundancy import barlow_twins, vicreg
 
 COMPUTED = {
-    "batch": lambda first, second, bank: distances_to_batch(torch.stack((first, second), dim=1)),
-    "bank": lambda first, second, bank: distances_to_bank(torch.stack((first, second), dim=1), bank),
     "nt_xent": lambda first, second, bank: nt_xent(first, second, temperature=0.1),
     "info_nce": lambda first, second, bank: info_nce(first, second, F.normalize(bank, dim=1), temperature=0.1),
     "barlow_twins": lambda first, second, bank: barlow_twins(first, second),
@@ -30,12 +27,3 @@ def test_values_and_gradients_are_those_without_autocast(name, generator):
     if plain.requires_grad:
         gradients = [torch.autograd.grad(loss, first)[0] for loss in (under, plain)]
         torch.testing.assert_close(*gradients, rtol=0, atol=0)
-
-
-def test_distances_of_projections_with_an_offset(generator):
-    target = 100 + 0.1 * torch.randn(16, 2, 32, generator=generator)
-    exact = torch.cdist(target.flatten(0, 1).double(), target.flatten(0, 1).double()).square()
-    image = torch.arange(16).repeat_interleave(2)
-    exact[image[:, None] == image] = torch.inf
-    expected = exact.amin(dim=1).unflatten(0, (16, 2)).float()
-    torch.testing.assert_close(distances_to_batch(target), expected, rtol=1e-4, atol=1e-5)

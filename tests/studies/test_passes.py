@@ -4,6 +4,7 @@ from torch import nn
 
 from stopgrad.config import Config
 from stopgrad.methods import METHODS
+from stopgrad.removed import CANDIDATES
 from stopgrad.studies.passes import passes_an_image
 
 COMMON = {"backbone": "resnet10_16", "stem": "small", "image_size": 8, "projector_width": 8, "projection_dim": 8,
@@ -38,13 +39,20 @@ def counted(config):
         {"method": "byol", "guide": "random_views", "views": 4},
         {"method": "byol", "guide": "nearest_views", "source_first": True},
         {"method": "byol", "guide": "nearest_views", "source_first": True, "views": 4},
-        {"method": "byol", "guide": "nearest_of_all", "source_first": True, "views": 4},
-        {"method": "byol", "guide": "random_of_all", "source_first": True, "views": 4, "targets": "mean_of_others"},
-        {"method": "byol", "guide": "nearest_in_memory", "source_first": True},
+        {"method": "byol", "guide": f"{CANDIDATES}:nearest_of_all", "source_first": True, "views": 4},
+        {
+            "method": "byol",
+            "guide": f"{CANDIDATES}:random_of_all",
+            "source_first": True,
+            "views": 4,
+            "targets": "mean_of_others",
+        },
+        {"method": "byol", "guide": f"{CANDIDATES}:NearestInMemory", "source_first": True},
         {"method": "byol", "guide": "nearest_views", "source_first": True, "guide_keep": 0.5},
-        {"method": "byol", "guide": "random_views", "source_first": True, "guide_keep": 0.5, "guide_keep_by": "hard"},
+        {"method": "byol", "guide": f"{CANDIDATES}:hard_half", "source_first": True},
         {"method": "byol", "guide": "random_views", "source_first": True, "guide_keep": 0.5, "guide_keep_by": "random"},
-        {"method": "byol", "guide": "nearest_in_batch", "source_first": True, "guide_softness": 0.5},
+        {"method": "byol", "guide": f"{CANDIDATES}:soft_in_batch", "source_first": True},
+        {"method": "byol", "guide": f"{CANDIDATES}:decided_half_in_batch", "source_first": True, "views": 4},
         {"method": "simclr"},
         {"method": "moco", "projector_norm": "none"},
         {"method": "dino"},

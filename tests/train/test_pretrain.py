@@ -21,6 +21,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ArraySource
 from stopgrad.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteLossError
+from stopgrad.removed import CANDIDATES
 
 RUN_FILES = {"config.toml", "environment.json", "metrics.jsonl", "summary.json", "encoder.safetensors", "encoder.json"}
 NOT_REPEATABLE = ("seconds", "views_per_second")
@@ -145,10 +146,9 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
         {
             "optimizer": "lars",
             "lr": 1.0,
-            "guide": "nearest_in_batch",
-            "guide_softness": 1.0,
-            "guide_softness_schedule": "cosine",
+            "guide": f"{CANDIDATES}:FallingSoftness",
         },
+        {"method": "byol", "source_first": True, "guide": f"{CANDIDATES}:NearestInMemory", "queue_size": 100},
         {"precision": "bf16"},
         {"method": "byol", "source_first": True, "early_size": 8},
     ],

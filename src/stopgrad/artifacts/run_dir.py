@@ -9,6 +9,7 @@ from stopgrad.config import Config, from_toml, to_toml
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.recipes import base_config
+from stopgrad.removed import to_look_at, without_removed
 
 
 class RunDir:
@@ -105,9 +106,9 @@ class RunDir:
         """Write config.toml."""
         write_atomically(self.config_file, lambda path: path.write_text(to_toml(config), encoding="utf-8"))
 
-    def read_config(self) -> Config:
-        """The config the run was begun with."""
-        recipe, settings = from_toml(self.config_file)
+    def read_config(self, *, to_train: bool = False) -> Config:
+        """The config the run was begun with; `to_train` refuses what earlier versions had and this one has not."""
+        recipe, settings = from_toml(self.config_file, without_removed if to_train else to_look_at)
         return base_config(recipe).replace(**settings)
 
     @property

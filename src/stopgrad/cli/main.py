@@ -18,6 +18,7 @@ from stopgrad.cli.report import report
 from stopgrad.cli.search import search
 from stopgrad.cli.study import study
 from stopgrad.errors import StopgradError
+from stopgrad.removed import removed_words
 
 app = App(
     name="stopgrad",
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
-        return _fail(f"{error}".strip(), 2)
+        return _fail(_of_a_removed_flag(arguments) or f"{error}".strip(), 2)
     except StopgradError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -63,6 +64,12 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         return _fail(str(error), 1)
     return 0
+
+
+def _of_a_removed_flag(arguments: list[str]) -> str:
+    """What became of the first flag that earlier versions had; empty where there is none."""
+    names = (flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in arguments if flag[:2] == "--")
+    return next((words for name in names if (words := removed_words(name))), "")
 
 
 def _fail(message: str, code: int) -> int:

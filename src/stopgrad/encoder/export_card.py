@@ -75,9 +75,7 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
     )
     lines = [
         f"- **Data**: {images} {origin}",
-        f"- **Method**: {METHODS[c.objective.method]}, {GUIDES[c.objective.guide]}; {c.objective.views} views, "
-        + ("with" if c.network.predictor else "without")
-        + " a predictor.",
+        f"- **Method**: {method_words(c)}.",
         f"- **Begun from** {init}, seed {c.training.seed}.",
     ]
     if "steps" in summary:
@@ -89,6 +87,15 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
         lines.append("- **Versions**: " + ", ".join(f"{k} {v}" for k, v in versions.items() if k in (
             "stopgrad", "torch", "timm", "python")) + ".")  # fmt: skip
     return "## Training\n\n" + "\n".join(lines) + "\n"
+
+
+def method_words(config: Config) -> str:
+    """Method, guide, views and predictor, with where they are published."""
+    o = config.objective
+    if o.method not in METHODS:
+        return config.method_words
+    predictor = "with a predictor" if config.network.predictor else "without a predictor"
+    return f"{METHODS[o.method]}, {GUIDES.get(o.guide, f'guide `{o.guide}`')}; {o.views} views, {predictor}"
 
 
 def _worth(run: RunDir, summary: dict[str, Any]) -> str:

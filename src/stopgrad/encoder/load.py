@@ -29,6 +29,7 @@ from stopgrad.encoder.weights import is_torch_file, read_weights
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import declare_num_features, num_features, set_image_size
 from stopgrad.recipes import base_config
+from stopgrad.removed import to_look_at
 
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:
@@ -182,7 +183,7 @@ def _of_own_network(path: Path, network: nn.Module) -> Encoder:
 
 
 def _from_state(state: dict[str, Any], origin: str) -> Encoder:
-    config = base_config(None).replace(**state["config"])
+    config = base_config(None).replace(**to_look_at(state["config"]))
     weights = backbone_weights(state["method"])
     return assemble(spec_of(config, 0), weights, origin)
 

@@ -1,16 +1,18 @@
 """Methods: what one training step computes.
 
-To add a method: a module here, a line in `METHODS`, a name in `config.METHOD_NAMES`, and a recipe.
+To add a method: a module here, a line in `METHODS`, a name in `config.METHOD_NAMES`, and a recipe. One of the user's
+own is a plug-in and needs none of them (docs/plugins.md).
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from stopgrad.config import Config
+from stopgrad.config import Config, is_plugin
 from stopgrad.methods.dino import build_dino
 from stopgrad.methods.moco import build_moco
 from stopgrad.methods.parts import Initial
+from stopgrad.methods.plugins import build_own
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
 from stopgrad.methods.two_views import build_two_views
@@ -35,3 +37,14 @@ METHODS: Mapping[str, BuildMethod] = MappingProxyType(
         "dino": build_dino,
     }
 )
+
+
+def build(config: Config, initial: Initial | None = None) -> Method:
+    """The method of a config, ours or one's own.
+
+    Raises:
+        ValueError: a backbone that does not exist, or initial weights that do not fit it.
+        ConfigError: a guide or method of one's own that cannot be had or made.
+    """
+    name = config.objective.method
+    return (build_own if is_plugin(name) else METHODS[name])(config, initial)

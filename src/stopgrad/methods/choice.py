@@ -1,69 +1,60 @@
-"""The choice of sources while training: a guide with its references."""
+"""The choice of sources while training: a guide with its partners, for all images or some."""
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from stopgrad.config import Config, is_plugin
+from stopgrad.methods.plugins import make_guide, weights_of
+from stopgrad.objective.decided import decidedness, distances_to_partner, keep_highest, nearest_of
 from stopgrad.objective.guided import choose_partners, random_permutation
-from stopgrad.objective.guides import GUIDES, ONE_OF_ALL, PARTNERED
-from stopgrad.objective.hardness import (
-    decidedness,
-    disagreement,
-    distances_to_bank,
-    distances_to_batch,
-    distances_to_partner,
-    keep_highest,
-    weights_of,
-)
-from stopgrad.schedules import cosine
+from stopgrad.objective.guides import GUIDES, Guide, traits_of
+
+NUM_TRIED = 8
+"""Images that a guide of one's own is tried out on."""
 
 
 class SourceChoice(nn.Module):
     """From targets to source weights.
 
     Args:
-        guide: a name in `GUIDES`, or `nearest_in_batch` or `nearest_in_memory`.
+        guide: a name in `GUIDES`, or a guide of one's own: a function, or a module that is called like one and finds
+            the share of the run that is done in its `progress`.
         partners: `mutual`, `derangement` or `permutation`, for guides that need them.
-        normalised: whether distances are of normalised projections.
-        softness, softness_falls: as for `weights_of`; whether it falls to 0 over the run along half a cosine.
-        keep, keep_by: the share of the images that give a gradient: those whose choice is most `decided`, those that
-            are `hard`, their views' targets farthest apart, or some at `random`, the control.
-        neighbours, skip: as for `distances_to_batch`.
-        memory_size, dim: earlier projections that `nearest_in_memory` keeps, and their dimension.
+        keep, keep_by: the share of the images that give a gradient: those whose choice is most `decided`, for
+            `nearest_views`, or some at `random`, the control.
+        name: what errors call a guide of one's own.
     """
 
-    memory: Tensor
-    place: Tensor
-    filled: Tensor
-
     def __init__(
-        self, guide: str, partners: str = "mutual", *, normalised: bool = False, softness: float = 0.0,
-        softness_falls: bool = False, keep: float = 1.0, keep_by: str = "decided", neighbours: int = 1, skip: int = 0,
-        memory_size: int = 4096, dim: int = 0,
+        self, guide: str | Guide, partners: str = "mutual", *, keep: float = 1.0, keep_by: str = "decided",
+        name: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.guide, self.partners, self.normalised = guide, partners, normalised
-        self.softness, self.softness_falls = softness, softness_falls
-        self.keep, self.keep_by, self.neighbours, self.skip = keep, keep_by, neighbours, skip
-        if guide == "nearest_in_memory":
-            self.register_buffer("memory", torch.zeros(memory_size, dim))
-            self.register_buffer("place", torch.zeros((), dtype=torch.int64))
-            self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self.own = not isinstance(guide, str)
+        self.guide: Guide = GUIDES[guide] if isinstance(guide, str) else guide
+        self.traits = traits_of(self.guide)
+        self.partners, self.keep, self.keep_by = partners, keep, keep_by
+        self.name = name
+        self._checked = False
 
     @property
     def one_of_all(self) -> bool:
         """Whether one source is chosen among all views, and not one of each pair."""
-        return self.guide in ONE_OF_ALL or self._by_distance
+        return self.traits.sources == "image" or self._decides
 
     @property
-    def _by_distance(self) -> bool:
-        decides = self.keep < 1 and self.keep_by == "decided"
-        return self.guide.startswith("nearest_in_") or self.softness > 0 or decides
+    def _decides(self) -> bool:
+        return self.keep < 1 and self.keep_by == "decided"
 
     @property
     def one_hot(self) -> bool:
         """Whether there is nothing between source and target."""
-        return self.guide != "symmetric" and self.softness == 0
+        return self.traits.sources != "all"
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every image gives a gradient."""
+        return self.keep == 1 and self.traits.keep == 1
 
     @torch.no_grad()
     def forward(self, target: Tensor, generator: Generator, progress: float = 0.0) -> tuple[Tensor, Tensor | None]:
@@ -73,53 +64,60 @@ class SourceChoice(nn.Module):
             target: projections `[image, view, dim]` without gradient.
             generator: decides partners and coins.
             progress: share of the run that is done, in 0..1.
+
+        Raises:
+            ConfigError: a guide of one's own that fails at its first batch, or gives no source weights.
         """
-        if self.normalised:
-            target = F.normalize(target, dim=2)
-        partners = self._choose_partners(len(target), generator) if self.guide in PARTNERED else None
-        if not self._by_distance:
-            return self._kept(GUIDES[self.guide](target, partners, generator), target, None, generator), partners
-        distances = self._distances(target, partners)
-        softness = self.softness * (cosine(progress, 1.0) if self.softness_falls else 1.0)
-        weights = weights_of(distances, softness=softness)
-        return self._kept(weights, target, distances, generator), partners
-
-    def _kept(self, weights: Tensor, target: Tensor, distances: Tensor | None, generator: Generator) -> Tensor:
-        """The weights of the images that give a gradient."""
-        if self.keep == 1:
-            return weights
-        if self.keep_by == "random":
-            score = torch.rand(len(target), generator=generator, device=generator.device).to(target.device)
-        elif self.keep_by == "hard":
-            score = disagreement(target)
-        else:
-            assert distances is not None
-            score = decidedness(distances)
-        return keep_highest(weights, score, self.keep)
-
-    def _distances(self, target: Tensor, partners: Tensor | None) -> Tensor:
-        """Of each view to the reference: the partner, the batch or the memory."""
-        if partners is not None:
+        partners = self._choose_partners(len(target), generator) if self.traits.needs_partners else None
+        if self._decides:
+            assert partners is not None
             distances = distances_to_partner(target, partners)
-        elif self.guide == "nearest_in_batch" or not int(self.filled):
-            distances = distances_to_batch(target, neighbours=self.neighbours, skip=self.skip)
+            return keep_highest(nearest_of(distances), decidedness(distances), self.keep), partners
+        if self.own:
+            weights = self._ask_own(target, partners, generator, progress)
         else:
-            bank = self.memory[: int(self.filled)]
-            distances = distances_to_bank(target, bank, neighbours=self.neighbours, skip=self.skip)
-        if self.guide == "nearest_in_memory" and self.training:
-            self._remember(target[:, 0])
-        return distances
+            weights = self.guide(target, partners, generator)
+        if self.keep < 1:
+            score = torch.rand(len(target), generator=generator, device=generator.device).to(target.device)
+            weights = keep_highest(weights, score, self.keep)
+        return weights, partners
+
+    # Whatever somebody wrote runs as it is, also where the networks are compiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _ask_own(self, target: Tensor, partners: Tensor | None, generator: Generator, progress: float) -> Tensor:
+        if isinstance(self.guide, nn.Module):
+            self.guide.progress = progress  # type: ignore[assignment]
+        if self._checked:
+            return self.guide(target, partners, generator)
+        weights = weights_of(self.name, self.guide, target, partners, generator)
+        self._checked = True
+        return weights
 
     def _choose_partners(self, num_images: int, generator: Generator) -> Tensor:
         if self.partners == "permutation":
             return random_permutation(num_images, generator)
         return choose_partners(num_images, generator, mutual=self.partners == "mutual")
 
-    def _remember(self, projections: Tensor) -> None:
-        """Overwrite the oldest."""
-        size = len(self.memory)
-        projections = projections[-size:].to(self.memory.dtype)
-        rows = (self.place + torch.arange(len(projections), device=projections.device)) % size
-        self.memory[rows] = projections
-        self.place.add_(len(projections)).remainder_(size)
-        self.filled.add_(len(projections)).clamp_(max=size)
+
+def choice_of(config: Config) -> SourceChoice:
+    """The choice that a config describes.
+
+    Raises:
+        ConfigError: a guide of one's own that cannot be had or made.
+    """
+    choice = _made(config)
+    if choice.own:
+        # Another one is tried out, so that what is wrong is said before anything begins, and nothing is remembered.
+        generator = torch.Generator().manual_seed(0)
+        shape = (NUM_TRIED, config.objective.views, config.network.projection_dim)
+        _made(config)(torch.randn(shape, generator=generator), generator)
+    return choice
+
+
+def _made(config: Config) -> SourceChoice:
+    o = config.objective
+    guide = make_guide(config) if is_plugin(o.guide) else o.guide
+    choice = SourceChoice(guide, o.partners, keep=o.guide_keep, keep_by=o.guide_keep_by, name=o.guide)
+    if o.partners == "auto":
+        choice.partners = "derangement" if o.views == 4 and not choice.one_of_all else "mutual"
+    return choice

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.choice import SourceChoice
+from stopgrad.methods.choice import SourceChoice, choice_of
 from stopgrad.methods.parts import Initial, initial_backbone, projector_of
 from stopgrad.methods.protocol import Method, Views
 from stopgrad.metrics.guidance import guide_balance, guide_margin
@@ -86,7 +86,7 @@ class Siamese(Method):
         for first, source in zip(range(0, len(views), group), source_views(weights, group).T, strict=True):
             share = weights[:, first : first + group].sum(dim=1)
             images, row = _chosen(views, source, first, group), torch.arange(len(target), device=target.device)
-            if self.choice.keep < 1:
+            if not self.choice.keeps_all:
                 # Images without weight need no pass. (Elsewhere counting them would wait for the device.)
                 row = share.nonzero().squeeze(1)
                 images = images[row]
@@ -160,7 +160,7 @@ def build_siamese(config: Config, initial: Initial | None = None) -> Siamese:
     network, objective = config.network, config.objective
     backbone = initial_backbone(config, initial)
     dim = num_features(backbone)
-    choice = _choice_of(config)
+    choice = choice_of(config)
     return Siamese(
         backbone,
         projector_of(config, dim),
@@ -172,20 +172,3 @@ def build_siamese(config: Config, initial: Initial | None = None) -> Siamese:
         source_first=objective.source_first and choice.one_hot,
         targets=objective.targets,
     )
-
-
-def _choice_of(config: Config) -> SourceChoice:
-    o = config.objective
-    partners = o.partners
-    if partners == "auto":
-        paired = (
-            o.views == 4
-            and o.guide in ("nearest_views", "farthest_views")
-            and not (o.guide_softness or (o.guide_keep < 1 and o.guide_keep_by == "decided"))
-        )
-        partners = "derangement" if paired else "mutual"
-    return SourceChoice(
-        o.guide, partners, normalised=o.guide_distance == "normalised", softness=o.guide_softness,
-        softness_falls=o.guide_softness_schedule == "cosine", keep=o.guide_keep, keep_by=o.guide_keep_by,
-        neighbours=o.guide_neighbours, skip=o.guide_skip, memory_size=o.queue_size, dim=config.network.projection_dim,
-    )  # fmt: skip

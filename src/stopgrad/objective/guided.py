@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from stopgrad.objective.cosine import negative_cosine
-from stopgrad.objective.guides import GUIDES, ONE_OF_ALL, PARTNERED
+from stopgrad.objective.guides import GUIDES, Guide, traits_of
 
 
 def choose_partners(
@@ -90,7 +90,8 @@ class GuidedStopGradientLoss(nn.Module):
     """Guided stop-gradient as a loss for any training loop.
 
     Args:
-        guide: `nearest_views` (the paper's), `symmetric`, `random_views` or `farthest_views`.
+        guide: `nearest_views` (the paper's), `symmetric`, `random_views` or `farthest_views`; or a function of your
+            own, as `stopgrad.objective.guides` describes it.
         generator: source of partners and coins; None takes torch's own.
 
     Raises:
@@ -106,9 +107,9 @@ class GuidedStopGradientLoss(nn.Module):
     Source: arXiv 2503.09058.
     """
 
-    def __init__(self, guide: str = "nearest_views", *, generator: Generator | None = None) -> None:
+    def __init__(self, guide: str | Guide = "nearest_views", *, generator: Generator | None = None) -> None:
         super().__init__()
-        if guide not in GUIDES:
+        if isinstance(guide, str) and guide not in GUIDES:
             raise ValueError(f"unknown guide {guide!r}: valid: {', '.join(GUIDES)}.")
         self.guide = guide
         self.generator = generator
@@ -144,13 +145,15 @@ class GuidedStopGradientLoss(nn.Module):
     ) -> Float[Tensor, "image view"]:
         """The guide's source weights `[image, view]`, without gradient; arguments as for `forward`."""
         num_images, num_views = target.shape[:2]
-        mutual = num_views == 2 or self.guide in ONE_OF_ALL
-        if self.guide in PARTNERED:
+        guide = GUIDES[self.guide] if isinstance(self.guide, str) else self.guide
+        traits = traits_of(guide)
+        mutual = num_views == 2 or traits.sources == "image"
+        if traits.needs_partners:
             if partners is None:
                 partners = choose_partners(num_images, self.generator, mutual=mutual)
             else:
                 _check_partners(partners, num_images, mutual=mutual)
-        return GUIDES[self.guide](target.detach(), partners, self.generator)
+        return guide(target.detach(), partners, self.generator)
 
     def extra_repr(self) -> str:
         """Shown when the module is printed."""

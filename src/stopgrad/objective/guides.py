@@ -4,23 +4,69 @@ A guide maps detached targets to source weights `[image, view]`, which sum to on
 come in pairs (0, 1) and (2, 3): a view's prediction is pulled toward the target of the other view of its pair.
 Symmetric weights give SimSiam and BYOL, one-hot weights guided stop-gradient.
 
-To add a guide: one function here and one line in `GUIDES`.
+What a guide needs and gives stands in three attributes, each with a default:
+
+- `needs_partners` (False): whether it is given partners;
+- `sources` ("all"): which views may have weight. "all": any; "pair": one of each pair; "image": one of all of an
+  image's views. Only the last two leave views out, which is what encoding sources first saves;
+- `keep` (1.0): the share of the images that give a gradient.
+
+A guide of one's own is a plug-in and needs no line here (docs/plugins.md).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from stopgrad.objective.cosine import at_least_fp32
-from stopgrad.objective.hardness import distances_to_batch, weights_of
 
 Targets = Float[Tensor, "image view dim"]
 Partners = Int[Tensor, "image"]
 SourceWeights = Float[Tensor, "image view"]
 Guide = Callable[[Targets, Partners | None, Generator | None], SourceWeights]
+AnyGuide = TypeVar("AnyGuide", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a guide needs and gives, as its attributes say."""
+
+    needs_partners: bool = False
+    sources: str = "all"
+    keep: float = 1.0
+
+
+def traits_of(guide: Callable[..., Any]) -> Traits:
+    """The attributes of a guide, or of a class of guides.
+
+    Raises:
+        ValueError: attributes of another kind.
+    """
+    sources, keep = getattr(guide, "sources", "all"), getattr(guide, "keep", 1.0)
+    if sources not in ("all", "pair", "image"):
+        raise ValueError(f"sources = {sources!r}: must be 'all', 'pair' or 'image'.")
+    if not (isinstance(keep, (int, float)) and 0 < keep <= 1):
+        raise ValueError(f"keep = {keep!r}: must be a number above 0, and at most 1.")
+    return Traits(bool(getattr(guide, "needs_partners", False)), sources, float(keep))
+
+
+def has_traits(
+    *, needs_partners: bool = False, sources: str = "all", keep: float = 1.0
+) -> Callable[[AnyGuide], AnyGuide]:
+    """Set a guide's attributes."""
+    traits = {"needs_partners": needs_partners, "sources": sources, "keep": keep}
+
+    def put(guide: AnyGuide) -> AnyGuide:
+        for name, value in traits.items():
+            setattr(guide, name, value)
+        return guide
+
+    return put
 
 
 def symmetric(target: Targets, partners: Partners | None = None, generator: Generator | None = None) -> SourceWeights:
@@ -29,6 +75,7 @@ def symmetric(target: Targets, partners: Partners | None = None, generator: Gene
     return target.new_full((num_images, num_views), 1 / num_views, dtype=torch.float32)
 
 
+@has_traits(sources="pair")
 def random_views(
     target: Targets, partners: Partners | None = None, generator: Generator | None = None
 ) -> SourceWeights:
@@ -40,6 +87,7 @@ def random_views(
     return torch.stack((1 - coin, coin), dim=2).flatten(1).float() / num_pairs
 
 
+@has_traits(needs_partners=True, sources="pair")
 def nearest_views(
     target: Targets, partners: Partners | None = None, generator: Generator | None = None
 ) -> SourceWeights:
@@ -47,49 +95,12 @@ def nearest_views(
     return _guided(target, partners, sign=1.0)
 
 
+@has_traits(needs_partners=True, sources="pair")
 def farthest_views(
     target: Targets, partners: Partners | None = None, generator: Generator | None = None
 ) -> SourceWeights:
     """The farthest cross-image pair become the sources (the paper's reversed ablation)."""
     return _guided(target, partners, sign=-1.0)
-
-
-def nearest_of_all(
-    target: Targets, partners: Partners | None = None, generator: Generator | None = None
-) -> SourceWeights:
-    """One source an image, of all its views: of the closest cross-image pair of any views of two mutual partners."""
-    num_images, num_views = target.shape[:2]
-    if partners is None:
-        raise ValueError("this guide needs `partners`: which image is held against which.")
-    index = torch.arange(num_images, device=partners.device)
-    first = index[index < partners].to(target.device)
-    second = partners[index < partners].to(target.device)
-    target = at_least_fp32(target.detach())
-    distances = (target[first][:, :, None] - target[second][:, None]).square().sum(dim=-1).flatten(1)
-    choice = distances.argmin(dim=1)
-    # An image left over by the matching stays symmetric.
-    weights = target.new_zeros((num_images, num_views), dtype=torch.float32)
-    weights[(partners == index).to(target.device)] = 1 / num_views
-    weights[first, choice // num_views] = 1
-    weights[second, choice % num_views] = 1
-    return weights
-
-
-def random_of_all(
-    target: Targets, partners: Partners | None = None, generator: Generator | None = None
-) -> SourceWeights:
-    """One source an image, any of its views by chance: the control of `nearest_of_all`."""
-    num_images, num_views = target.shape[:2]
-    device = generator.device if generator is not None else torch.device("cpu")
-    source = torch.randint(num_views, (num_images,), generator=generator, device=device).to(target.device)
-    return torch.nn.functional.one_hot(source, num_views).float()
-
-
-def nearest_in_batch(
-    target: Targets, partners: Partners | None = None, generator: Generator | None = None
-) -> SourceWeights:
-    """One source an image, of all its views: the one nearest to any view of any other image of the batch."""
-    return weights_of(distances_to_batch(target))
 
 
 GUIDES: Mapping[str, Guide] = MappingProxyType(
@@ -98,14 +109,8 @@ GUIDES: Mapping[str, Guide] = MappingProxyType(
         "nearest_views": nearest_views,
         "random_views": random_views,
         "farthest_views": farthest_views,
-        "nearest_of_all": nearest_of_all,
-        "random_of_all": random_of_all,
-        "nearest_in_batch": nearest_in_batch,
     }
 )
-PARTNERED = frozenset({"nearest_views", "farthest_views", "nearest_of_all"})
-ONE_OF_ALL = frozenset({"nearest_of_all", "random_of_all", "nearest_in_batch", "nearest_in_memory"})
-"""Guides that choose one source among all views of an image, not one of each pair; partners must be mutual."""
 
 
 @torch.no_grad()

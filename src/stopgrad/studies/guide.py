@@ -4,10 +4,12 @@ All arms are BYOL and cost what symmetric BYOL costs: those that encode sources 
 more epochs, and so on more steps. `symmetric_steps` and `symmetric_more_steps` are the controls for the steps:
 symmetric BYOL with a batch so much smaller that it takes as many as the arms with one source, or as `half`, at the same
 rate a step. Arms named `_bare` have no predictor: there the guide does its work, so there a better one could show.
+Guides that only this study has are plug-ins (candidates.py).
 """
 
 from typing import Any
 
+from stopgrad.removed import CANDIDATES
 from stopgrad.studies.main import siamese
 from stopgrad.studies.no_predictor import without_predictor
 from stopgrad.studies.study import Arm, Comparison, Study
@@ -26,6 +28,10 @@ def _arm(name: str, words: str, passes: float, **settings: Any) -> Arm:
     return Arm(name, words, own, epochs=SYMMETRIC_PASSES / passes)
 
 
+def _candidate(name: str, words: str, passes: float, guide: str, **settings: Any) -> Arm:
+    return _arm(name, words, passes, guide=f"{CANDIDATES}:{guide}", **settings)
+
+
 _FOUR: dict[str, Any] = {"views": 4, "targets": "mean_of_others"}
 RANDOM, RANDOM_OF_FOUR = "random", "random_of_four"
 STEPS, MORE_STEPS = "symmetric_steps", "symmetric_more_steps"
@@ -41,33 +47,26 @@ _ARMS = (
     _arm(RANDOM, "random source", 5, guide="random_views"),
     _arm("gsg", "nearest to the partner (GSG)", 5, guide="nearest_views"),
     _arm("farthest", "farthest from the partner", 5, guide="farthest_views"),
-    _arm("gsg_normalised", "nearest to the partner, normalised", 5, guide="nearest_views",
-         guide_distance="normalised"),
-    _arm("batch", "nearest in the batch", 5, guide="nearest_in_batch"),
-    _arm("batch_normalised", "nearest in the batch, normalised", 5, guide="nearest_in_batch",
-         guide_distance="normalised"),
-    _arm("memory", "nearest in a memory", 5, guide="nearest_in_memory", guide_distance="normalised"),
-    _arm("memory_skip", "nearest five in a memory after the first five", 5, guide="nearest_in_memory",
-         guide_distance="normalised", guide_neighbours=5, guide_skip=5),
-    _arm("soft", "soft weights, nearest in the batch", 8, guide="nearest_in_batch", guide_softness=0.5,
-         source_first=False),
-    _arm("soft_annealed", "weights from soft to one-hot over the run, nearest in the batch", 8,
-         guide="nearest_in_batch", guide_softness=2.0, guide_softness_schedule="cosine", source_first=False),
-    _arm("memory_soft", "soft weights, nearest in a memory", 8, guide="nearest_in_memory", guide_softness=0.5,
-         source_first=False),
+    _candidate("gsg_normalised", "nearest to the partner, normalised", 5, "nearest_views_normalised"),
+    _candidate("batch", "nearest in the batch", 5, "nearest_in_batch"),
+    _candidate("batch_normalised", "nearest in the batch, normalised", 5, "nearest_in_batch_normalised"),
+    _candidate("memory", "nearest in a memory", 5, "NearestInMemoryNormalised"),
+    _candidate("memory_skip", "nearest five in a memory after the first five", 5, "NearestInMemorySkipping"),
+    _candidate("soft", "soft weights, nearest in the batch", 8, "soft_in_batch", source_first=False),
+    _candidate("soft_annealed", "weights from soft to one-hot over the run, nearest in the batch", 8,
+               "FallingSoftness", source_first=False),
+    _candidate("memory_soft", "soft weights, nearest in a memory", 8, "SoftInMemory", source_first=False),
     _arm("half_random", "random source, half of the images by chance", 3.5, guide="random_views", guide_keep=0.5,
          guide_keep_by="random"),
     _arm("half", "GSG, the most decided half of the images", 3.5, guide="nearest_views", guide_keep=0.5),
-    _arm("batch_half", "nearest in the batch, the most decided half of the images", 3.5, guide="nearest_in_batch",
-         guide_keep=0.5),
-    _arm("half_hard", "random source, the half whose views are farthest apart", 3.5, guide="random_views",
-         guide_keep=0.5, guide_keep_by="hard"),
-    _arm(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, guide="random_of_all",
-         **_FOUR),
-    _arm("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, guide="nearest_of_all",
-         **_FOUR),
-    _arm("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
-         guide="nearest_in_batch", **_FOUR),
+    _candidate("batch_half", "nearest in the batch, the most decided half of the images", 3.5, "decided_half_in_batch"),
+    _candidate("half_hard", "random source, the half whose views are farthest apart", 3.5, "hard_half"),
+    _candidate(RANDOM_OF_FOUR, "one random source of four views, mean of the others as target", 7, "random_of_all",
+               **_FOUR),
+    _candidate("gsg_of_four", "one source of four views by GSG, mean of the others as target", 7, "nearest_of_all",
+               **_FOUR),
+    _candidate("batch_of_four", "one source of four views, nearest in the batch, mean of the others as target", 7,
+               "nearest_in_batch", **_FOUR),
 )  # fmt: skip
 _HALVES = ("half", "batch_half", "half_hard")
 _BARE = (RANDOM, "gsg", "batch", "memory", "half_random", "half", "batch_half")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from stopgrad.removed import CANDIDATES
 from stopgrad.studies.study import Arm, Comparison, Study
 
 NAMES = {"simsiam": "SimSiam", "byol": "BYOL"}
@@ -65,7 +66,7 @@ STUDY = Study(
         *arms_of("byol"),
         FASTSIAM_ALL,
         Arm("fastsiam_one", "FastSiam, four views, one source",
-            {**FASTSIAM, "guide": "random_of_all", "source_first": True}),
+            {**FASTSIAM, "guide": f"{CANDIDATES}:random_of_all", "source_first": True}),
         Arm("byol_own", "BYOL as its authors had it: LARS, no BatchNorm at the projector's output, rising momentum",
             {"method": "byol", "guide": "symmetric", "projector_norm": "hidden", "ema_schedule": "cosine",
              "optimizer": "lars", "weight_decay": 1e-6}),

@@ -2,7 +2,8 @@
 
 from stopgrad.config import SIAMESE_METHODS, Config
 from stopgrad.methods import METHODS
-from stopgrad.objective.guides import ONE_OF_ALL
+from stopgrad.methods.plugins import find_guide
+from stopgrad.objective.guides import traits_of
 
 FORWARD, BACKWARD = 1, 2
 
@@ -18,8 +19,9 @@ def passes_an_image(config: Config) -> float:
     trained = FORWARD + BACKWARD
     if o.method not in SIAMESE_METHODS:
         return o.views * (trained + (FORWARD if o.method in ("moco", "dino") else 0))
-    if o.source_first and o.guide != "symmetric" and o.guide_softness == 0:
-        by_distance = o.guide.startswith("nearest_in_") or (o.guide_keep < 1 and o.guide_keep_by == "decided")
-        num_sources = 1 if o.guide in ONE_OF_ALL or by_distance else o.views // 2
-        return o.views * FORWARD + num_sources * trained * o.guide_keep
+    traits = traits_of(find_guide(o.guide))
+    if o.source_first and traits.sources != "all":
+        decides = o.guide_keep < 1 and o.guide_keep_by == "decided"
+        num_sources = 1 if traits.sources == "image" or decides else o.views // 2
+        return o.views * FORWARD + num_sources * trained * o.guide_keep * traits.keep
     return o.views * (trained + (FORWARD if o.method == "byol" else 0))

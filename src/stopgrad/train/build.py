@@ -14,7 +14,7 @@ from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.store import ImageStore, load_images
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.errors import ConfigError
-from stopgrad.methods import METHODS
+from stopgrad.methods import build
 from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_one_size
@@ -30,11 +30,12 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
         initial: what the backbone starts from, which is copied; None: weights drawn by the seed.
 
     Raises:
-        ConfigError: a backbone that does not exist, initial weights that do not fit it, or settings that do not.
+        ConfigError: a backbone that does not exist, initial weights that do not fit it, settings that do not, or a
+            guide or method of one's own that cannot be had.
     """
     torch.manual_seed(config.training.seed)
     try:
-        method = METHODS[config.objective.method](config, copy.deepcopy(initial))
+        method = build(config, copy.deepcopy(initial))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except AssertionError as error:  # some of timm's networks check their size so

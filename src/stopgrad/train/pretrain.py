@@ -22,6 +22,7 @@ from stopgrad.encoder.load import load_encoder
 from stopgrad.encoder.timm_weights import weights_at_hand
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
+from stopgrad.methods.plugins import check_plugins, guide_without_effect
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.train.launch import launch
@@ -102,6 +103,7 @@ def pretrain(
         splits = _open(source, given.get("path", ""))
         device = choose_device(given.get("device", "auto"), rank.local)
         settings = _begun_config(recipe, given, set(overrides), splits, device, reporter)
+    check_plugins(settings)
     if own is not None:
         own = own_backbone(own, settings.data.image_size)
     # Whatever is wrong with the machine is said before the folder is made.
@@ -154,7 +156,7 @@ def _begun_config(
     settings = base.replace(**given)
     # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
     asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
-    for text in without_effect(settings, asked):
+    for text in (*without_effect(settings, asked), *guide_without_effect(settings, asked)):
         reporter.warn(text)
     if settings.network.init == "random":
         return settings
@@ -194,7 +196,7 @@ def _open(source: Splits | None, path: str) -> Splits:
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:
     """The config of the run in the folder, with such changes as do not change what it computes."""
-    stored = run.read_config()
+    stored = run.read_config(to_train=True)
     # 0 leaves the number of processes to the program, which took it when the run began.
     given = {name: value for name, value in given.items() if (name, value) != ("devices", 0)}
     if recipe is not None and recipe != stored.recipe:

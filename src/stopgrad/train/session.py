@@ -18,6 +18,7 @@ from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm, synchronise
+from stopgrad.removed import without_removed
 from stopgrad.reporter import Reporter
 from stopgrad.train.build import build_method, build_start, load_stores
 from stopgrad.train.finish import finish
@@ -184,7 +185,9 @@ def _take_up(training: Training, reporter: Reporter) -> None:
         raise CheckpointError(f"no checkpoint in {run.checkpoint_dir} can be read: begin another run, or mend them.")
     if state is None:
         return
-    check_same_config(Config().replace(**state["config"]), training.config, f"the checkpoint in {run.path}")
+    check_same_config(
+        Config().replace(**without_removed(state["config"])), training.config, f"the checkpoint in {run.path}"
+    )
     if state["fingerprint"] != training.loader.store.fingerprint():
         raise CheckpointError(
             f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
