@@ -1,10 +1,11 @@
 import pytest
 
-from stopgrad.config import METHOD_NAMES, SECTIONS, SETTINGS, Config, from_toml, to_toml, without_effect
+from stopgrad.config import SECTIONS, SETTINGS, Config, from_toml, to_toml, without_effect
 from stopgrad.errors import ConfigError
 from stopgrad.methods import METHODS
 from stopgrad.nets.backbones import STEMS
 from stopgrad.recipes import RECIPES, resolve
+from stopgrad.settings import METHOD_NAMES
 
 
 def test_names_are_unique_across_sections():

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 import stopgrad
 from stopgrad.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.config import GUIDE_NAMES, SETTINGS, Config
+from stopgrad.config import SETTINGS, Config
 from stopgrad.errors import ConfigError
 from stopgrad.methods.plugins import find_guide
 from stopgrad.removed import CANDIDATES, GUIDES, removed_words
 from stopgrad.removed import SETTINGS as REMOVED
+from stopgrad.settings import GUIDE_NAMES
 
 # As they stood in every config.toml and checkpoint.
 IDLE = {"guide_distance": "raw", "guide_softness": 0.0, "guide_softness_schedule": "constant", "guide_neighbours": 1,

@@ -8,9 +8,9 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import InterpolationMode
 
-from stopgrad.config import Augmentation
 from stopgrad.data import augment, color, geometry
 from stopgrad.data.draws import draw_view
+from stopgrad.settings import Augmentation
 
 
 @pytest.fixture

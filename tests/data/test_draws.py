@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchvision.transforms import RandomResizedCrop
 
-from stopgrad.config import Augmentation
 from stopgrad.data.draws import draw_view, uniforms
+from stopgrad.settings import Augmentation
 
 
 def draw(images, *, seed=0, epoch=0, view=0, size=(32, 32), **settings):

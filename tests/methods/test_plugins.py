@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 import stopgrad
 from stopgrad import GuidedStopGradientLoss, negative_cosine
 from stopgrad.cli.main import run
-from stopgrad.config import Config, is_plugin, to_toml, without_effect
+from stopgrad.config import Config, to_toml, without_effect
 from stopgrad.errors import ConfigError
 from stopgrad.methods import build
 from stopgrad.methods.plugins import guide_without_effect
+from stopgrad.settings import is_plugin
 
 GUIDES = '''
 import torch

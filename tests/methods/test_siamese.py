@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from stopgrad.config import SIAMESE_METHODS, Config
+from stopgrad.config import Config
 from stopgrad.methods import METHODS
 from stopgrad.methods.choice import SourceChoice
 from stopgrad.methods.siamese import Siamese
 from stopgrad.nets.heads import build_predictor
 from stopgrad.objective.guided import GuidedStopGradientLoss
+from stopgrad.settings import SIAMESE_METHODS
 
 
 class Flat(nn.Module):

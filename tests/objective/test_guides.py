@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from stopgrad.config import GUIDE_NAMES, PARTNERED_GUIDES
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import (
     GUIDES,
@@ -15,6 +14,7 @@ from stopgrad.objective.guides import (
     symmetric,
     traits_of,
 )
+from stopgrad.settings import GUIDE_NAMES, PARTNERED_GUIDES
 
 
 def targets(num_images, num_views, generator, dim=6):

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from stopgrad.config import Augmentation
 from stopgrad.data import color, geometry
 from stopgrad.data.draws import ViewDraws
+from stopgrad.settings import Augmentation
 
 Views = Float[Tensor, "image 3 size size"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from stopgrad.config import Augmentation
+from stopgrad.settings import Augmentation
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Each parameter keeps its own slot, so that switching one augmentation on or off moves no other.

@@ -1,6 +1,6 @@
 """Methods: what one training step computes.
 
-To add a method: a module here, a line in `METHODS`, a name in `config.METHOD_NAMES`, and a recipe. One of the user's
+To add a method: a module here, a line in `METHODS`, a name in `settings.METHOD_NAMES`, and a recipe. One of the user's
 own is a plug-in and needs none of them (docs/plugins.md).
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from stopgrad.config import Config, is_plugin
+from stopgrad.config import Config
 from stopgrad.methods.dino import build_dino
 from stopgrad.methods.moco import build_moco
 from stopgrad.methods.parts import Initial
@@ -16,6 +16,7 @@ from stopgrad.methods.plugins import build_own
 from stopgrad.methods.protocol import Method
 from stopgrad.methods.siamese import build_siamese
 from stopgrad.methods.two_views import build_two_views
+from stopgrad.settings import is_plugin
 
 
 class BuildMethod(Protocol):

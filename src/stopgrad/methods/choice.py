@@ -3,11 +3,12 @@
 import torch
 from torch import Generator, Tensor, nn
 
-from stopgrad.config import Config, is_plugin
+from stopgrad.config import Config
 from stopgrad.methods.plugins import make_guide, weights_of
 from stopgrad.objective.decided import decidedness, distances_to_partner, keep_highest, nearest_of
 from stopgrad.objective.guided import choose_partners, random_permutation
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
+from stopgrad.settings import is_plugin
 
 NUM_TRIED = 8
 """Images that a guide of one's own is tried out on."""

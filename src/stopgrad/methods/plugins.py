@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from stopgrad.config import SIAMESE_METHODS, Config, is_plugin
+from stopgrad.config import Config
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.methods.parts import Initial
 from stopgrad.methods.protocol import Method
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
+from stopgrad.settings import SIAMESE_METHODS, is_plugin
 
 TOLERANCE = 1e-3
 

@@ -7,7 +7,7 @@ what it chose on a data set is given to `adapt` with `--arm`.
 from dataclasses import replace
 from typing import Any
 
-from stopgrad.config import SIAMESE_METHODS
+from stopgrad.settings import SIAMESE_METHODS
 from stopgrad.studies.study import Arm, Comparison, Study
 
 SOURCE_FIRST_PASSES = 5

@@ -1,9 +1,10 @@
 """What a method computes for an image: the axis on which arms of different graphs compare."""
 
-from stopgrad.config import SIAMESE_METHODS, Config
+from stopgrad.config import Config
 from stopgrad.methods import METHODS
 from stopgrad.methods.plugins import find_guide
 from stopgrad.objective.guides import traits_of
+from stopgrad.settings import SIAMESE_METHODS
 
 FORWARD, BACKWARD = 1, 2
 
