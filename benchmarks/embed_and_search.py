@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import stopgrad
-from stopgrad.encoder.duplicates import joined
-from stopgrad.encoder.index import nearest
+from stopgrad.search.duplicates import joined
+from stopgrad.search.index import nearest
 
 
 def peak_mb():

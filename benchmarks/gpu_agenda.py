@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from stopgrad.cli.console import ConsoleReporter
+from stopgrad.cli.shared.console import ConsoleReporter
 from stopgrad.errors import Interrupted, StopgradError
 from stopgrad.studies.conduct import conduct, plan_study
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from stopgrad.artifacts.environment import environment
 from stopgrad.config import Config
-from stopgrad.data.loader import Loader
 from stopgrad.distributed.rank import Rank
+from stopgrad.loader.loader import Loader
 from stopgrad.objective.decided import decidedness, distances_to_partner
 from stopgrad.objective.guided import choose_partners
 from stopgrad.objective.guides import nearest_views, random_views

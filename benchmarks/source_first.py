@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.data.loader import Loader
 from stopgrad.data.open import open_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.hardware import autocast, choose_precision
+from stopgrad.loader.loader import Loader
 from stopgrad.reporter import SilentReporter
 from stopgrad.train.build import build_method, load_stores
 

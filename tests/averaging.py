@@ -8,8 +8,8 @@ import torch
 from stopgrad.distributed import gradients as gradients_module
 from stopgrad.distributed.gradients import SharedGradients
 from stopgrad.distributed.group import joined
+from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
-from stopgrad.train.launch import answer
 
 
 def main():

@@ -6,9 +6,9 @@ import signal
 import time
 from pathlib import Path
 
+from stopgrad.distributed.launch import answer
 from stopgrad.errors import Interrupted, NonFiniteLossError
-from stopgrad.train.launch import answer
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 
 def main():

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ArraySource
+from stopgrad.loader.preprocess import Preprocess
 
 WHOLE = Preprocess(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -6,8 +6,8 @@ import sys
 import threading
 import time
 
+from stopgrad.distributed.launch import answer
 from stopgrad.errors import DataError, Interrupted
-from stopgrad.train.launch import answer
 
 
 def main():

@@ -8,9 +8,9 @@ import torch
 from stopgrad.distributed import group
 from stopgrad.distributed.gradients import SharedGradients
 from stopgrad.distributed.group import joined, others_wait, same_everywhere, wait_for_all
+from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import DataError
-from stopgrad.train.launch import answer
 
 
 def main():

@@ -4,10 +4,10 @@ import json
 import pytest
 from recorder import Recorder
 
+from stopgrad.distributed import launch as module
+from stopgrad.distributed.launch import launch
 from stopgrad.errors import DataError, LostProcessError, StopgradError
 from stopgrad.reporter import SilentReporter
-from stopgrad.train import launch as module
-from stopgrad.train.launch import launch
 
 
 class Listener(SilentReporter):

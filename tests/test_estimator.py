@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from stopgrad import PretrainedFeatures
-from stopgrad.data.numbers import to_pixels
+from stopgrad.data.arrays import to_pixels
 from stopgrad.errors import ConfigError, DataError, Interrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(collapsed|batch_size = )", "ignore:lbfgs failed")

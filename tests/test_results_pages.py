@@ -10,7 +10,7 @@ import results_pages
 from pages.claims import Claims
 from pages.found import Study, read_studies
 
-from stopgrad.studies.claims import STUDY
+from stopgrad.studies.questions.claims import STUDY
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -6,9 +6,9 @@ import shlex
 import statistics
 from pathlib import Path
 
-from stopgrad.report.forest import MINUS, figure_name, is_accuracy
+from stopgrad.report.parts.forest import MINUS, figure_name, is_accuracy
 from stopgrad.report.study import accuracies_of, partial_words
-from stopgrad.studies.statistics import difference_of
+from stopgrad.studies.results import difference_of
 
 LEAST_SEEDS = 3
 """With fewer there is no verdict."""

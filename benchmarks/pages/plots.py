@@ -5,8 +5,8 @@ import statistics
 
 from pages.claims import EPOCHS, PASSES
 from pages.found import LEAST_SEEDS, plain, signed
-from stopgrad.report.curves import COLOURS
-from stopgrad.report.forest import ticks
+from stopgrad.report.parts.curves import COLOURS
+from stopgrad.report.parts.forest import ticks
 
 WIDTH, HEIGHT, TOP, MARGIN, GAP, AXIS = 860, 250, 104, 18, 30, 46
 ASIDE = 4.0

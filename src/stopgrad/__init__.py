@@ -10,8 +10,8 @@ _HOME = {
     "pretrain": "stopgrad.train.pretrain",
     "Run": "stopgrad.train.pretrain",
     "load_encoder": "stopgrad.encoder.load",
-    "Encoder": "stopgrad.encoder.embed",
-    "export": "stopgrad.encoder.export",
+    "Encoder": "stopgrad.encoder.encoder",
+    "export": "stopgrad.export.formats",
     "GuidedStopGradientLoss": "stopgrad.objective.guided",
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
@@ -19,10 +19,10 @@ _HOME = {
     "evaluate_finetune": "stopgrad.evaluate.finetune",
     "evaluate_knn": "stopgrad.evaluate.knn",
     "PretrainedFeatures": "stopgrad.estimator",
-    "embed_to_file": "stopgrad.encoder.write",
-    "read_embeddings": "stopgrad.encoder.embeddings",
-    "search": "stopgrad.encoder.search",
-    "find_duplicates": "stopgrad.encoder.duplicates",
+    "embed_to_file": "stopgrad.embeddings.write",
+    "read_embeddings": "stopgrad.embeddings.read",
+    "search": "stopgrad.search.query",
+    "find_duplicates": "stopgrad.search.duplicates",
     "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
     "check": "stopgrad.evaluate.health",
     "evaluate_linear": "stopgrad.evaluate.linear",
@@ -62,13 +62,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from stopgrad.encoder.duplicates import find_duplicates
-    from stopgrad.encoder.embed import Encoder
-    from stopgrad.encoder.embeddings import read_embeddings
-    from stopgrad.encoder.export import export
+    from stopgrad.embeddings.read import read_embeddings
+    from stopgrad.embeddings.write import embed_to_file
+    from stopgrad.encoder.encoder import Encoder
     from stopgrad.encoder.load import load_encoder
-    from stopgrad.encoder.search import search
-    from stopgrad.encoder.write import embed_to_file
     from stopgrad.estimator import PretrainedFeatures
     from stopgrad.evaluate.few_label import evaluate_few_label
     from stopgrad.evaluate.finetune import evaluate_finetune
@@ -76,12 +73,15 @@ if TYPE_CHECKING:
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.evaluate.linear import evaluate_linear
     from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
+    from stopgrad.export.formats import export
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
     from stopgrad.report.compare import compare
     from stopgrad.report.encoder import write_encoder_report
     from stopgrad.report.run import write_report
+    from stopgrad.search.duplicates import find_duplicates
+    from stopgrad.search.query import search
     from stopgrad.train.pretrain import Run, pretrain
 
 

@@ -7,7 +7,7 @@ import torch
 
 from stopgrad import GuidedStopGradientLoss, knn_predict
 from stopgrad.bench.neighbours import one_hot_knn
-from stopgrad.bench.paper import four_view_loss
+from stopgrad.bench.peers.paper import four_view_loss
 from stopgrad.bench.samples import sample, write_photos, write_small_images
 
 TINY = {
@@ -45,7 +45,7 @@ def test_the_one_hot_form_classifies_as_ours_does(generator, num_classes):
 
 def test_the_papers_protocol_trains(data):
     pytest.importorskip("torchvision")
-    from stopgrad.bench.peers import paper_training
+    from stopgrad.bench.peers.peers import paper_training
 
     images, views = paper_training({**TINY, "data": data})
     assert images.unit == "images/s"
@@ -56,7 +56,7 @@ def test_the_papers_protocol_trains(data):
 @with_lightly
 @pytest.mark.parametrize(("method", "layers"), [("simsiam", 3), ("byol", 2)])
 def test_lightly_trains(data, method, layers):
-    from stopgrad.bench.peers import lightly_training
+    from stopgrad.bench.peers.peers import lightly_training
 
     request = {**TINY, "data": data, "method": method, "projector_layers": layers, "helped": method == "byol"}
     images, views = lightly_training(request)
@@ -65,7 +65,7 @@ def test_lightly_trains(data, method, layers):
 
 @with_lightly
 def test_lightlys_views(data, tmp_path):
-    from stopgrad.bench.peers import lightly_photo_views, lightly_views
+    from stopgrad.bench.peers.peers import lightly_photo_views, lightly_views
 
     assert lightly_views({**TINY, "data": data})[0].value > 0
     assert lightly_photo_views({**TINY, "data": str(write_photos(tmp_path, num=2)), "size": 32})[0].value > 0
@@ -75,8 +75,8 @@ def test_a_peer_does_the_same_work_as_ours(data):
     """Equal networks take equal operations, so that a ratio of images is one of speed."""
     if find_spec("lightly") is None:
         pytest.skip("lightly is not installed")
-    from stopgrad.bench.figures import flops_of
-    from stopgrad.bench.lightly_blocks import SimSiamMethod
+    from stopgrad.bench.clock import flops_of
+    from stopgrad.bench.peers.lightly_blocks import SimSiamMethod
     from stopgrad.config import Config
     from stopgrad.methods.siamese import build_siamese
     from stopgrad.nets.backbones import build_backbone

@@ -2,8 +2,8 @@
 
 import pytest
 
-from stopgrad.cli import console
-from stopgrad.cli.console import ConsoleReporter, time_left
+from stopgrad.cli.shared import console
+from stopgrad.cli.shared.console import ConsoleReporter, time_left
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(run, data, tmp_path, capsys
     out = tmp_path / "e.npy"
     # Slow enough to be hit.
     script = (
-        "import sys, time, stopgrad.encoder.partial as partial\n"
+        "import sys, time, stopgrad.embeddings.partial as partial\n"
         "add = partial.Partial.add\n"
         "def slowly(self, *rest):\n"
         "    add(self, *rest); print('batch', flush=True); time.sleep(1)\n"

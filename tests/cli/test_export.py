@@ -10,8 +10,8 @@ from stopgrad import export, load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.main import run
 from stopgrad.config import Config
-from stopgrad.encoder.export_place import default_place
 from stopgrad.encoder.load import save_encoder, spec_of
+from stopgrad.export.paths import default_place
 from stopgrad.nets.backbones import build_backbone
 
 

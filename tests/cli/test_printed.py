@@ -3,10 +3,10 @@
 import pytest
 
 from stopgrad.artifacts.names import EVALUATIONS, VARIANTS, evaluation_name, variant_name
-from stopgrad.cli.console import plain_console
 from stopgrad.cli.evaluate import evaluate
-from stopgrad.cli.outcome import print_outcome
-from stopgrad.evaluate.outcome import Outcome, Score
+from stopgrad.cli.shared.console import plain_console
+from stopgrad.cli.shared.outcome import print_outcome
+from stopgrad.evaluate.shared.outcome import Outcome, Score
 
 
 @pytest.mark.parametrize("name", ["dog [small]", "a[/b]", "[bold]", ":dog:", "back\\"])
@@ -24,7 +24,7 @@ def test_names_of_classes_are_printed_as_they_are(name, capsys):
 
 
 def test_settings_are_printed_as_they_are(capsys):
-    from stopgrad.cli.compare import _table
+    from stopgrad.cli.report import _table
 
     table = _table("setting", ["A"], "left")
     table.add_row("path", "photos[/old]")

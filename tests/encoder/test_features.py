@@ -7,12 +7,12 @@ import torch
 from labelled import WHOLE, images_of, vectors_of
 from torch import nn
 
-from stopgrad.data.preprocess import plain_batches
-from stopgrad.data.store import ImageStore
+from stopgrad.cache.store import ImageStore
 from stopgrad.encoder import features
 from stopgrad.encoder.features import READ_AHEAD, features_of, num_not_finite, outputs_in_order
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.hardware import choose_precision
+from stopgrad.loader.preprocess import plain_batches
 
 CPU = torch.device("cpu")
 

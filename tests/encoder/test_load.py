@@ -10,10 +10,10 @@ import torch
 from stopgrad import load_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.encoder.asked import Asked, split_question, with_question
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import build_backbone
+from stopgrad.weights.options import Asked, split_question, with_question
 
 CONFIG = Config().replace(backbone="resnet10_16", image_size=16)
 

@@ -7,9 +7,9 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import Subset
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder, save_encoder, spec_of
-from stopgrad.evaluate.baselines import untrained_like
+from stopgrad.evaluate.shared.baselines import untrained_like
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.recipes import RECIPES
 

@@ -1,7 +1,7 @@
 import torch
 
-from stopgrad.encoder.spec import EncoderSpec
-from stopgrad.evaluate.baselines import fresh_network
+from stopgrad.evaluate.shared.baselines import fresh_network
+from stopgrad.weights.spec import EncoderSpec
 
 SPEC = EncoderSpec("resnet10_16", "small", 128, 8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

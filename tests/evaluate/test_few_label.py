@@ -6,10 +6,10 @@ from labelled import images_of, knn_by_hand, vectors_of
 
 from stopgrad import evaluate_few_label
 from stopgrad.cli.main import run as run_cli
-from stopgrad.cli.outcome import print_outcome
+from stopgrad.cli.shared.outcome import print_outcome
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.few_label import draw_labels
-from stopgrad.evaluate.outcome import score_of
+from stopgrad.evaluate.shared.outcome import score_of
 
 
 def test_draws_are_balanced_and_follow_the_seed():

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import nn
 
 import stopgrad
-from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.open import open_images
-from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ArraySource, Subset
-from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.spec import EncoderSpec
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError, NonFiniteLossError
 from stopgrad.evaluate.finetune import evaluate_finetune
+from stopgrad.loader.labelled import LabelledViews
+from stopgrad.loader.preprocess import Preprocess
 from stopgrad.nets.backbones import build_backbone
+from stopgrad.weights.spec import EncoderSpec
 
 PLAIN = Preprocess(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 QUICK = {"epochs": 2, "batch_size": 32, "baselines": False, "precision": "fp32", "cache": "off", "flip": False}

@@ -11,7 +11,7 @@ import stopgrad
 from stopgrad.cli.main import run as run_cli
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import Subset
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder, save_encoder
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.health import MEANINGS

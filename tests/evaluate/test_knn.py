@@ -9,8 +9,8 @@ from labelled import images_of, knn_by_hand, vectors_of
 from stopgrad import evaluate_knn
 from stopgrad.cli.main import run as run_cli
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate import baselines
-from stopgrad.evaluate.outcome import score_of
+from stopgrad.evaluate.shared import baselines
+from stopgrad.evaluate.shared.outcome import score_of
 
 
 def test_one_set_is_leave_one_out(pixels, digits):

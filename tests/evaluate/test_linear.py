@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 import stopgrad.evaluate.linear as linear
 from stopgrad import evaluate_linear
 from stopgrad.cli.main import run as run_cli
-from stopgrad.cli.outcome import print_outcome
+from stopgrad.cli.shared.outcome import print_outcome
 from stopgrad.data.sources import Subset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.probe import L2_GRID, choose_l2, fit_probe, folds
+from stopgrad.evaluate.shared.probe import L2_GRID, choose_l2, fit_probe, folds
 from stopgrad.metrics.logistic import design_of, standard_of
 
 

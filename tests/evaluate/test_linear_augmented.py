@@ -6,21 +6,21 @@ from timm.optim.lars import Lars
 from torch import nn
 
 import stopgrad
+from stopgrad.cache.store import load_images
 from stopgrad.config import Config
-from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.open import open_images
-from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ArraySource, Subset
-from stopgrad.data.store import load_images
-from stopgrad.encoder.embed import Encoder
-from stopgrad.encoder.spec import EncoderSpec
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError, DataError, NonFiniteLossError
-from stopgrad.evaluate import frozen as frozen_module
-from stopgrad.evaluate.frozen import FrozenBackbone
-from stopgrad.evaluate.heads import LinearHeads
-from stopgrad.evaluate.holdout import draw_share, hold_out
 from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
+from stopgrad.evaluate.shared import crops as frozen_module
+from stopgrad.evaluate.shared.crops import FrozenBackbone
+from stopgrad.evaluate.shared.heads import LinearHeads
+from stopgrad.evaluate.shared.holdout import draw_share, hold_out
+from stopgrad.loader.labelled import LabelledViews
+from stopgrad.loader.preprocess import Preprocess
 from stopgrad.nets.backbones import build_backbone
+from stopgrad.weights.spec import EncoderSpec
 
 CPU = torch.device("cpu")
 PLAIN = Preprocess(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -219,7 +219,7 @@ def test_judging_in_blocks_changes_nothing(monkeypatch):
         layer.data.normal_(generator=generator)
     features, labels = torch.randn((50, 6), generator=generator), torch.randint(4, (50,), generator=generator)
     logits = heads.logits(features).detach()
-    monkeypatch.setattr("stopgrad.evaluate.heads.BLOCK_BYTES", 7 * 4 * 8)
+    monkeypatch.setattr("stopgrad.evaluate.shared.heads.BLOCK_BYTES", 7 * 4 * 8)
     right, losses = heads.judge(features, labels)
     assert torch.equal(right, (logits.argmax(dim=2) == labels[:, None]).double().mean(dim=0))
     assert torch.allclose(losses, heads.losses(features, labels).detach().double().mean(dim=0), atol=1e-6)

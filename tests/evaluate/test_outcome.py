@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stopgrad.evaluate.outcome import by_class, score, score_of, score_over_draws
+from stopgrad.evaluate.shared.outcome import by_class, score, score_of, score_over_draws
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Demanding(nn.Module):
 METHODS = """
 import torch
 from torch import nn
-from stopgrad.methods.parts import initial_backbone, projector_of
+from stopgrad.methods.protocol import initial_backbone, projector_of
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.backbones import num_features
 

@@ -13,14 +13,14 @@ from torch import nn
 
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.cache.store import ImageStore
 from stopgrad.data.open import open_images
-from stopgrad.data.preprocess import Preprocess
 from stopgrad.data.sources import ArraySource, Splits
-from stopgrad.data.store import ImageStore
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.report.images import RunImages, Sample
-from stopgrad.report.map import feature_map
+from stopgrad.loader.preprocess import Preprocess
+from stopgrad.report.parts.images import RunImages, Sample
+from stopgrad.report.parts.map import feature_map
 
 NASTY = "<img src=x onerror=alert(1)> & \"ü' ‮.png"
 WHOLE = Preprocess(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -13,13 +13,13 @@ from recorder import Recorder
 
 import stopgrad
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ArraySource
-from stopgrad.data.store import ImageStore
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.report.images import RunImages, Sample
-from stopgrad.report.pictures import _classes, _predicted
+from stopgrad.report.parts.images import RunImages, Sample
+from stopgrad.report.parts.pictures import _classes, _predicted
 from stopgrad.report.run import write_progress_page
 
 MAX_BYTES = 8_000_000
@@ -41,7 +41,7 @@ def run(finished, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_bank(monkeypatch):
-    monkeypatch.setattr("stopgrad.report.pictures.BANK", 200)
+    monkeypatch.setattr("stopgrad.report.parts.pictures.BANK", 200)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_ten_thousand_points_stay_smooth(run, tmp_path, monkeypatch):
     pixels = np.stack([digits.read(i % len(digits)) for i in range(10_000)])
     pixels = np.clip(pixels.astype(int) + rng.integers(-9, 9, pixels.shape), 0, 255).astype(np.uint8)
     labels = [digits.label(i % len(digits)) for i in range(10_000)]
-    monkeypatch.setattr("stopgrad.report.map.layout_2d", lambda f: (rng.normal(size=(len(f), 2)), "chance"))
+    monkeypatch.setattr("stopgrad.report.parts.map.layout_2d", lambda f: (rng.normal(size=(len(f), 2)), "chance"))
     out = tmp_path / "page.html"
     source = ArraySource(pixels, labels, [str(i) for i in range(10)])
     page = stopgrad.write_report(run.path, source, out=out, points=10_000, reporter=Recorder())
@@ -330,7 +330,7 @@ def test_the_page_is_renewed_while_training(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("stopgrad.report.run.write_progress_page", lambda *a, **more: seen.append(more["ended"]))
     settings = {**TINY, "report": True, "reporter": Recorder()}
-    with pytest.raises(stopgrad.train.stop.Interrupted):
+    with pytest.raises(stopgrad.stop.Interrupted):
         stopgrad.pretrain(
             out=tmp_path / "run", epochs=500, checkpoint_every_steps=5, time_limit_seconds=1.5, **settings
         )
@@ -339,7 +339,7 @@ def test_the_page_is_renewed_while_training(tmp_path, monkeypatch):
     assert seen[-1][0] == "stopped"
     # A run goes on whatever it was told of pages.
     again = {**settings, "report": False}
-    with pytest.raises(stopgrad.train.stop.Interrupted):
+    with pytest.raises(stopgrad.stop.Interrupted):
         stopgrad.pretrain(out=tmp_path / "run", epochs=500, checkpoint_every_steps=5, time_limit_seconds=0.5,
                           resume=True, **again)  # fmt: skip
 

@@ -9,8 +9,8 @@ import pytest
 from browser import opened_page
 
 import stopgrad.report.study as module
-from stopgrad.report.forest import forest_of, ticks
-from stopgrad.report.lettering import wrapped
+from stopgrad.report.parts.forest import forest_of, ticks
+from stopgrad.report.parts.study_figure import wrapped
 from stopgrad.report.study import draw_study
 
 WORDS = ("SimSiam, GSG on two views, mutual partners", "SimSiam, a random guide on two views", "BYOL, symmetric",
@@ -212,7 +212,7 @@ def test_baselines_are_those_measured_by_the_protocol_of_the_table():
 
 
 def test_a_collapse_under_way_is_told_from_one_that_is_done():
-    from stopgrad.report.study_figure import _fallen_words
+    from stopgrad.report.parts.study_figure import _fallen_words
 
     assert _fallen_words({"verdicts": {"partly_collapsed": 3}}) == "collapsing"
     assert _fallen_words({"verdicts": {"partly_collapsed": 1, "collapsed": 2}}) == "collapsing"

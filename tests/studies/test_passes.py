@@ -5,7 +5,7 @@ from torch import nn
 from stopgrad.config import Config
 from stopgrad.methods import METHODS
 from stopgrad.removed import CANDIDATES
-from stopgrad.studies.passes import passes_an_image
+from stopgrad.studies.cells import passes_an_image
 
 COMMON = {"backbone": "resnet10_16", "stem": "small", "image_size": 8, "projector_width": 8, "projection_dim": 8,
           "predictor_width": 4, "queue_size": 16}  # fmt: skip

@@ -6,14 +6,13 @@ import time
 import pytest
 from recorder import Recorder
 
-from stopgrad.data.locks import try_lock
+from stopgrad.cache.locks import try_lock
 from stopgrad.errors import Interrupted
 from stopgrad.studies import cells as cells_module
 from stopgrad.studies import process as module
 from stopgrad.studies.cells import VERSION, CellStore, cells_of
-from stopgrad.studies.process import Machine
+from stopgrad.studies.process import Machine, run_cells
 from stopgrad.studies.results import results_of
-from stopgrad.studies.run import run_cells
 from stopgrad.studies.scales import scale_of
 from stopgrad.studies.study import Arm, Comparison, Study
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stopgrad.studies.statistics import difference_of, spread_of
+from stopgrad.studies.results import difference_of, spread_of
 
 
 def test_spread():

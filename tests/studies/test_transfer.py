@@ -9,7 +9,7 @@ from recorder import Recorder
 from stopgrad.cli.main import run
 from stopgrad.data.open import open_images
 from stopgrad.errors import ConfigError, DataError, Interrupted
-from stopgrad.report.forest import figure_name
+from stopgrad.report.parts.forest import figure_name
 from stopgrad.studies.conduct import conduct, plan_study
 from stopgrad.studies.transfer import names_of
 

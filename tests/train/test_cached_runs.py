@@ -55,7 +55,7 @@ def test_weights_are_the_same_to_the_bit(folder, tmp_path, tiny, holdout):
 
 
 def test_a_run_goes_on_with_another_cache_or_none(folder, tmp_path, tiny, monkeypatch):
-    from stopgrad.train.stop import StopRequest
+    from stopgrad.stop import StopRequest
 
     whole = stopgrad.pretrain(folder, out=tmp_path / "whole", **options(tiny, cache="off"))
     steps = iter(range(1, 100))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from stopgrad.data.loader import Loader
+from stopgrad.cache.store import load_images
 from stopgrad.data.open import open_images
-from stopgrad.data.store import load_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.features import settle_batchnorm
+from stopgrad.loader.loader import Loader
 from stopgrad.methods.siamese import Siamese
 from stopgrad.metrics.paired import compare_paired
 from stopgrad.metrics.verdict import START, Kept, find_collapse, judge

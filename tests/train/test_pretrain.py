@@ -104,7 +104,7 @@ def test_the_config_repeats_the_run(finished, tmp_path):
 @pytest.mark.parametrize("stop_after", [1, 10, 22, 26])
 def test_resuming_is_as_never_having_stopped(finished, tmp_path, monkeypatch, stop_after):
     """Also inside a logging interval, at the end of an epoch and between two checkpoints."""
-    from stopgrad.train.stop import StopRequest
+    from stopgrad.stop import StopRequest
 
     out = tmp_path / "run"
     steps = iter(range(1, 100))

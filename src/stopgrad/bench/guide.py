@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from stopgrad.bench.clock import seconds_a_call
-from stopgrad.bench.figures import Figure
+from stopgrad.bench.clock import Figure, seconds_a_call
 from stopgrad.bench.parts import config_of
 from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.objective.guided import GuidedStopGradientLoss

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from stopgrad.bench.clock import seconds_a_call
-from stopgrad.bench.figures import Figure
+from stopgrad.bench.clock import Figure, seconds_a_call
 from stopgrad.hardware import choose_device, choose_precision
 
 SIDES = (512, 1024, 2048, 4096)

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stopgrad.bench.clock import timed
-from stopgrad.bench.figures import Figure
+from stopgrad.bench.clock import Figure, timed
 from stopgrad.hardware import choose_device
 from stopgrad.metrics.accuracy import knn_predict
 

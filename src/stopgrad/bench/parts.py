@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from stopgrad.bench.clock import seconds_a_call
-from stopgrad.bench.figures import Figure, flops_of
+from stopgrad.bench.clock import Figure, flops_of, seconds_a_call
 from stopgrad.bench.samples import sample
+from stopgrad.cache.cache import ImageCache
+from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
-from stopgrad.data.cache import ImageCache
-from stopgrad.data.loader import Batch, Loader
-from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource
-from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed.rank import Rank
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.hardware import choose_device, choose_precision
+from stopgrad.loader.loader import Batch, Loader
+from stopgrad.loader.preprocess import preprocess_of, shortest_of
 from stopgrad.nets.backbones import build_backbone
 
 _EMBED_IMAGES = 1024

@@ -14,14 +14,13 @@ from stopgrad.artifacts.environment import environment
 from stopgrad.bench.cases import ARMS, Arm, arms_of
 from stopgrad.bench.samples import NUM_PHOTOS, NUM_SMALL, write_photos, write_small_images
 from stopgrad.bench.tables import Round, ratios_of, table_of, what_holds_it_back
-from stopgrad.data.open import open_images
-from stopgrad.data.probe import recipe_for
+from stopgrad.data.open import open_images, recipe_for
+from stopgrad.distributed.launch import launch
 from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.hardware import choose_device, choose_precision, choose_processes
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.recipes import base_config
 from stopgrad.reporter import Reporter, SilentReporter
-from stopgrad.train.launch import launch
 
 PHOTO_RECIPE = "photos_small"
 

@@ -6,24 +6,23 @@ from typing import Any
 from torch import Tensor
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.bench.clock import Window, timed
-from stopgrad.bench.figures import Figure, flops_of
+from stopgrad.bench.clock import Figure, Window, flops_of, timed
 from stopgrad.bench.parts import config_of
 from stopgrad.bench.samples import sample
-from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import shortest_of
-from stopgrad.data.store import load_images
+from stopgrad.cache.store import load_images
 from stopgrad.distributed.group import joined
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import DataError, Interrupted
 from stopgrad.hardware import autocast, choose_device, choose_precision
+from stopgrad.loader.loader import Loader
+from stopgrad.loader.preprocess import shortest_of
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.norms import synchronise
 from stopgrad.reporter import SilentReporter
 from stopgrad.train.build import build_method
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import Monitor
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 ENDLESS = 10**6
 _FLOP_IMAGES = 8

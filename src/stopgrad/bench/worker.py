@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 import torch
 
 from stopgrad.bench.clock import PeakMemory
+from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.hardware import share_cores
 from stopgrad.reporter import Reporter
-from stopgrad.train.launch import answer
 
 # The module of each kind of work; the function has its name. Imported when asked for: some need packages of peers.
 WORK = {

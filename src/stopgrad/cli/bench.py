@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stopgrad.bench.cases import choose_rows
-from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
 from stopgrad.data.place import check_there
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import base_config

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
-from stopgrad.cli.loading import NOTHING, Loading
-from stopgrad.cli.summary import print_skipped
+from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
+from stopgrad.cli.shared.summary import print_skipped
 from stopgrad.data.place import check_there
 from stopgrad.errors import CollapsedError
 
@@ -61,7 +61,7 @@ def check(
 
 def print_health(health: "Health") -> None:
     """Print the measures, the protocol and the verdict."""
-    from stopgrad.evaluate.measures import MEANINGS, NAMES, figure
+    from stopgrad.metrics.measures import MEANINGS, NAMES, figure
 
     console = plain_console()
     table = Table(box=None, padding=(0, 2, 0, 0))

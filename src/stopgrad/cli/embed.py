@@ -5,12 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
-from stopgrad.cli.loading import NOTHING, Loading
-from stopgrad.cli.summary import print_skipped
-from stopgrad.encoder.outputs import check_free
+from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
+from stopgrad.cli.shared.summary import print_skipped
+from stopgrad.embeddings.paths import check_free
 from stopgrad.errors import ConfigError
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 
 def embed(
@@ -53,7 +53,7 @@ def embed(
     check_free(out, overwrite=overwrite)
     encoder = loading.of(encoder)
     with ConsoleReporter(json=json) as reporter, StopRequest() as stop:
-        from stopgrad.encoder.write import embed_to_file
+        from stopgrad.embeddings.write import embed_to_file
 
         done = embed_to_file(
             encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,

@@ -7,14 +7,13 @@ from cyclopts import App, CycloptsError
 import stopgrad
 from stopgrad.cli.bench import bench
 from stopgrad.cli.check import check
-from stopgrad.cli.compare import compare
 from stopgrad.cli.embed import embed
 from stopgrad.cli.evaluate import evaluate
 from stopgrad.cli.export import export
 from stopgrad.cli.pretrain import pretrain
 from stopgrad.cli.preview import preview
 from stopgrad.cli.recipes import recipes
-from stopgrad.cli.report import report
+from stopgrad.cli.report import compare, report
 from stopgrad.cli.search import search
 from stopgrad.cli.study import study
 from stopgrad.errors import StopgradError

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stopgrad.cli.console import ConsoleReporter, print_json
-from stopgrad.cli.settings import Settings, given_settings
-from stopgrad.cli.summary import print_summary
+from stopgrad.cli.shared.console import ConsoleReporter, print_json
+from stopgrad.cli.shared.settings import Settings, given_settings
+from stopgrad.cli.shared.summary import print_summary
 from stopgrad.distributed.rank import current_rank
 from stopgrad.recipes import resolve
 from stopgrad.train.request import check_request

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stopgrad.cli.console import print_json
-from stopgrad.cli.settings import Settings, given_settings
+from stopgrad.cli.shared.console import print_json
+from stopgrad.cli.shared.settings import Settings, given_settings
 from stopgrad.data.place import check_there
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import resolve

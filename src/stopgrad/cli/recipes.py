@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stopgrad.cli.console import print_json
+from stopgrad.cli.shared.console import print_json
 from stopgrad.config import to_toml
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.recipes import RECIPES

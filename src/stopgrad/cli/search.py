@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
-from stopgrad.cli.loading import NOTHING, Loading
-from stopgrad.cli.summary import print_skipped
-from stopgrad.encoder.outputs import is_embeddings
+from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
+from stopgrad.cli.shared.summary import print_skipped
+from stopgrad.embeddings.paths import is_embeddings
 from stopgrad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stopgrad.encoder.duplicates import Duplicates
-    from stopgrad.encoder.search import SearchResult
+    from stopgrad.search.duplicates import Duplicates
+    from stopgrad.search.query import SearchResult
 
 MOST_QUERIES, MOST_GROUPS, MOST_MEMBERS = 5, 20, 8
 
@@ -82,16 +82,16 @@ def search(
             for flag, unused in (("--index", index != "exact"), ("--encoder", encoder is not None)):
                 if unused:
                     reporter.warn(f"{flag} has no effect with --duplicates.")
-            from stopgrad.encoder.duplicates import find_duplicates
             from stopgrad.report.search import write_duplicates_page
+            from stopgrad.search.duplicates import find_duplicates
 
             found = find_duplicates(run_or_embeddings, threshold=duplicates, **options, reporter=reporter)
             if page is not None:
                 write_duplicates_page(found, page)
             _print_json(found, page) if json else _print_duplicates(found)
         else:
-            from stopgrad.encoder.search import search as search_for
             from stopgrad.report.search import write_search_page
+            from stopgrad.search.query import search as search_for
 
             result = search_for(
                 run_or_embeddings, query, top=top, index=index, encoder=encoder, **options, reporter=reporter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from stopgrad.cli.console import ConsoleReporter, plain_console, print_json
+from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
 from stopgrad.errors import StopgradError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _print_plan(plan: "Plan") -> None:
 
 
 def _print_results(results: dict[str, Any]) -> None:
-    from stopgrad.report.forest import figure_name, is_accuracy
+    from stopgrad.report.parts.forest import figure_name, is_accuracy
     from stopgrad.report.study import accuracies_of
 
     console = plain_console(width=170)

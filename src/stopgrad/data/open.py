@@ -1,9 +1,11 @@
 """Open a data set by its path."""
 
+import statistics
 from pathlib import Path
 
 import numpy as np
 
+from stopgrad.data.decode import UnreadableImageError, decode
 from stopgrad.data.folders import open_folder
 from stopgrad.data.parquet import ParquetSource, open_parquet_folder
 from stopgrad.data.place import check_there
@@ -46,3 +48,20 @@ def _digits() -> Splits:
     labels = digits.target.tolist()
     both = [ArraySource(images[i], [labels[j] for j in i], names, "digit") for i in (np.sort(train), np.sort(test))]
     return Splits(DIGITS, *both)
+
+
+DIGITS_RECIPE = "digits"
+_SMALL = 64
+
+
+def recipe_for(splits: Splits) -> str:
+    """The small-machine recipe for images of this kind, judging by the first ones that can be read."""
+    if splits.name == DIGITS:
+        return DIGITS_RECIPE
+    sides = []
+    for index in range(min(8, len(splits.train))):
+        try:
+            sides.append(min(decode(splits.train.read(index)).shape[:2]))
+        except (UnreadableImageError, OSError):
+            continue
+    return "cifar10_small" if sides and statistics.median(sides) <= _SMALL else "photos_small"

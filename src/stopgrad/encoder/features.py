@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stopgrad.data.ahead import prepared_ahead
-from stopgrad.data.preprocess import Preprocess, plain_batches
-from stopgrad.data.reading import Progress, in_order
+from stopgrad.cache.store import ImageStore, first_skipped
+from stopgrad.data.decode import Progress, in_order
+from stopgrad.data.prefetch import prepared_ahead
 from stopgrad.data.sources import ImageSource
-from stopgrad.data.store import ImageStore, first_skipped
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.hardware import autocast, choose_precision, keep_freed_memory, plain_batch_size, undivided_operations
+from stopgrad.loader.preprocess import Preprocess, plain_batches
 
 # Enough for BatchNorm's statistics to settle.
 SETTLING_IMAGES = 2000

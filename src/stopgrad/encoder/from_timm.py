@@ -4,15 +4,15 @@ from typing import Any
 
 from torch import nn
 
-from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, Asked
-from stopgrad.encoder.embed import Encoder, encoder_of
-from stopgrad.encoder.fit import fill
-from stopgrad.encoder.packaged import INSTALL, PACKAGES, file_of, package_of, package_words, read_package
-from stopgrad.encoder.timm_weights import Located, elsewhere, locate, overlay_of, quiet_libraries
-from stopgrad.encoder.usual import Usual, usual_of
+from stopgrad.encoder.encoder import Encoder, encoder_of
 from stopgrad.errors import CheckpointError, did_you_mean
+from stopgrad.loader.preprocess import eval_resize
 from stopgrad.nets.backbones import SMALL_RESNETS, build_backbone, native_image_size, num_features
+from stopgrad.weights.conventions import Usual, usual_of
+from stopgrad.weights.fit import fill
+from stopgrad.weights.options import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, Asked
+from stopgrad.weights.packages import INSTALL, PACKAGES, file_of, package_of, package_words, read_package
+from stopgrad.weights.timm_weights import Located, elsewhere, locate, overlay_of, quiet_libraries
 
 
 def from_timm(name: str, asked: Asked) -> Encoder:

@@ -15,21 +15,20 @@ from torch import Tensor, nn
 from stopgrad.artifacts.checkpoint import load_checkpoint, write_weights
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.preprocess import eval_resize
-from stopgrad.encoder.asked import PACKAGE, TIMM, Asked, Triple, asked_of, check_there, split_question, with_question
-from stopgrad.encoder.described import described, hint_of, weights_in
-from stopgrad.encoder.embed import Encoder, encoder_of
-from stopgrad.encoder.export_place import HUB_SPEC, HUB_WEIGHTS, is_spec
-from stopgrad.encoder.fit import fill
-from stopgrad.encoder.foreign import Recognised, recognise
+from stopgrad.encoder.encoder import Encoder, encoder_of
 from stopgrad.encoder.from_timm import from_package, from_timm
-from stopgrad.encoder.spec import FORMAT, OWN, EncoderSpec
-from stopgrad.encoder.usual import triple_words
-from stopgrad.encoder.weights import is_torch_file, read_weights
 from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.artifacts.hub_folder import HUB_SPEC, HUB_WEIGHTS, is_spec
+from stopgrad.loader.preprocess import eval_resize
 from stopgrad.nets.backbones import declare_num_features, num_features, set_image_size
 from stopgrad.recipes import base_config
 from stopgrad.removed import to_look_at
+from stopgrad.weights.conventions import described, hint_of, triple_words, weights_in
+from stopgrad.weights.files import is_torch_file, read_weights
+from stopgrad.weights.fit import fill
+from stopgrad.weights.foreign import Recognised, recognise
+from stopgrad.weights.options import PACKAGE, TIMM, Asked, Triple, asked_of, check_there, split_question, with_question
+from stopgrad.weights.spec import FORMAT, OWN, EncoderSpec
 
 
 def spec_of(config: Config, num_features: int) -> EncoderSpec:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
-from stopgrad.evaluate.outcome import Outcome, Score, score_of, score_over_draws
-from stopgrad.evaluate.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
-from stopgrad.evaluate.sides import Images
-from stopgrad.evaluate.subject import solver_device
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.outcome import Outcome, Score, score_of, score_over_draws
+from stopgrad.evaluate.shared.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
+from stopgrad.evaluate.shared.splits import Images
+from stopgrad.evaluate.shared.subject import solver_device
 from stopgrad.metrics.accuracy import knn_predict
 from stopgrad.metrics.logistic import Standard, standard_of
 from stopgrad.reporter import QuietReporter, Reporter

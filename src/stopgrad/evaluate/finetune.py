@@ -11,22 +11,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from stopgrad.data.labelled import LabelledViews
 from stopgrad.data.sources import Subset
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import extract, features_of
 from stopgrad.errors import ConfigError, NonFiniteLossError
-from stopgrad.evaluate.baselines import fresh_network
-from stopgrad.evaluate.classifier import check_free, save_classifier
-from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
-from stopgrad.evaluate.frozen import FrozenBackbone
-from stopgrad.evaluate.holdout import draw_share
-from stopgrad.evaluate.outcome import Outcome, score
-from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened, precision_asked
-from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_rate, check_training, conclude, hold_out_to_choose
-from stopgrad.evaluate.tuning import Classifier, Tuning, tune
+from stopgrad.evaluate.shared.baselines import fresh_network
+from stopgrad.evaluate.shared.classifier import check_free, save_classifier
+from stopgrad.evaluate.shared.crops import FrozenBackbone, crops_config, crops_words, load_crops
+from stopgrad.evaluate.shared.holdout import draw_share
+from stopgrad.evaluate.shared.outcome import Outcome, score
+from stopgrad.evaluate.shared.splits import Images, open_sides
+from stopgrad.evaluate.shared.subject import opened, precision_asked
+from stopgrad.evaluate.shared.trained import (
+    TEST_SHARE,
+    Judged,
+    Task,
+    check_rate,
+    check_training,
+    conclude,
+    hold_out_to_choose,
+)
+from stopgrad.evaluate.shared.tuning import Classifier, Tuning, tune
 from stopgrad.hardware import choose_precision
+from stopgrad.loader.labelled import LabelledViews
 from stopgrad.reporter import QuietReporter, Reporter
 
 LEARNING_RATES = {"sgd": (0.1,), "adamw": (1e-3,)}

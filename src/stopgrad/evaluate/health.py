@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
-from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import shortest_of
-from stopgrad.data.reading import Progress
+from stopgrad.data.decode import Progress
 from stopgrad.data.sources import Subset
-from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed.rank import Rank
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.baselines import before_training
-from stopgrad.evaluate.holdout import check_seed
-from stopgrad.evaluate.measures import MEANINGS, measure
-from stopgrad.evaluate.sides import Images, images_of, splits_of
-from stopgrad.evaluate.subject import opened
+from stopgrad.evaluate.shared.baselines import before_training
+from stopgrad.evaluate.shared.holdout import check_seed
+from stopgrad.evaluate.shared.splits import Images, images_of, splits_of
+from stopgrad.evaluate.shared.subject import opened
 from stopgrad.hardware import plain_batch_size
+from stopgrad.loader.loader import Loader
+from stopgrad.loader.preprocess import shortest_of
+from stopgrad.metrics.measures import MEANINGS, measure
 from stopgrad.metrics.verdict import START, UNTRAINED, WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
 

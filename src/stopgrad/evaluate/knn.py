@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
-from stopgrad.evaluate.outcome import Outcome, score
-from stopgrad.evaluate.sides import Images
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.outcome import Outcome, score
+from stopgrad.evaluate.shared.splits import Images
 from stopgrad.metrics.accuracy import knn_predict_each
 from stopgrad.reporter import Reporter
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.classify import Description, Judged, classify, subject_of
-from stopgrad.evaluate.outcome import Outcome, score
-from stopgrad.evaluate.probe import choice_words, fit_details, fit_probe
-from stopgrad.evaluate.sides import Images
-from stopgrad.evaluate.subject import solver_device
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.outcome import Outcome, score
+from stopgrad.evaluate.shared.probe import choice_words, fit_details, fit_probe
+from stopgrad.evaluate.shared.splits import Images
+from stopgrad.evaluate.shared.subject import solver_device
 from stopgrad.metrics.logistic import standard_of
 from stopgrad.reporter import QuietReporter, Reporter
 

@@ -8,20 +8,26 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stopgrad.data.labelled import LabelledViews
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import extract, features_of
 from stopgrad.errors import NonFiniteLossError
-from stopgrad.evaluate.baselines import before_training
-from stopgrad.evaluate.crops import crops_config, crops_words, load_crops
-from stopgrad.evaluate.frozen import FrozenBackbone
-from stopgrad.evaluate.heads import MOMENTUM, LinearHeads
-from stopgrad.evaluate.outcome import Outcome
-from stopgrad.evaluate.pace import Pace
-from stopgrad.evaluate.sides import Images, open_sides
-from stopgrad.evaluate.subject import opened, precision_asked
-from stopgrad.evaluate.trained import TEST_SHARE, Judged, Task, check_training, conclude, hold_out_to_choose
+from stopgrad.evaluate.shared.baselines import before_training
+from stopgrad.evaluate.shared.crops import FrozenBackbone, crops_config, crops_words, load_crops
+from stopgrad.evaluate.shared.heads import MOMENTUM, LinearHeads
+from stopgrad.evaluate.shared.outcome import Outcome
+from stopgrad.evaluate.shared.splits import Images, open_sides
+from stopgrad.evaluate.shared.subject import opened, precision_asked
+from stopgrad.evaluate.shared.trained import (
+    TEST_SHARE,
+    Judged,
+    Pace,
+    Task,
+    check_training,
+    conclude,
+    hold_out_to_choose,
+)
 from stopgrad.hardware import choose_precision
+from stopgrad.loader.labelled import LabelledViews
 from stopgrad.reporter import QuietReporter, Reporter
 from stopgrad.schedules import cosine
 

@@ -11,9 +11,8 @@ from typing import Protocol
 from stopgrad.config import Config
 from stopgrad.methods.dino import build_dino
 from stopgrad.methods.moco import build_moco
-from stopgrad.methods.parts import Initial
 from stopgrad.methods.plugins import build_own
-from stopgrad.methods.protocol import Method
+from stopgrad.methods.protocol import Initial, Method
 from stopgrad.methods.siamese import build_siamese
 from stopgrad.methods.two_views import build_two_views
 from stopgrad.settings import is_plugin

@@ -15,8 +15,7 @@ from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.methods.parts import Initial
-from stopgrad.methods.protocol import Method
+from stopgrad.methods.protocol import Initial, Method
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
 from stopgrad.settings import SIAMESE_METHODS, is_plugin
 

@@ -13,8 +13,7 @@ from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.methods.choice import SourceChoice, choice_of
-from stopgrad.methods.parts import Initial, initial_backbone, projector_of
-from stopgrad.methods.protocol import Method, Views
+from stopgrad.methods.protocol import Initial, Method, Views, initial_backbone, projector_of
 from stopgrad.metrics.guidance import guide_balance, guide_margin
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update

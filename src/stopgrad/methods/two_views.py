@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.parts import Initial, initial_backbone, projector_of
-from stopgrad.methods.protocol import Method, Views
+from stopgrad.methods.protocol import Initial, Method, Views, initial_backbone, projector_of
 from stopgrad.nets.backbones import num_features
 from stopgrad.objective.contrastive import nt_xent
 from stopgrad.objective.redundancy import barlow_twins, vicreg

@@ -11,10 +11,10 @@ from typing import Any
 from stopgrad.artifacts.names import evaluation_name, variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.errors import ConfigError
-from stopgrad.report.curves import CHARTS, COLOURS, X_AXES, describe, series_of, thinned, x_values
 from stopgrad.report.groups import Group, RunFigures, grouped, read_run
 from stopgrad.report.page import finite, packed_plotly, write_page
-from stopgrad.report.pictures import as_script
+from stopgrad.report.parts.curves import CHARTS, COLOURS, X_AXES, describe, series_of, thinned, x_values
+from stopgrad.report.parts.pictures import as_script
 from stopgrad.report.run import Page, check_out
 
 

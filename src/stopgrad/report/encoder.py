@@ -11,21 +11,21 @@ from typing import Any
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.sources import Splits
-from stopgrad.encoder.asked import TIMM
-from stopgrad.encoder.duplicates import Duplicates, check_threshold, duplicates_in
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
-from stopgrad.evaluate.holdout import check_seed
-from stopgrad.evaluate.subject import opened
-from stopgrad.report.embedded import MOST_IMAGES, Embedded, embed_splits, open_splits
-from stopgrad.report.encoder_parts import groups_shown, health_shown, knn_as_json, knn_shown, measured_health
-from stopgrad.report.map import feature_map
-from stopgrad.report.neighbours import neighbour_rows
+from stopgrad.evaluate.shared.holdout import check_seed
+from stopgrad.evaluate.shared.subject import opened
 from stopgrad.report.page import write_page
-from stopgrad.report.pictures import POINTS, as_script
+from stopgrad.report.parts.embedded import MOST_IMAGES, Embedded, embed_splits, open_splits
+from stopgrad.report.parts.encoder import groups_shown, health_shown, knn_as_json, knn_shown, measured_health
+from stopgrad.report.parts.map import feature_map
+from stopgrad.report.parts.neighbours import neighbour_rows
+from stopgrad.report.parts.pictures import POINTS, as_script
 from stopgrad.report.run import MAX_POINTS, Page, check_out
 from stopgrad.reporter import QuietReporter, Reporter
+from stopgrad.search.duplicates import Duplicates, check_threshold, duplicates_in
+from stopgrad.weights.options import TIMM
 
 THRESHOLD = 0.995
 """Cosine of near-duplicates: for small encoders, and safe for large ones."""

@@ -13,12 +13,12 @@ from stopgrad.config import Config, to_toml
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.report.curves import run_curves
-from stopgrad.report.images import RunImages, open_run_images
 from stopgrad.report.page import packed_plotly, write_page
-from stopgrad.report.pictures import POINTS, as_script, features_shown, views_shown
-from stopgrad.report.progress import standing_of
-from stopgrad.report.tables import class_results, evaluation_rows, knn_table
+from stopgrad.report.parts.curves import run_curves
+from stopgrad.report.parts.images import RunImages, open_run_images
+from stopgrad.report.parts.pictures import POINTS, as_script, features_shown, views_shown
+from stopgrad.report.parts.progress import standing_of
+from stopgrad.report.parts.tables import class_results, evaluation_rows, knn_table
 from stopgrad.reporter import QuietReporter, Reporter
 
 MAX_POINTS = 20_000

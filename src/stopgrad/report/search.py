@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 
 from stopgrad.data.decode import UnreadableImageError, decode
-from stopgrad.encoder.bank import Bank
-from stopgrad.encoder.duplicates import Duplicates
-from stopgrad.encoder.search import Answer, SearchResult
 from stopgrad.report.page import picture, write_page
+from stopgrad.search.database import Bank
+from stopgrad.search.duplicates import Duplicates
+from stopgrad.search.query import Answer, SearchResult
 
 MOST_QUERIES = 50
 MOST_GROUPS = 50

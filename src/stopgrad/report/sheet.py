@@ -10,16 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stopgrad.augment import augment
+from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
-from stopgrad.data import augment
-from stopgrad.data.loader import Loader
-from stopgrad.data.open import open_images
-from stopgrad.data.preprocess import shortest_of
-from stopgrad.data.probe import recipe_for
+from stopgrad.data.open import open_images, recipe_for
 from stopgrad.data.sources import Subset
-from stopgrad.data.store import ImageStore, load_images
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
+from stopgrad.loader.loader import Loader
+from stopgrad.loader.preprocess import shortest_of
 from stopgrad.recipes import base_config
 
 _GAP = 4

@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stopgrad.report.curves import CHARTS, COLOURS, describe, series_of
-from stopgrad.report.forest import NONE, figure_name, forest_of, is_accuracy
 from stopgrad.report.page import finite, packed_plotly, write_page
-from stopgrad.report.pictures import as_script
-from stopgrad.report.progress import TITLES, tone_of
-from stopgrad.report.study_figure import figure_values
+from stopgrad.report.parts.curves import CHARTS, COLOURS, describe, series_of
+from stopgrad.report.parts.forest import NONE, figure_name, forest_of, is_accuracy
+from stopgrad.report.parts.pictures import as_script
+from stopgrad.report.parts.progress import TITLES, tone_of
+from stopgrad.report.parts.study_figure import figure_values
 
 X_AXES = {"epoch": "epochs", "passes": "encoder passes", "seconds": "seconds of training"}
 # The arms' own names of the same.

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
-from stopgrad.studies import adapt, batch_size, claims, guide, main, no_predictor, rivals, stability, transfer
+from stopgrad.studies import transfer
+from stopgrad.studies.questions import accuracy as main
+from stopgrad.studies.questions import adapt, batch_size, claims, guide, no_predictor, rivals, stability
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(

@@ -17,9 +17,8 @@ from stopgrad.report.study import draw_study
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.studies import study_of, transfer
 from stopgrad.studies.cells import JUDGES, Cell, CellStore, cells_of, labels_digest, pixels_digest
-from stopgrad.studies.process import Machine
+from stopgrad.studies.process import Machine, run_cells
 from stopgrad.studies.results import results_of
-from stopgrad.studies.run import run_cells
 from stopgrad.studies.same_images import check_same_images
 from stopgrad.studies.scales import Scale, scale_of
 from stopgrad.studies.study import Study

@@ -1,17 +1,72 @@
 """From the results of cells to those of a study: means, paired differences, curves."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stopgrad.studies.cells import Cell, CellStore
-from stopgrad.studies.main import UNTRAINED
-from stopgrad.studies.passes import passes_an_image
+from scipy.stats import t as student
+
+from stopgrad.studies.cells import Cell, CellStore, passes_an_image
+from stopgrad.studies.questions.accuracy import UNTRAINED
 from stopgrad.studies.scales import Scale
-from stopgrad.studies.statistics import difference_of, spread_of
 from stopgrad.studies.study import Arm, Study
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some seeds' values."""
+
+    mean: float
+    std: float | None
+    """Sample deviation; None for one value."""
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm's difference to its rival, paired by seed."""
+
+    n: int
+    mean: float
+    interval: tuple[float, float] | None
+    """95%, by Student's t over the pairs; None with fewer than two."""
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `not told apart` or `too few seeds`."""
+        if self.interval is None or self.n < 3:
+            return "too few seeds"
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and sample deviation of one value or more."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), std, tuple(values))
+
+
+def difference_of(arm: Mapping[int, float], rival: Mapping[int, float]) -> Difference | None:
+    """The mean of arm - rival over the seeds both have, with its interval; None where they share none.
+
+    Args:
+        arm, rival: seed -> value.
+    """
+    differences = [arm[seed] - rival[seed] for seed in sorted(arm) if seed in rival]
+    if not differences:
+        return None
+    own = spread_of(differences)
+    if own.std is None:
+        return Difference(1, own.mean, None)
+    n = len(differences)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * own.std / math.sqrt(n)
+    return Difference(n, own.mean, (own.mean - half, own.mean + half))
+
 
 FIGURES = ("knn_top1", "linear_top1")
 HEALTH = ("feature_std", "effective_rank", "projection_std", "projection_effective_rank")

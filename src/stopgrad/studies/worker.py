@@ -13,6 +13,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ImageSource, Splits, Subset
+from stopgrad.distributed.launch import answer
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluate.few_label import evaluate_few_label
 from stopgrad.evaluate.knn import evaluate_knn
@@ -20,9 +21,7 @@ from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.hardware import share_cores
 from stopgrad.metrics.verdict import find_collapse
 from stopgrad.reporter import Reporter
-from stopgrad.studies.cells import Images
-from stopgrad.studies.passes import passes_an_image
-from stopgrad.train.launch import answer
+from stopgrad.studies.cells import Images, passes_an_image
 from stopgrad.train.pretrain import Run, pretrain
 
 CPU_FILE = "cpu.json"

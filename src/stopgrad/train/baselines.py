@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
-from stopgrad.data.preprocess import Preprocess, preprocess_of
-from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
 from stopgrad.hardware import choose_precision
+from stopgrad.loader.preprocess import Preprocess, preprocess_of
 from stopgrad.metrics.paired import Paired, compare_paired
 from stopgrad.reporter import Reporter
 from stopgrad.train.monitor import KnnProtocol, LabelledFeatures

@@ -6,17 +6,16 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
+from stopgrad.cache.cache import ImageCache
+from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
-from stopgrad.data.cache import ImageCache
-from stopgrad.data.holdout import hold_out
-from stopgrad.data.preprocess import preprocess_of, shortest_of
 from stopgrad.data.sources import ImageSource, Splits
-from stopgrad.data.store import ImageStore, load_images
+from stopgrad.data.splits import hold_out
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.errors import ConfigError
+from stopgrad.loader.preprocess import preprocess_of, shortest_of
 from stopgrad.methods import build
-from stopgrad.methods.parts import Initial
-from stopgrad.methods.protocol import Method
+from stopgrad.methods.protocol import Initial, Method
 from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_one_size
 from stopgrad.reporter import Reporter
 

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from stopgrad.artifacts.checkpoint import load_checkpoint
-from stopgrad.data.store import ImageStore
+from stopgrad.cache.store import ImageStore
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import Interrupted
-from stopgrad.methods.parts import Initial
+from stopgrad.methods.protocol import Initial
 from stopgrad.metrics.verdict import START, UNTRAINED, Kept, is_harmless, judge
 from stopgrad.nets.backbones import num_features
 from stopgrad.reporter import Reporter
@@ -131,7 +131,7 @@ def _draw_page(training: Training, queries: ImageStore | None, reporter: Reporte
     config, run = training.config, training.run_dir
     reporter.say("Drawing the page of the run ...")
     try:
-        from stopgrad.report.images import RunImages, test_name_of
+        from stopgrad.report.parts.images import RunImages, test_name_of
         from stopgrad.report.run import draw_page
 
         images = RunImages(training.loader.store, queries, test_name_of(config))

@@ -11,21 +11,20 @@ from torch import Tensor, nn
 from stopgrad.artifacts.checkpoint import save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.loader import Batch, Loader
 from stopgrad.distributed.gradients import SharedGradients
 from stopgrad.distributed.group import any_of, mean_of, others_wait, wait_for_all
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
+from stopgrad.loader.loader import Batch, Loader
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import UNTRAINED, find_collapse
 from stopgrad.reporter import Reporter
-from stopgrad.train.events import EventWriter
-from stopgrad.train.live_page import LivePage
+from stopgrad.train.live_page import EventWriter, LivePage
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.progress import LossWindow, Progress
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 
 class Training:

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
-from stopgrad.data.loader import Loader
-from stopgrad.data.preprocess import preprocess_of
-from stopgrad.data.store import ImageStore
 from stopgrad.encoder.features import extract
 from stopgrad.errors import NonFiniteLossError
 from stopgrad.hardware import autocast, choose_precision
+from stopgrad.loader.loader import Loader
+from stopgrad.loader.preprocess import preprocess_of
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.accuracy import knn_predict, knn_predict_each
 from stopgrad.metrics.collapse import (

@@ -11,25 +11,24 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
-from stopgrad.data.open import open_images
+from stopgrad.data.open import DIGITS_RECIPE, open_images, recipe_for
 from stopgrad.data.place import IN_MEMORY
-from stopgrad.data.probe import DIGITS_RECIPE, recipe_for
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.distributed.group import joined
+from stopgrad.distributed.launch import launch
 from stopgrad.distributed.rank import Rank, current_rank
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
-from stopgrad.encoder.timm_weights import weights_at_hand
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.methods.plugins import check_plugins, guide_without_effect
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
-from stopgrad.train.launch import launch
 from stopgrad.train.request import check_request
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
+from stopgrad.weights.timm_weights import weights_at_hand
 
 
 @dataclass(frozen=True)

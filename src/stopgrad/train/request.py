@@ -7,8 +7,8 @@ from typing import Any
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data import place
 from stopgrad.distributed.rank import current_rank
-from stopgrad.encoder import asked
 from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.weights import options as asked
 
 
 def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, overwrite: bool) -> RunDir:

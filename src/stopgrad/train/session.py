@@ -6,15 +6,14 @@ from torch import Tensor, nn
 from stopgrad.artifacts.environment import environment
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.loader import Loader
 from stopgrad.data.sources import Splits
 from stopgrad.distributed.group import others_wait, same_everywhere
 from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_precision, compile_problem, share_cores
-from stopgrad.methods.parts import Initial
-from stopgrad.methods.protocol import Method
+from stopgrad.loader.loader import Loader
+from stopgrad.methods.protocol import Initial, Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm, synchronise
@@ -26,7 +25,7 @@ from stopgrad.train.loop import Training
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import peak_lr
 from stopgrad.train.start import initial_weights
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.

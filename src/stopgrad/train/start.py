@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.encoder.asked import TIMM
-from stopgrad.encoder.embed import Encoder
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
-from stopgrad.encoder.spec import OWN
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import (
     declare_num_features,
@@ -21,6 +19,8 @@ from stopgrad.nets.backbones import (
     takes_one_size,
 )
 from stopgrad.recipes import ADAPT
+from stopgrad.weights.options import TIMM
+from stopgrad.weights.spec import OWN
 
 
 def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -> tuple[Config, str]:

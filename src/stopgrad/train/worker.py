@@ -6,12 +6,12 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.open import open_images
 from stopgrad.distributed.group import joined
+from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.hardware import choose_device, share_cores
 from stopgrad.reporter import Reporter, SilentReporter
-from stopgrad.train.launch import answer
 from stopgrad.train.session import run_session
-from stopgrad.train.stop import StopRequest
+from stopgrad.stop import StopRequest
 
 
 def main() -> NoReturn:

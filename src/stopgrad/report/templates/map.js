@@ -1,4 +1,4 @@
-// The map of the features: data of report/map.py on a plain canvas, which needs no WebGL.
+// The map of the features: data of report/parts/map.py on a plain canvas, which needs no WebGL.
 (() => {
   const data = JSON.parse(document.getElementById("map-data").textContent);
   const box = document.getElementById("map"), canvas = box.querySelector("canvas"), tip = box.querySelector(".tip");

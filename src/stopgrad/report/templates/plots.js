@@ -1,4 +1,4 @@
-// Curves: data of report/curves.py, drawn with Plotly.
+// Curves: data of report/parts/curves.py, drawn with Plotly.
 (async () => {
   const data = JSON.parse(document.getElementById("curves-data").textContent);
   const choice = document.getElementById("x-axis");

@@ -1,0 +1,78 @@
+"""Images to views on the device, and images as the evaluation sees them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from stopgrad.augment import color, geometry
+from stopgrad.augment.draws import ViewDraws
+from stopgrad.settings import Augmentation
+
+Views = Float[Tensor, "image 3 size size"]
+
+
+def to_unit(images: UInt8[Tensor, "image 3 height width"]) -> Float[Tensor, "image 3 height width"]:
+    """Pixels 0..255 to 0..1, float32, laid out in planes."""
+    return color.in_planes(images).mul_(1 / 255)
+
+
+def to_uint8(pixels: Float[Tensor, "*image 3 height width"]) -> UInt8[Tensor, "*image 3 height width"]:
+    """Pixels 0..1 to 0..255, rounded."""
+    return pixels.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def fit(images: UInt8[Tensor, "image 3 _ _"], resize: int, crop: int) -> Float[Tensor, "image 3 crop crop"]:
+    """Images without augmentation, in 0..1: shorter side to `resize`, antialiased, and the centre of `crop` pixels."""
+    return geometry.centre_crop(geometry.resize_shorter(to_unit(images), resize), crop)
+
+
+def cut(
+    images: UInt8[Tensor, "image 3 height width"], draws: ViewDraws, augmentation: Augmentation, size: int
+) -> Views:
+    """The geometric part of a view, mirroring included, from images of one size; the result is in 0..1."""
+    pixels = to_unit(images)
+    mirrored = _send(draws.flip, pixels)
+    if augmentation.geometry == "resized_crop":
+        return geometry.crop_and_resize(pixels, _send(draws.box, pixels), size, mirrored)
+    if min(pixels.shape[2:]) > size:
+        pixels = geometry.centre_crop(geometry.resize_shorter(pixels, size), size)
+    rotation, zoom, shift = (_send(x, pixels) for x in (draws.rotation, draws.zoom, draws.shift))
+    return geometry.affine(pixels, rotation, zoom, shift, size, mirrored)
+
+
+def recolour(pixels: Views, draws: ViewDraws, augmentation: Augmentation) -> Views:
+    """The rest of a view, from pixels 0..1: colour jitter, grey, blur; in the order of the SimSiam paper.
+
+    What it is given may be overwritten.
+    """
+    if augmentation.jitter_form == "exact" and draws.jitter.any():
+        order, drawn = torch.from_numpy(draws.order), torch.from_numpy(draws.jitter)
+        pixels = color.jitter(pixels, _send(draws.factors, pixels), order, drawn)
+    else:
+        _change(pixels, draws.jitter, lambda x, rows: color.jitter_single_affine(x, _send(draws.factors[rows], x)))
+    _change(pixels, draws.gray, lambda x, _: color.grayscale(x).expand_as(x))
+    _change(pixels, draws.sigma > 0, lambda x, rows: geometry.gaussian_blur(x, _send(draws.sigma[rows], x)))
+    return pixels
+
+
+def normalise(pixels: Views, mean: Sequence[float], std: Sequence[float], *, out: Tensor | None = None) -> Views:
+    """Subtract the channel means and divide by the deviations, into `out` if that is given."""
+    out = torch.empty_like(pixels) if out is None else out
+    for channel, (m, s) in enumerate(zip(mean, std, strict=True)):
+        torch.add(torch.tensor(-m / s), pixels[:, channel], alpha=1 / s, out=out[:, channel])
+    return out
+
+
+def _send(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(like.device, non_blocking=True)
+
+
+def _change(pixels: Tensor, mask: np.ndarray, change) -> None:  # type: ignore[no-untyped-def]
+    """Change the images where `mask` holds. The mask is on the host: no device has to be waited for."""
+    rows = mask.nonzero()[0]
+    if len(rows):
+        index = _send(rows, pixels)
+        pixels.index_copy_(0, index, change(color.select(pixels, index), rows))

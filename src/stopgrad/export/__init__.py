@@ -1,0 +1,1 @@
+"""A backbone in the formats of other programs."""

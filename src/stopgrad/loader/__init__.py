@@ -1,0 +1,1 @@
+"""Batches of images, ready for the device."""

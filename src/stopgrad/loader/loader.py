@@ -1,0 +1,197 @@
+"""Batches in an order that is a function of the seed, ready for the device.
+
+Where a run stands is the number of steps it has taken: batch `step` is the same whether the run came there in one
+go or was interrupted, and whatever was prefetched is forgotten without loss.
+"""
+
+import math
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stopgrad.augment import augment
+from stopgrad.augment.draws import ViewDraws, draw_view
+from stopgrad.cache.store import ImageStore
+from stopgrad.config import Config
+from stopgrad.data.prefetch import prepared_ahead
+from stopgrad.distributed.rank import Rank
+from stopgrad.errors import DataError
+
+_AHEAD = 3
+_SMALL_PIXELS = 96 * 96
+_PIXELS_AT_ONCE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images, before the part of augmentation that runs on the device.
+
+    What belongs to views is in one row after another: all images' first views, then their second ones.
+    """
+
+    draws: ViewDraws
+    """A row for each view of each image."""
+    num_images: int
+    size: int
+    """Side of the views."""
+    whole: Tensor | None
+    """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
+    crops: Tensor | None
+    """uint8 `[view * image, 3, size, size]`, mirrored where that was drawn."""
+    positions: np.ndarray
+    """Of the images in the store."""
+
+    def __len__(self) -> int:
+        return self.num_images
+
+
+class Loader:
+    """The training images in random order, epoch after epoch, without the remainder of each epoch.
+
+    Args:
+        store: the images.
+        config: batch size, seed, views, augmentation, workers.
+        rank: which share of each batch is this process's.
+        device: where the views will be made. A CUDA device holds the images itself if they take no more than a quarter
+            of its free memory; else batches wait for it in pinned memory, so that copying overlaps computing.
+        views: of each image; 0: as many as the method takes.
+    """
+
+    def __init__(
+        self,
+        store: ImageStore,
+        config: Config,
+        rank: Rank,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        *,
+        views: int = 0,
+    ) -> None:
+        self.store, self.config, self.rank = store, config, rank
+        self.num_views = views or config.objective.views
+        self._on_cpu = device.type == "cpu"
+        self._images, self._pins = store.stacked, device.type == "cuda"
+        if self._pins and self._images is not None:
+            free, _ = torch.cuda.mem_get_info(device)
+            if self._images.nbytes <= free / 4:
+                self._images, self._pins = self._images.to(device), False
+        share = min(config.training.batch_size, len(store)) // rank.world
+        self.batch_size = share * rank.world
+        self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
+        self.total_steps = config.training.steps or config.training.epochs * self.steps_per_epoch
+
+    def size_at(self, step: int) -> int:
+        """Side of a step's views: `early_size` in the first part of the run, if that is set."""
+        d = self.config.data
+        return d.early_size if d.early_size and step < d.early_share * self.total_steps else d.image_size
+
+    def indices(self, step: int) -> np.ndarray:
+        """Positions in the store of this process's images of one step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = order_of_epoch(self.config.training.seed, epoch, len(self.store))
+        whole = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return whole[self.rank.index :: self.rank.world]
+
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""
+        return prepared_ahead(self._load_all(range(start, stop)), _AHEAD)
+
+    def _load_all(self, steps: range) -> Generator[Batch, None, None]:
+        with ThreadPoolExecutor(self.config.data.workers or os.cpu_count()) as pool:
+            for step in steps:
+                yield self.load(self.indices(step), step // self.steps_per_epoch, pool, self.size_at(step))
+
+    def load(self, positions: np.ndarray, epoch: int, pool: Executor, size: int | None = None) -> Batch:
+        """Read images and draw the parameters of their views.
+
+        Args:
+            positions: of the images in the store.
+            epoch: which draws.
+            pool: threads to decode and crop in.
+            size: side of the views; None: `image_size`.
+
+        Raises:
+            DataError: fewer than two of the images can be read.
+        """
+        size = size or self.config.data.image_size
+        if self._images is not None and self._is_cut_whole(self._images.shape[2:]):
+            whole = self._images[torch.from_numpy(positions).to(self._images.device)]
+            sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
+            return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None, positions)
+        read = list(pool.map(self.store.pixels, positions.tolist()))
+        positions = positions[[image is not None for image in read]]
+        images: list[np.ndarray] = [image for image in read if image is not None]
+        if len(images) < 2:
+            raise DataError(
+                f"only {len(images)} of {len(read)} images of a batch can be read; {len(self.store.skipped)} "
+                "unreadable so far. Remove them, or use a larger batch."
+            )
+        draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
+        if len({image.shape for image in images}) == 1 and self._is_cut_whole(images[0].shape[:2]):
+            # As a stacked store's: where images are kept makes no difference to what is computed of them.
+            whole = torch.stack([_tensor(image) for image in images])
+            return Batch(draws, len(images), size, self._pin(whole), None, positions)
+        if self.config.augmentation.geometry == "affine":
+            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
+            return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None, positions)
+        crops = list(pool.map(partial(_crop, size), images * self.num_views, draws.box, draws.flip))
+        return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)), positions)
+
+    def views(self, batch: Batch, device: torch.device) -> Tensor:
+        """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
+
+        Each view lies channels-last in memory.
+        """
+        a, size, count = self.config.augmentation, batch.size, len(batch.draws)
+        views = torch.empty((count, size, size, 3), device=device).permute(0, 3, 1, 2)
+        whole, crops = (x if x is None else x.to(device, non_blocking=True) for x in (batch.whole, batch.crops))
+        # On a CPU a few images at a time, which its caches hold from one pass to the next.
+        at_once = max(1, _PIXELS_AT_ONCE // size**2) if device.type == "cpu" else count
+        image = torch.arange(count, device=device) % len(batch)
+        for start in range(0, count, at_once):
+            some = slice(start, start + at_once)
+            if whole is not None:
+                pixels = augment.cut(whole[image[some]], batch.draws[some], a, size)
+            else:
+                assert crops is not None
+                pixels = augment.to_unit(crops[some])
+            augment.normalise(augment.recolour(pixels, batch.draws[some], a), a.mean, a.std, out=views[some])
+        return views.unflatten(0, (-1, len(batch)))
+
+    def _is_cut_whole(self, shape: Sequence[int]) -> bool:
+        """Whether images of one size are cut on the device, all at once. On a CPU that pays for small ones alone."""
+        return not self._on_cpu or math.prod(shape) <= _SMALL_PIXELS
+
+    def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> ViewDraws:
+        images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
+        a, seed, views = self.config.augmentation, self.config.training.seed, range(self.num_views)
+        return ViewDraws.join(
+            [draw_view(a, seed=seed, epoch=epoch, images=images, view=view, sizes=sizes) for view in views]
+        )
+
+    def _pin(self, pixels: Tensor) -> Tensor:
+        return pixels.pin_memory() if self._pins else pixels
+
+
+def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> Tensor:
+    """Cut, resize, antialiased, and mirror in a worker thread: for images of different sizes, or large ones."""
+    top, left, height, width = box.tolist()
+    cut = _tensor(image[top : top + height, left : left + width])[None]
+    resized = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    return resized.flip(2) if mirrored else resized
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=2)
+def order_of_epoch(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """The order in which an epoch sees the images: a function of the arguments alone."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)

@@ -1,0 +1,112 @@
+"""Images as evaluation and use see them: no augmentation."""
+
+import math
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from stopgrad.augment import augment
+from stopgrad.cache.store import ImageStore
+from stopgrad.config import Config
+from stopgrad.data.decode import decode
+
+# Images of one size are preprocessed together up to so much: above it threads of an image each are as fast.
+AT_ONCE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """An image as the backbone takes it: shorter side to `resize`, the centre of `size` pixels, normalised.
+
+    Called with a Pillow image, an encoded file's bytes or uint8 pixels (`[height, width, 3]` as an array, `[3, height,
+    width]` as a tensor), it returns float32 `[3, size, size]`.
+    """
+
+    resize: int
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def shortest(self) -> int:
+        """The shorter side that images may be reduced to beforehand: enough for the resize's own filter to decide."""
+        return 2 * self.resize
+
+    def __call__(self, image: "bytes | np.ndarray | Image.Image | Tensor") -> Float[Tensor, "3 size size"]:
+        """Preprocess one image.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded.
+            ValueError: a tensor of another type or shape.
+        """
+        if not isinstance(image, Tensor):
+            image = torch.from_numpy(decode(image, shortest=self.shortest).copy()).permute(2, 0, 1)
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(
+                f"a tensor image must be uint8 [3, height, width], not {image.dtype} {tuple(image.shape)}."
+            )
+        return self.batch(image[None])[0]
+
+    def batch(self, images: Tensor) -> Float[Tensor, "image 3 size size"]:
+        """Preprocess uint8 images `[image, 3, height, width]` of one size."""
+        return augment.normalise(augment.fit(images, self.resize, self.size), self.mean, self.std)
+
+
+def plain_batches(
+    store: ImageStore, preprocess: Preprocess, positions: Sequence[int] | None = None, *, batch_size: int = 256,
+    first_batch: int = 0, workers: int = 0,
+) -> Generator[tuple[list[int], Float[Tensor, "image 3 size size"]], None, None]:  # fmt: skip
+    """Preprocessed images in order, on the CPU, with their positions; those that turn out unreadable are left out.
+
+    `first_batch` batches are passed over; those after them are cut as if they had not been.
+    """
+    chosen = list(range(len(store))) if positions is None else list(positions)
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        # Parts of nearly one size: a last one of a single image would be no batch for BatchNorm.
+        batches = np.array_split(np.arange(len(chosen)), -(-len(chosen) // batch_size)) if chosen else []
+        for indices in batches[first_batch:]:
+            part = [chosen[i] for i in indices]
+            if store.stacked is not None:
+                yield part, preprocess.batch(store.stacked[torch.tensor(part)])
+                continue
+            read = [
+                (p, pixels) for p, pixels in zip(part, pool.map(store.pixels, part), strict=True) if pixels is not None
+            ]
+            if read:
+                yield (
+                    [position for position, _ in read],
+                    _preprocessed([pixels for _, pixels in read], preprocess, pool),
+                )
+
+
+def _preprocessed(images: Sequence[np.ndarray], preprocess: Preprocess, pool: ThreadPoolExecutor) -> Tensor:
+    """Small images of one size at once, which is the same and many times faster; others one by one."""
+    if len({image.shape for image in images}) == 1 and images[0].nbytes * len(images) <= AT_ONCE_BYTES:
+        return preprocess.batch(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    return torch.stack(list(pool.map(preprocess, images)))
+
+
+def eval_resize(image_size: int) -> int:
+    """Shorter side before the centre crop: the usual 256 for 224; small images are used whole."""
+    return image_size if image_size <= 64 else round(image_size * 256 / 224)
+
+
+def preprocess_of(config: Config) -> Preprocess:
+    """The evaluation's preprocessing of a run."""
+    size, a = config.data.eval_size or config.data.image_size, config.augmentation
+    return Preprocess(eval_resize(size), size, a.mean, a.std)
+
+
+def shortest_of(config: Config) -> int:
+    """The shorter side that decoded images may be reduced to: the smallest crop has as many pixels as a view still."""
+    a = config.augmentation
+    smallest = a.crop_scale_min if a.geometry == "resized_crop" else 1.0
+    return max(math.ceil(config.data.image_size / math.sqrt(smallest)), preprocess_of(config).shortest)

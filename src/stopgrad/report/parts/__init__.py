@@ -1,0 +1,1 @@
+"""The parts of pages: curves, maps, neighbours, tables, figures."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours and near-duplicates in a database of images."""

@@ -1,0 +1,1 @@
+"""The questions that are studied: arms and comparisons."""

@@ -1,0 +1,25 @@
+import signal
+
+import pytest
+
+from stopgrad.errors import Interrupted
+from stopgrad import stop as module
+from stopgrad.stop import StopRequest
+
+
+def test_the_first_signal_is_noted_and_the_second_interrupts(monkeypatch):
+    now = iter([10.0, 11.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked() == "Ctrl-C"
+        with pytest.raises(Interrupted, match="at once"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_echo_of_the_first_signal_is_none():
+    """A process group and its parent may hand on one signal twice; what is being saved is to be saved."""
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked() == "SIGTERM"
