@@ -1,13 +1,21 @@
 """Shapes and types of every annotated function are checked while the tests run."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Side by side, each process has a core of its own.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
 
 # Not the rooms that take in whatever a user writes: they check it themselves, in words.
-ROOMS = ("objective", "metrics", "nets", "methods", "data", "encoder", "train", "report", "hardware", "distributed")
+ROOMS = (
+    "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader", "weights", "encoder", "embeddings",
+    "search", "export", "train", "report", "hardware", "distributed",
+)  # fmt: skip
 install_import_hook([f"stopgrad.{room}" for room in ROOMS], "typechecker.checked")
 
 import numpy as np

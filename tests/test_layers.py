@@ -8,9 +8,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "reporter", "removed", "config", "recipes", "schedules", "distributed", "depthwise", "hardware",
-    "objective", "metrics", "nets", "methods", "data", "artifacts", "encoder", "evaluate", "report", "train",
-    "estimator", "bench", "studies", "cli",
+    "errors", "reporter", "stop", "schedules", "depthwise", "settings", "removed", "config", "recipes", "distributed",
+    "hardware", "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader", "artifacts", "weights",
+    "encoder", "embeddings", "search", "export", "evaluate", "report", "train", "estimator", "bench", "studies", "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {
@@ -19,6 +19,7 @@ OUTSIDE = {
     "reporter": set(),
     "schedules": set(),
     "depthwise": {"torch"},
+    "settings": set(),
     "config": {"tomli_w"},
     "recipes": set(),
     "objective": {"torch", "jaxtyping"},
@@ -46,6 +47,13 @@ def imports_of(path):
 
 
 FILES = sorted(path for path in SOURCE.rglob("*.py") if room_of(path) not in STANDARD_ENTRIES)
+
+
+def test_rooms_and_files_are_small():
+    for folder in {path.parent for path in FILES} - {SOURCE}:
+        assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= 12, folder
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_every_room_has_its_place():

@@ -2,8 +2,8 @@ import signal
 
 import pytest
 
-from stopgrad.errors import Interrupted
 from stopgrad import stop as module
+from stopgrad.errors import Interrupted
 from stopgrad.stop import StopRequest
 
 

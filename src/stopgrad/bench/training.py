@@ -19,10 +19,10 @@ from stopgrad.loader.preprocess import shortest_of
 from stopgrad.methods.protocol import Method
 from stopgrad.nets.norms import synchronise
 from stopgrad.reporter import SilentReporter
+from stopgrad.stop import StopRequest
 from stopgrad.train.build import build_method
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import Monitor
-from stopgrad.stop import StopRequest
 
 ENDLESS = 10**6
 _FLOP_IMAGES = 8

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stopgrad.artifacts.checkpoint import load_checkpoint, write_weights
+from stopgrad.artifacts.hub_folder import HUB_SPEC, HUB_WEIGHTS, is_spec
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.encoder import Encoder, encoder_of
 from stopgrad.encoder.from_timm import from_package, from_timm
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.artifacts.hub_folder import HUB_SPEC, HUB_WEIGHTS, is_spec
 from stopgrad.loader.preprocess import eval_resize
 from stopgrad.nets.backbones import declare_num_features, num_features, set_image_size
 from stopgrad.recipes import base_config

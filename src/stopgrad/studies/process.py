@@ -17,8 +17,8 @@ from stopgrad.distributed.launch import GRACE_SECONDS, Launched
 from stopgrad.errors import Interrupted
 from stopgrad.hardware import usable_cores
 from stopgrad.reporter import Reporter
-from stopgrad.studies.cells import Cell, CellStore, on_device
 from stopgrad.stop import StopRequest
+from stopgrad.studies.cells import Cell, CellStore, on_device
 
 WORKER = "stopgrad.studies.worker"
 ALL_IMAGES = 10**9

@@ -9,10 +9,10 @@ from stopgrad.errors import ConfigError, DataError, Interrupted
 from stopgrad.evaluate.knn import evaluate_knn
 from stopgrad.evaluate.linear import evaluate_linear
 from stopgrad.reporter import Reporter
+from stopgrad.stop import StopRequest
 from stopgrad.studies.cells import Cell, CellStore, labels_digest
 from stopgrad.studies.questions.accuracy import NAMES, UNTRAINED, siamese
 from stopgrad.studies.study import Comparison, Study
-from stopgrad.stop import StopRequest
 
 K, TEMPERATURE = 20, 0.2
 

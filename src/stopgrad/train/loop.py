@@ -20,11 +20,11 @@ from stopgrad.loader.loader import Batch, Loader
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import UNTRAINED, find_collapse
 from stopgrad.reporter import Reporter
+from stopgrad.stop import StopRequest
 from stopgrad.train.live_page import EventWriter, LivePage
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.progress import LossWindow, Progress
-from stopgrad.stop import StopRequest
 
 
 class Training:

@@ -24,10 +24,10 @@ from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.methods.plugins import check_plugins, guide_without_effect
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
+from stopgrad.stop import StopRequest
 from stopgrad.train.request import check_request
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
-from stopgrad.stop import StopRequest
 from stopgrad.weights.timm_weights import weights_at_hand
 
 
@@ -114,7 +114,7 @@ def pretrain(
     if settings.training.devices > 1 and rank.world == 1:
         del splits
         request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
-        launch("stopgrad.train.worker", request, settings.training.devices, reporter)
+        launch("stopgrad.train.session", request, settings.training.devices, reporter)
     else:
         # Seeding torch seeds all of its devices.
         gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()

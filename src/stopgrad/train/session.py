@@ -1,31 +1,35 @@
 """One process's part of a run: everything between a config and the finished run folder."""
 
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor, nn
 
 from stopgrad.artifacts.environment import environment
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
+from stopgrad.data.open import open_images
 from stopgrad.data.sources import Splits
-from stopgrad.distributed.group import others_wait, same_everywhere
+from stopgrad.distributed.group import joined, others_wait, same_everywhere
+from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
-from stopgrad.hardware import choose_precision, compile_problem, share_cores
+from stopgrad.hardware import choose_device, choose_precision, compile_problem, share_cores
 from stopgrad.loader.loader import Loader
 from stopgrad.methods.protocol import Initial, Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm, synchronise
 from stopgrad.removed import without_removed
-from stopgrad.reporter import Reporter
+from stopgrad.reporter import Reporter, SilentReporter
+from stopgrad.stop import StopRequest
 from stopgrad.train.build import build_method, build_start, load_stores
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import peak_lr
 from stopgrad.train.start import initial_weights
-from stopgrad.stop import StopRequest
 
 LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
 # Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
@@ -220,3 +224,21 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
             f"Few       {len(store)} images show little, though each is augmented anew at every step: weights that "
             "somebody trained on many (--init) are worth more, with training or without."
         )
+
+
+def main() -> NoReturn:
+    """Do the request on standard input."""
+    answer(_work)
+
+
+def _work(request: dict[str, Any], reporter: Reporter) -> None:
+    rank = current_rank()
+    if not rank.leads:
+        reporter = SilentReporter()
+    config = Config(recipe=request["recipe"]).replace(**request["settings"])
+    device = choose_device(config.training.device, rank.local)
+    if device.type == "cpu":
+        share_cores(rank.world)
+    run, splits = RunDir(request["run"]), open_images(config.data.path)
+    with StopRequest() as stop, joined(rank, device):
+        run_session(config, splits, run, reporter, stop, device=device, resume=request["resume"])

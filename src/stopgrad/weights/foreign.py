@@ -279,9 +279,8 @@ def _choose(networks: Mapping[str, _Network], asked: Asked, origin: str) -> str:
     for other in leaders:
         there = networks[other].weights.get(first)
         if there is None or not torch.equal(there, networks[shortest].weights[first]):
-            raise CheckpointError(
-                f"{origin} holds several networks: say which by prefix=, one of {some(leaders)} (--prefix)."
-            )
+            which = some(leaders)
+            raise CheckpointError(f"{origin} holds several networks: say which by prefix=, one of {which} (--prefix).")
     return shortest
 
 
