@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import stopgrad
-from stopgrad.search.duplicates import joined
-from stopgrad.search.index import nearest
+from stopgrad.retrieval.duplicates import joined
+from stopgrad.retrieval.index import nearest
 
 
 def peak_mb():

@@ -14,7 +14,7 @@ from jaxtyping import install_import_hook
 # Not the rooms that take in whatever a user writes: they check it themselves, in words.
 ROOMS = (
     "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader", "weights", "encoder", "embeddings",
-    "search", "export", "train", "report", "hardware", "distributed",
+    "retrieval", "exports", "train", "report", "hardware", "distributed",
 )  # fmt: skip
 install_import_hook([f"stopgrad.{room}" for room in ROOMS], "typechecker.checked")
 

@@ -10,7 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 ROOMS = (
     "errors", "reporter", "stop", "schedules", "depthwise", "settings", "removed", "config", "recipes", "distributed",
     "hardware", "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader", "artifacts", "weights",
-    "encoder", "embeddings", "search", "export", "evaluate", "report", "train", "estimator", "bench", "studies", "cli",
+    "encoder", "embeddings", "retrieval", "exports", "evaluate", "report", "train", "estimator", "bench", "studies",
+    "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {

@@ -11,7 +11,7 @@ _HOME = {
     "Run": "stopgrad.train.pretrain",
     "load_encoder": "stopgrad.encoder.load",
     "Encoder": "stopgrad.encoder.encoder",
-    "export": "stopgrad.export.formats",
+    "export": "stopgrad.exports.formats",
     "GuidedStopGradientLoss": "stopgrad.objective.guided",
     "choose_partners": "stopgrad.objective.guided",
     "random_permutation": "stopgrad.objective.guided",
@@ -21,8 +21,8 @@ _HOME = {
     "PretrainedFeatures": "stopgrad.estimator",
     "embed_to_file": "stopgrad.embeddings.write",
     "read_embeddings": "stopgrad.embeddings.read",
-    "search": "stopgrad.search.query",
-    "find_duplicates": "stopgrad.search.duplicates",
+    "search": "stopgrad.retrieval.query",
+    "find_duplicates": "stopgrad.retrieval.duplicates",
     "evaluate_linear_augmented": "stopgrad.evaluate.linear_augmented",
     "check": "stopgrad.evaluate.health",
     "evaluate_linear": "stopgrad.evaluate.linear",
@@ -73,15 +73,15 @@ if TYPE_CHECKING:
     from stopgrad.evaluate.knn import evaluate_knn
     from stopgrad.evaluate.linear import evaluate_linear
     from stopgrad.evaluate.linear_augmented import evaluate_linear_augmented
-    from stopgrad.export.formats import export
+    from stopgrad.exports.formats import export
     from stopgrad.metrics.accuracy import knn_predict
     from stopgrad.objective.cosine import negative_cosine
     from stopgrad.objective.guided import GuidedStopGradientLoss, choose_partners, random_permutation
     from stopgrad.report.compare import compare
     from stopgrad.report.encoder import write_encoder_report
     from stopgrad.report.run import write_report
-    from stopgrad.search.duplicates import find_duplicates
-    from stopgrad.search.query import search
+    from stopgrad.retrieval.duplicates import find_duplicates
+    from stopgrad.retrieval.query import search
     from stopgrad.train.pretrain import Run, pretrain
 
 

@@ -11,7 +11,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.main import run
 from stopgrad.config import Config
 from stopgrad.encoder.load import save_encoder, spec_of
-from stopgrad.export.paths import default_place
+from stopgrad.exports.paths import default_place
 from stopgrad.nets.backbones import build_backbone
 
 

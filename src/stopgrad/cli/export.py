@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from stopgrad.cli.shared.console import plain_console, print_json
 from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
-from stopgrad.export.paths import check_place, default_place
+from stopgrad.exports.paths import check_place, default_place
 
 if TYPE_CHECKING:
-    from stopgrad.export.formats import Exported
+    from stopgrad.exports.formats import Exported
 
 
 def export(
@@ -42,7 +42,7 @@ def export(
     encoder = loading.of(encoder)
     out = out or default_place(to, encoder)
     check_place(to, out, encoder, overwrite=overwrite)
-    from stopgrad.export.formats import export as write
+    from stopgrad.exports.formats import export as write
 
     exported = write(encoder, to=to, out=out, with_preprocess=with_preprocess, overwrite=overwrite)
     if json:

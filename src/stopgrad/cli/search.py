@@ -12,8 +12,8 @@ from stopgrad.embeddings.paths import is_embeddings
 from stopgrad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stopgrad.search.duplicates import Duplicates
-    from stopgrad.search.query import SearchResult
+    from stopgrad.retrieval.duplicates import Duplicates
+    from stopgrad.retrieval.query import SearchResult
 
 MOST_QUERIES, MOST_GROUPS, MOST_MEMBERS = 5, 20, 8
 
@@ -83,7 +83,7 @@ def search(
                 if unused:
                     reporter.warn(f"{flag} has no effect with --duplicates.")
             from stopgrad.report.search import write_duplicates_page
-            from stopgrad.search.duplicates import find_duplicates
+            from stopgrad.retrieval.duplicates import find_duplicates
 
             found = find_duplicates(run_or_embeddings, threshold=duplicates, **options, reporter=reporter)
             if page is not None:
@@ -91,7 +91,7 @@ def search(
             _print_json(found, page) if json else _print_duplicates(found)
         else:
             from stopgrad.report.search import write_search_page
-            from stopgrad.search.query import search as search_for
+            from stopgrad.retrieval.query import search as search_for
 
             result = search_for(
                 run_or_embeddings, query, top=top, index=index, encoder=encoder, **options, reporter=reporter

@@ -24,7 +24,7 @@ from stopgrad.report.parts.neighbours import neighbour_rows
 from stopgrad.report.parts.pictures import POINTS, as_script
 from stopgrad.report.run import MAX_POINTS, Page, check_out
 from stopgrad.reporter import QuietReporter, Reporter
-from stopgrad.search.duplicates import Duplicates, check_threshold, duplicates_in
+from stopgrad.retrieval.duplicates import Duplicates, check_threshold, duplicates_in
 from stopgrad.weights.options import TIMM
 
 THRESHOLD = 0.995

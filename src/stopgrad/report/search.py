@@ -11,9 +11,9 @@ from PIL import Image
 
 from stopgrad.data.decode import UnreadableImageError, decode
 from stopgrad.report.page import picture, write_page
-from stopgrad.search.database import Bank
-from stopgrad.search.duplicates import Duplicates
-from stopgrad.search.query import Answer, SearchResult
+from stopgrad.retrieval.database import Bank
+from stopgrad.retrieval.duplicates import Duplicates
+from stopgrad.retrieval.query import Answer, SearchResult
 
 MOST_QUERIES = 50
 MOST_GROUPS = 50

@@ -17,7 +17,7 @@ from stopgrad.evaluate.shared.splits import splits_of
 from stopgrad.loader.preprocess import Preprocess
 from stopgrad.report.parts.images import RunImages, Sample, draw_sample
 from stopgrad.reporter import Reporter
-from stopgrad.search.database import Bank
+from stopgrad.retrieval.database import Bank
 
 MOST_IMAGES = 20_000
 """Images that are embedded unless more are asked for: their thumbnails take 250 MB of memory."""

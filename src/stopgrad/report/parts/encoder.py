@@ -22,7 +22,7 @@ from stopgrad.report.parts.neighbours import voted
 from stopgrad.report.parts.tables import classes_as_rows
 from stopgrad.report.search import group_sections
 from stopgrad.reporter import Reporter
-from stopgrad.search.duplicates import Duplicates
+from stopgrad.retrieval.duplicates import Duplicates
 
 MOST_GROUPS, MOST_MEMBERS = 20, 8
 """Near-duplicates that are shown, at most 160 pictures; how many there are is said."""

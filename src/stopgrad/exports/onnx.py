@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stopgrad.artifacts.files import write_atomically
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.export.verify import Written, compare, example_images, quoted
+from stopgrad.exports.verify import Written, compare, example_images, quoted
 from stopgrad.loader.preprocess import Preprocess
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

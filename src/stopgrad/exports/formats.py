@@ -9,12 +9,12 @@ from typing import Any
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
-from stopgrad.export.hub import write_hub_folder
-from stopgrad.export.onnx import write_onnx
-from stopgrad.export.paths import check_place, default_place
-from stopgrad.export.timm import write_timm
-from stopgrad.export.torchvision import write_torchvision
-from stopgrad.export.verify import preprocess_words, write_own
+from stopgrad.exports.hub import write_hub_folder
+from stopgrad.exports.onnx import write_onnx
+from stopgrad.exports.paths import check_place, default_place
+from stopgrad.exports.timm import write_timm
+from stopgrad.exports.torchvision import write_torchvision
+from stopgrad.exports.verify import preprocess_words, write_own
 
 
 @dataclass(frozen=True)

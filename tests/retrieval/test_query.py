@@ -13,8 +13,8 @@ from photos import write_photos, write_run
 from stopgrad import embed_to_file, find_duplicates, load_encoder, search
 from stopgrad.data.sources import ArraySource, ListSource, Splits
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.search.duplicates import joined
-from stopgrad.search.index import nearest
+from stopgrad.retrieval.duplicates import joined
+from stopgrad.retrieval.index import nearest
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_second_search_does_not_embed_again(run, data, monkeypatch):
     first = search(run, query, top=4)
     assert len(list((run / "embeddings").glob("*.parquet"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("stopgrad.search.database.embed_to_file", lambda *a, **k: pytest.fail("embedded again"))
+        patch.setattr("stopgrad.retrieval.database.embed_to_file", lambda *a, **k: pytest.fail("embedded again"))
         assert search(run, query, top=4).answers == first.answers
     (run / "embeddings" / "x.parquet").unlink(missing_ok=True)
     kept = next((run / "embeddings").glob("*.parquet"))
@@ -315,8 +315,8 @@ def test_components_do_not_depend_on_the_tiles(generator, monkeypatch, threshold
     centres = torch.randn(12, 6, generator=generator)
     vectors = centres[torch.arange(90) % 12] + 0.4 * torch.randn(90, 6, generator=generator)
     vectors[80] = vectors[3] * 2
-    monkeypatch.setattr("stopgrad.search.duplicates.TILE", 16)
-    monkeypatch.setattr("stopgrad.search.duplicates.MOST_WAITING", waiting)
+    monkeypatch.setattr("stopgrad.retrieval.duplicates.TILE", 16)
+    monkeypatch.setattr("stopgrad.retrieval.duplicates.MOST_WAITING", waiting)
     found, wanted = joined(vectors, threshold), components_by_hand(vectors, threshold)
     same = found[:, None] == found
     assert (same == (wanted[:, None] == wanted)).all()

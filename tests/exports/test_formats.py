@@ -20,8 +20,8 @@ from stopgrad.config import Config
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.export.hub import method_words
-from stopgrad.export.timm import crop_pct
+from stopgrad.exports.hub import method_words
+from stopgrad.exports.timm import crop_pct
 from stopgrad.nets.backbones import build_backbone, num_features
 
 # Backbone, stem, image size: by a name of timm's, with a stem that it has no name for, narrow, and no ResNet.
@@ -141,7 +141,7 @@ def test_onnx_with_normalisation_inside(runs, tmp_path, rng):
 
 
 def test_onnx_without_its_packages(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("stopgrad.export.onnx.find_spec", lambda name: None)
+    monkeypatch.setattr("stopgrad.exports.onnx.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'ONNX needs onnx, .*pip install "stopgrad\[onnx\]"'):
         export(runs("narrow"), to="onnx", out=tmp_path / "encoder.onnx")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError
 from stopgrad.reporter import QuietReporter, Reporter
-from stopgrad.search.database import Bank, open_bank
+from stopgrad.retrieval.database import Bank, open_bank
 
 # Cosines of equal images differ from 1 by rounding.
 TOLERANCE = 1e-5

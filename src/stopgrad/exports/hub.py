@@ -12,8 +12,8 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
-from stopgrad.export.timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
-from stopgrad.export.verify import Written, compare, preprocess_words, quoted, spec_of, write_own, write_text
+from stopgrad.exports.timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
+from stopgrad.exports.verify import Written, compare, preprocess_words, quoted, spec_of, write_own, write_text
 from stopgrad.weights.options import place_of
 
 GUIDES = {

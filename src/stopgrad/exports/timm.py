@@ -11,7 +11,7 @@ from torch import nn
 
 from stopgrad.artifacts.checkpoint import write_weights
 from stopgrad.encoder.encoder import Encoder
-from stopgrad.export.verify import Written, compare, quoted, spec_of
+from stopgrad.exports.verify import Written, compare, quoted, spec_of
 from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, native_image_size
 from stopgrad.weights.spec import EncoderSpec
 

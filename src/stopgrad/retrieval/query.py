@@ -16,8 +16,8 @@ from stopgrad.encoder.encoder import Encoder, as_source
 from stopgrad.encoder.features import Features, features_of
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.reporter import QuietReporter, Reporter
-from stopgrad.search.database import Bank, open_bank, query_encoder
-from stopgrad.search.index import INDEXES, nearest, need_faiss
+from stopgrad.retrieval.database import Bank, open_bank, query_encoder
+from stopgrad.retrieval.index import INDEXES, nearest, need_faiss
 
 # Above this, two images may be the same file twice, which is looked up.
 ALIKE = 0.9999

@@ -11,8 +11,8 @@ from stopgrad.artifacts.checkpoint import weights_of
 from stopgrad.artifacts.files import write_atomically
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError
-from stopgrad.export.timm import stem_lines
-from stopgrad.export.verify import Written, compare, quoted, spec_of
+from stopgrad.exports.timm import stem_lines
+from stopgrad.exports.verify import Written, compare, quoted, spec_of
 from stopgrad.nets.backbones import LINEAR_STEM
 from stopgrad.weights.spec import EncoderSpec
 
