@@ -19,6 +19,7 @@ class Listener(SilentReporter):
 
 
 @pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.slow
 def test_gradients_are_averaged_over_processes_in_shared_memory_or_by_messages(shares):
     listener = Listener()
     launch("averaging", {"shares": shares, "dies_at": None}, 3, listener)
@@ -31,6 +32,7 @@ def test_gradients_are_averaged_over_processes_in_shared_memory_or_by_messages(s
     assert not glob.glob("/dev/shm/stopgrad-*")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     with pytest.raises(StopgradError, match="another of the training processes has ended"):

@@ -49,6 +49,7 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md"])
+@pytest.mark.slow
 def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
     # What a page leaves to its reader.
     namespace = {

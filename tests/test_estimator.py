@@ -47,11 +47,13 @@ def fitted(digits):
 
 
 @parametrize_with_checks([tiny(image_shape=(1, -1))])
+@pytest.mark.slow
 def test_scikit_learns_own_checks(estimator, check):
     """All of them; the rows, of any length there, are images one pixel high."""
     check(estimator)
 
 
+@pytest.mark.slow
 def test_in_a_pipeline(digits):
     X, y = digits
     model = make_pipeline(tiny(image_shape=(8, 8)), LogisticRegression(max_iter=20))

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import torch
 from stopgrad import GuidedStopGradientLoss
@@ -17,6 +19,7 @@ for arguments in [(p, z[:, :, :4]), (p, z, torch.tensor([1, 0, 3])), (p, z, torc
 """
 
 
+@pytest.mark.slow
 def test_shapes_that_do_not_fit_raise_value_errors_in_words():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [

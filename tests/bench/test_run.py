@@ -16,6 +16,7 @@ from stopgrad.errors import ConfigError
 SIZE = ["--rounds", "2", "--seconds", "0.02", "--images", "32", "--batch-size", "8", "--bank", "50"]
 
 
+@pytest.mark.slow
 def test_a_tiny_run(capsys):
     """Training is the real one; the table shows what JSON holds."""
     assert run(["bench", "--only", "training", "--json", *SIZE]) == 0
@@ -43,6 +44,7 @@ def test_a_tiny_run(capsys):
     assert result["holds_back"] in table
 
 
+@pytest.mark.slow
 def test_another_network_and_size_beside_timms_own_loop(capsys):
     arguments = ["--only", "embedding", "--peers", "--backbone", "resnet10t", "--image-size", "64", "--json", *SIZE]
     assert run(["bench", *arguments]) == 0
@@ -61,6 +63,7 @@ def test_another_network_and_size_beside_timms_own_loop(capsys):
     assert cases.arms_of(["embedding"], peers=True) == ["embedding", "timm_embedding"]
 
 
+@pytest.mark.slow
 def test_a_backbone_for_rows_that_have_their_own(capsys):
     assert run(["bench", "--only", "knn", "--backbone", "resnet18", *SIZE]) == 0
     assert "backbone and image_size have no effect" in capsys.readouterr().err

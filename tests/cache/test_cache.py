@@ -402,6 +402,7 @@ def start_building(folder, root, pause):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on(files, load, root):
     process = start_building(files[0].parent, root, 0.03)
     for line in process.stdout:
@@ -438,6 +439,7 @@ def test_a_journal_that_says_too_much(files, load, root, lost):
         assert_same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_build_once(files, root):
     processes = [start_building(files[0].parent, root, 0.03) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in processes]
@@ -449,6 +451,7 @@ def test_two_runs_at_once_build_once(files, root):
     assert "waiting for another run" in "".join(line[4] for line in lines)
 
 
+@pytest.mark.slow
 def test_a_builder_that_is_killed_is_followed_by_who_waits(files, root):
     first = start_building(files[0].parent, root, 0.05)
     for line in first.stdout:

@@ -107,6 +107,7 @@ def test_usage_needs_no_torch(arguments, code, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_package_needs_no_torch():
     script = (
         "import sys, stopgrad\n"
@@ -149,6 +150,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path, tiny, capsys):
         (["--backbone", "resnet81"], 2, "did you mean"),
     ],
 )
+@pytest.mark.slow
 def test_exit_codes(tmp_path, capsys, arguments, code, message):
     assert run(["pretrain", "--out", str(tmp_path / "run"), *arguments]) == code
     assert message in capsys.readouterr().err

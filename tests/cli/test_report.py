@@ -92,6 +92,7 @@ def test_compare(trained, tmp_path, capsys):
     assert run(["compare", runs[0]]) == 2
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_names_its_page(tmp_path, tiny, capsys):
     flags = [
         part for name, value in tiny.items() if name != "report" for part in (f"--{name.replace('_', '-')}", str(value))

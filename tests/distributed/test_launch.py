@@ -14,6 +14,7 @@ from stopgrad.distributed.launch import launch
 from stopgrad.errors import DataError, Interrupted, StopgradError
 
 
+@pytest.mark.slow
 def test_what_the_processes_say_is_said_here(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stopgrad", "--flag"])
     recorder = Recorder()
@@ -55,6 +56,7 @@ def test_a_thread_left_running_keeps_no_process_from_ending():
     assert time.monotonic() - begun < 45
 
 
+@pytest.mark.slow
 def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     begun = time.monotonic()
@@ -69,6 +71,7 @@ def test_a_process_that_dies_without_a_word(monkeypatch):
         launch("launched", {"do": "die"}, 2, Recorder())
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_each_process_once(tmp_path):
     recorder = Recorder()
 
@@ -99,6 +102,7 @@ launch("launched", {{"do": "wait", "note": {note!r}}}, 2, Printer())
 """
 
 
+@pytest.mark.slow
 def test_processes_stop_when_the_parent_is_killed(tmp_path):
     script = PARENT.format(path=[os.path.dirname(__file__), *sys.path], note=str(tmp_path / "note"))
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

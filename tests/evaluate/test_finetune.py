@@ -43,6 +43,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize(("optimizer", "lr", "epochs"), [("sgd", 1.0, 5), ("adamw", 0.02, 10)])
+@pytest.mark.slow
 def test_it_learns_beyond_chance_and_leaves_the_encoder_alone(encoder, digits, optimizer, lr, epochs):
     before = weights_of(encoder.backbone)
     outcome = evaluate_finetune(

@@ -176,6 +176,7 @@ def test_hub_folder_is_what_timm_reads(runs, tmp_path, kind):
 
 @pytest.mark.parametrize("settings", [{"pool": "avg"}, {"patch_size": 8}, {"pool": "avg", "patch_size": 8}])
 @pytest.mark.parametrize("to", ["timm", "hub-folder"])
+@pytest.mark.slow
 def test_timm_builds_vits_with_other_pooling_and_patches(tmp_path, tiny, settings, to):
     given = {**tiny, "backbone": "test_vit", "stem": "standard", "image_size": 32, "steps": 2}
     stopgrad.pretrain(out=tmp_path / "run", recipe="digits", reporter=Recorder(), **{**given, **settings})
@@ -185,6 +186,7 @@ def test_timm_builds_vits_with_other_pooling_and_patches(tmp_path, tiny, setting
 
 
 @pytest.mark.parametrize(("to", "out"), [("timm", "a.safetensors"), ("torchvision", "a.pth"), ("hub-folder", "a")])
+@pytest.mark.slow
 def test_groupnorms_are_refused_where_nobody_builds_them(tmp_path, tiny, to, out):
     given = {**tiny, "backbone": "resnet10_32", "norm": "group", "steps": 2}
     stopgrad.pretrain(out=tmp_path / "run", recipe="digits", reporter=Recorder(), **given)

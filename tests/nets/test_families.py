@@ -35,12 +35,14 @@ def test_the_table_has_every_family():
     assert dict(rows) == FAMILIES
 
 
+@pytest.mark.slow
 def test_networks_that_take_one_size_say_so(tmp_path):
     with pytest.raises(ConfigError, match=r"levit_128s' fails on images of 100 x 100 .* its own size is 224"):
         stopgrad.pretrain(out=tmp_path / "run", recipe="digits", backbone="levit_128s", stem="standard", image_size=100)
     assert timm.is_model("levit_128s")
 
 
+@pytest.mark.slow
 def test_networks_that_cannot_be_built_for_a_size_say_so(tmp_path):
     with pytest.raises(ConfigError, match="'nest_tiny' cannot be built for images of 100 x 100"):
         stopgrad.pretrain(out=tmp_path / "run", recipe="digits", backbone="nest_tiny", stem="standard", image_size=100)

@@ -91,6 +91,7 @@ def test_an_unfinished_run_has_curves_and_no_figures(make, tmp_path):
     assert found.figures[0]["groups"][found.groups[0].name]["num"] == 1
 
 
+@pytest.mark.slow
 def test_the_page(make, tmp_path):
     runs = [make("a-0", 0.5), make("a-1", 0.6, seed=1), make("<b>&", 0.55, lr=0.5)]
     out = tmp_path / "page.html"

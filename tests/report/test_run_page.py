@@ -51,6 +51,7 @@ def page(finished, tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.slow
 def test_the_page_stands_alone(page, finished, width):
     assert page.num_bytes == page.path.stat().st_size < MAX_BYTES
     assert page.missing == ()
@@ -70,6 +71,7 @@ def test_the_page_stands_alone(page, finished, width):
         assert not requests
 
 
+@pytest.mark.slow
 def test_pointing_at_a_point_shows_its_image(page):
     with opened_page(page.path) as (tab, errors, _):
         tab.locator("#map").scroll_into_view_if_needed()
@@ -102,6 +104,7 @@ def test_every_untrained_level_of_the_curves_has_its_entry(page):
     }
 
 
+@pytest.mark.slow
 def test_the_legend_picks_out_a_class(page):
     with opened_page(page.path) as (tab, errors, _):
         assert tab.locator("#map-legend button").count() == 10
@@ -198,6 +201,7 @@ def test_a_run_in_progress(run):
     assert "no line in the log yet" in run.report_file.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_while_training_renews_itself(run):
     config = run.read_config()
     write_progress_page(run, config, run.read_summary()["untrained"])
@@ -214,6 +218,7 @@ def test_the_page_while_training_renews_itself(run):
     assert 'id="freshness"' not in html
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_a_gap(run):
     lines = run.read_metrics()
     lines[2]["loss"] = float("nan")
@@ -230,6 +235,7 @@ def test_what_is_not_finite_is_a_gap(run):
         assert "Untrained network" not in tab.inner_text("#knn")
 
 
+@pytest.mark.slow
 def test_names_are_escaped(run, tmp_path):
     """Class and file names come from whoever made the folder."""
     rng = np.random.default_rng(0)
@@ -255,6 +261,7 @@ def test_names_are_escaped(run, tmp_path):
         assert not requests
 
 
+@pytest.mark.slow
 def test_unlabelled_images_are_coloured_by_cluster(tmp_path):
     digits = open_images("").train
     (tmp_path / "flat").mkdir()

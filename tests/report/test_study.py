@@ -93,6 +93,7 @@ def text_of(figure):
     return " ".join(ET.parse(figure).getroot().itertext())
 
 
+@pytest.mark.slow
 def test_a_full_study(tmp_path):
     page, figure = tmp_path / "page.html", tmp_path / "figure.svg"
     results = invented()
@@ -124,6 +125,7 @@ def test_a_full_study(tmp_path):
             assert not requests
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_strange_breaks_nothing(tmp_path):
     page, figure = tmp_path / "page.html", tmp_path / "figure.svg"
     draw_study(broken(), page, figure)

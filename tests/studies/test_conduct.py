@@ -17,6 +17,7 @@ from stopgrad.studies.worker import splits_of
 SMALL = {"arms": ("simsiam_gsg_2v", "simsiam_random_2v"), "epochs": 1, "seeds": 1, "jobs": 2}
 
 
+@pytest.mark.slow
 def test_a_study_of_real_runs(tmp_path):
     plan = plan_study("main", out=tmp_path, **SMALL)
     assert len(plan.missing) == 2

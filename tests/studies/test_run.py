@@ -34,6 +34,7 @@ def begun(store, cell):
     return len(list(store.run_of(cell).glob("begun-*")))
 
 
+@pytest.mark.slow
 def test_cells_run_and_are_kept_under_their_seeds(store):
     study, scale = study_with(0.5, 1.0), scale_of("digits")
     cells = cells_of(study, scale, [0, 1, 2])
@@ -49,6 +50,7 @@ def test_cells_run_and_are_kept_under_their_seeds(store):
     assert store.read(cells[0])["threads"] == "1"  # two side by side
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(store):
     study, scale = study_with(1.5, 0.5, 2.5, 4.5), scale_of("digits")
     cells = cells_of(study, scale, [0])
@@ -63,6 +65,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(store):
     assert results["comparisons"] == []  # its rival failed
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_saves_what_is_at_work(store):
     cells = cells_of(study_with(3.5), scale_of("digits"), [0, 1, 2])
 
@@ -79,6 +82,7 @@ def test_a_request_to_stop_saves_what_is_at_work(store):
     assert all(store.read(cell) is None for cell in cells)  # an interruption is no failure
 
 
+@pytest.mark.slow
 def test_a_cell_that_somebody_else_stops_is_not_failed_and_not_done(store):
     cells = cells_of(study_with(5.5, 0.5), scale_of("digits"), [0])
     with pytest.raises(Interrupted, match="a signal to its cells, 1 of 2 cells done"):
@@ -87,6 +91,7 @@ def test_a_cell_that_somebody_else_stops_is_not_failed_and_not_done(store):
     assert store.read(cells[1])["seed"] == 0
 
 
+@pytest.mark.slow
 def test_a_failure_of_another_command_is_not_tried_again(store):
     cells = cells_of(study_with(0.5), scale_of("digits"), [0])
     store.run_dir.mkdir(parents=True)
@@ -105,6 +110,7 @@ def test_a_failure_of_another_command_is_not_tried_again(store):
     assert begun(store, cells[0]) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_go_when_the_result_is_kept(store):
     (cell,) = cells_of(study_with(0.5), scale_of("digits"), [0])
     run_cells([cell], store, "", TWO, Recorder())
@@ -119,6 +125,7 @@ def test_another_version_s_run_is_not_gone_on_with(store, monkeypatch):
     assert store.run_of(cell) != before
 
 
+@pytest.mark.slow
 def test_seconds_on_a_cpu_are_its_own_along_the_curve_too(store):
     cells = cells_of(study_with(0.5), scale_of("digits"), [0])
     run_cells(cells, store, "", TWO, Recorder())
@@ -132,6 +139,7 @@ def test_the_time_limit_stops_too(store):
         run_cells(cells, store, "wait", TWO, Recorder(), time_limit_seconds=0.1)
 
 
+@pytest.mark.slow
 def test_results_of_another_version_or_damaged_are_none(store):
     (cell,) = cells_of(study_with(0.5), scale_of("digits"), [0])
     assert not store.is_stale(cell)
@@ -147,6 +155,7 @@ def test_results_of_another_version_or_damaged_are_none(store):
         assert store.is_stale(cell)
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_command_is_at_is_left_to_it(store):
     cells = cells_of(study_with(0.5), scale_of("digits"), [0, 1])
     store.run_dir.mkdir(parents=True)
@@ -168,6 +177,7 @@ def test_a_cell_that_another_command_is_at_is_left_to_it(store):
     try_lock(store.lock_of(cells[1])).close()
 
 
+@pytest.mark.slow
 def test_a_cell_that_ends_as_the_stop_comes_is_kept(store, monkeypatch):
     cells = cells_of(study_with(0.5), scale_of("digits"), [0])
 

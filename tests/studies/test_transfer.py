@@ -26,6 +26,7 @@ def other_set(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_encoders_are_judged_on_the_other_set(tmp_path, other_set):
     how = {"arms": ("simsiam_gsg_2v", "simsiam_random_2v"), "epochs": 1, "seeds": 1, "jobs": 2, "out": tmp_path}
     results, failed = conduct(plan_study("transfer", **how), to=[str(other_set)], reporter=Recorder())

@@ -34,7 +34,8 @@ def assert_same(a, b):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("holdout", [0, 6])
+@pytest.mark.parametrize(("folder", "holdout"), [("even", 0), ("uneven", 6)], indirect=["folder"])
+@pytest.mark.slow
 def test_weights_are_the_same_to_the_bit(folder, tmp_path, tiny, holdout):
     settings = options(tiny, holdout=holdout)
     runs = {}
@@ -54,6 +55,7 @@ def test_weights_are_the_same_to_the_bit(folder, tmp_path, tiny, holdout):
     assert len([p for p in (tmp_path / "cache").iterdir() if p.is_dir()]) == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_cache_or_none(folder, tmp_path, tiny, monkeypatch):
     from stopgrad.stop import StopRequest
 
@@ -70,6 +72,7 @@ def test_a_run_goes_on_with_another_cache_or_none(folder, tmp_path, tiny, monkey
     assert_same(whole.path, out)
 
 
+@pytest.mark.slow
 def test_two_processes_share_an_entry(folder, tmp_path, tiny):
     recorder = Recorder()
     cache = str(tmp_path / "cache")
@@ -84,6 +87,7 @@ def test_two_processes_share_an_entry(folder, tmp_path, tiny):
     assert ("reading images", 70, 70, "") in recorder.steps
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_used_leaves_an_earlier_run_alone(folder, tmp_path, tiny):
     run = stopgrad.pretrain(folder, out=tmp_path / "run", **options(tiny))
     before = sorted((p.name, p.stat().st_mtime_ns) for p in run.path.rglob("*"))

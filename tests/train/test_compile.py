@@ -27,6 +27,7 @@ def test_a_compiled_run_learns_the_same(tmp_path, tiny):
     assert set(compiled.encoder.backbone.state_dict()) == set(plain.encoder.backbone.state_dict())
 
 
+@pytest.mark.slow
 def test_without_a_way_to_compile_the_run_goes_on(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(session, "compile_problem", lambda device: "no C++ compiler found")
     recorder = Recorder()

@@ -74,6 +74,7 @@ def test_lars_leaves_biases_and_batchnorm_to_plain_sgd():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+@pytest.mark.slow
 def test_state_loads_into_channels_last_weights(name):
     """The fused kernels walk weight and momentum side by side through memory, whatever their strides."""
     config = Config().replace(**TINY, optimizer=name, lr=0.5)

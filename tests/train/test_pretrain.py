@@ -102,6 +102,7 @@ def test_the_config_repeats_the_run(finished, tmp_path):
 
 
 @pytest.mark.parametrize("stop_after", [1, 10, 22, 26])
+@pytest.mark.slow
 def test_resuming_is_as_never_having_stopped(finished, tmp_path, monkeypatch, stop_after):
     """Also inside a logging interval, at the end of an epoch and between two checkpoints."""
     from stopgrad.stop import StopRequest
@@ -153,6 +154,7 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
         {"method": "byol", "source_first": True, "early_size": 8},
     ],
 )
+@pytest.mark.slow
 def test_every_kind_of_run_resumes_to_the_same_weights(tmp_path, tiny, settings):
     arguments = {
         **tiny,
@@ -194,6 +196,7 @@ def test_init_of_another_network(finished, tmp_path, tiny):
         stopgrad.pretrain(out=tmp_path / "run", init=str(finished.path), steps=1, **{**tiny, "backbone": "resnet10_32"})
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_other(finished, tmp_path):
     config = finished.path / "config.toml"
     other = stopgrad.pretrain(out=tmp_path / "other", config=config, seed=1, reporter=Recorder())
@@ -332,6 +335,7 @@ def test_a_time_limit_saves_and_says_so(tmp_path, tiny):
     assert len(list((out / "checkpoints").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_collapse_is_warned_of_when_it_happens(tmp_path, tiny, monkeypatch):
     from stopgrad.methods.siamese import Siamese
 
@@ -449,6 +453,7 @@ def test_one_size_only(tmp_path):
 
 
 @pytest.mark.parametrize("backbone", ["resnet81", "test_vti"])
+@pytest.mark.slow
 def test_an_unknown_backbone(tmp_path, backbone):
     with pytest.raises(ConfigError, match="did you mean"):
         stopgrad.pretrain(out=tmp_path / "run", backbone=backbone)
@@ -470,6 +475,7 @@ def wait_for_steps(process, out, steps=3):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_signals_save_first_and_exit_3(tmp_path, number):
     out = tmp_path / "run"
     process = start(out, "--epochs", "1000", "--log-every-steps", "1")
@@ -482,6 +488,7 @@ def test_signals_save_first_and_exit_3(tmp_path, number):
     assert (out / "checkpoints" / f"step-{len(lines):08}.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path, tiny):
     """Called from a test, which is no importable main program: scripts and notebooks may do the same."""
     out, recorder = tmp_path / "run", Recorder()
@@ -506,6 +513,7 @@ def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path
     assert metrics(out) == lines
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_two_processes_is_saved(tmp_path):
     out = tmp_path / "run"
     process = start(out, "--devices", "2", "--steps", "5000", "--log-every-steps", "1", "--device", "cpu")

@@ -37,6 +37,7 @@ def metrics_of(run):
     return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_start_is_left_as_it_came_and_measured(trained, tmp_path, tiny):
     run = adapted(trained, tmp_path / "run", tiny, lr=0.0)
     came = load_file(trained.path / "encoder.safetensors")
@@ -52,6 +53,7 @@ def test_the_start_is_left_as_it_came_and_measured(trained, tmp_path, tiny):
     assert run.metrics["knn_paired"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_backbone_and_normalisation_come_with_the_weights(trained, tmp_path, tiny):
     run = adapted(trained, tmp_path / "run", tiny)
     config = stopgrad.artifacts.run_dir.RunDir(run.path).read_config()
@@ -66,6 +68,7 @@ def test_backbone_and_normalisation_come_with_the_weights(trained, tmp_path, tin
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_the_best_measured_is_kept_and_not_the_end(trained, tmp_path, tiny, monkeypatch):
     from stopgrad.train import monitor
 
@@ -83,6 +86,7 @@ def test_the_best_measured_is_kept_and_not_the_end(trained, tmp_path, tiny, monk
     assert "Kept from step 10 of 25" in run.metrics["verdict_words"]
 
 
+@pytest.mark.slow
 def test_frozen_norms_keep_their_statistics_and_train_their_scales(trained, tmp_path, tiny):
     frozen = adapted(trained, tmp_path / "frozen", tiny, keep="last", head_warmup=0.0, lr=0.5)
     moving = adapted(trained, tmp_path / "moving", tiny, keep="last", head_warmup=0.0, lr=0.5, norm="batch")
@@ -198,6 +202,7 @@ def test_dropout_is_off_in_targets_of_their_own_pass():
 
 @pytest.mark.parametrize("method", ["simsiam", "byol"])
 @pytest.mark.parametrize("guide", ["symmetric", "nearest_views"])
+@pytest.mark.slow
 def test_a_vit_trains_by_adamw(method, guide, tmp_path):
     """The recipe for ViTs, small: the patches' projection stays, everything else moves and stays finite."""
     out = tmp_path / "run"
@@ -232,6 +237,7 @@ def test_a_class_token_is_asked_of_a_network_that_has_one():
     assert method.backbone.patch_embed.num_patches == 16
 
 
+@pytest.mark.slow
 def test_group_norms_in_place_of_batch_norms(tmp_path, tiny):
     run = stopgrad.pretrain(out=tmp_path / "run", recipe="digits", norm="group", steps=2, reporter=Recorder(), **tiny)
     again = stopgrad.load_encoder(run.path)
@@ -255,6 +261,7 @@ def test_thirty_images_are_enough_to_run_and_are_said_to_be_few(tmp_path, tiny):
         stopgrad.pretrain(Subset(few, range(3)), out=tmp_path / "other", recipe="digits", reporter=Recorder(), **tiny)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_figures_leaves_the_run_finished(tmp_path, tiny, monkeypatch):
     from stopgrad.train import finish
 
@@ -272,6 +279,7 @@ def test_ctrl_c_at_the_figures_leaves_the_run_finished(tmp_path, tiny, monkeypat
     assert resumed.metrics["knn"]["trained"] > 0
 
 
+@pytest.mark.slow
 def test_figures_take_no_longer_than_they_may(tmp_path, tiny, monkeypatch):
     from stopgrad.train import baselines
 
@@ -330,6 +338,7 @@ def test_features_that_are_no_longer_finite_end_the_run_with_a_way_out(trained, 
         adapted(trained, tmp_path / "run", tiny, monitor_every_epochs=1, steps=6, devices=1)
 
 
+@pytest.mark.slow
 def test_a_collapse_provoked_from_weights_is_told(trained, tmp_path, tiny):
     run = adapted(trained, tmp_path / "run", tiny, method="simsiam", guide="symmetric", predictor=False, norm="batch",
                   projector_norm="all", lr=2.0, backbone_lr=1.0, head_warmup=0.0, steps=100, keep="last")  # fmt: skip

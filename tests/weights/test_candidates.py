@@ -59,6 +59,7 @@ def test_what_is_nearest_and_why_it_does_not_fit(few):
     assert words["vit_tiny_patch16_224"] == "pos_embed is [1, 401, 192], not [1, 197, 192]"
 
 
+@pytest.mark.slow
 def test_weights_of_nothing_that_is_known():
     assert candidates_for(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 2)).state_dict()).nearest == ()
 

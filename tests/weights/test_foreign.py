@@ -183,6 +183,7 @@ def test_vits_by_name(tmp_path):
     torch.testing.assert_close(features(smaller.backbone, 96), features(source, 96))
 
 
+@pytest.mark.slow
 def test_a_vit_of_shapes_that_no_other_network_has(tmp_path):
     torch.manual_seed(0)
     source = timm.create_model("test_vit").eval()
@@ -268,6 +269,7 @@ def without(network, *names):
         (lambda: named("layer4.1.", narrow().layer4[0]) | narrow().state_dict(), r"\(1, 1, 1, 2\) blocks a stage"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_files_that_hold_no_network(tmp_path, content, message):
     torch.save(content(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=message):

@@ -94,6 +94,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 
 @pytest.mark.parametrize("hint", ["arch", "architecture"])
+@pytest.mark.slow
 def test_what_the_file_says_decides_between_networks_that_fit(tmp_path, hint):
     save_file(weights(LITE0), tmp_path / "a.safetensors", metadata={hint: LITE0})
     torch.save({hint: f"{LITE0}.in1k", "state_dict": weights(LITE0)}, tmp_path / "a.pth")
