@@ -1,6 +1,6 @@
 """Settings and guides that earlier versions had: what became of them.
 
-No study found them better than chance in the same graph (docs/guides.md). Files of runs from then still name them.
+No study found them better than the guides that stayed (docs/guides.md). Files of runs from then still name them.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def removed_words(name: str, value: Any = None) -> str:
     else:
         return ""
     return (
-        f"{what} was removed: no study found it better than chance. It is a plug-in now: guide = "
+        f"{what} was removed: no study found it better than what stayed. It is a plug-in now: guide = "
         f"'{CANDIDATES}:{candidate}', or one of your own (docs/plugins.md). A run that was begun with it "
         "cannot be resumed; its encoder still loads."
     )

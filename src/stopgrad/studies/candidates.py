@@ -1,4 +1,4 @@
-"""Guides that no study found better than chance: plug-ins, for repeating the study `guide` and for reading.
+"""Guides that no study found better than those of the product: plug-ins, to repeat the study `guide` and to read.
 
 Each goes by `stopgrad.studies.candidates:NAME`, and has the one value of its parameters that was tried. All look at
 distances between projections; the paper's guide is the case of the partner as reference and one-hot weights.
