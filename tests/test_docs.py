@@ -70,6 +70,18 @@ def test_what_a_page_links_to_is_there():
             assert (folder / target).exists(), f"{page} links to {target}"
 
 
+def test_the_files_of_the_architecture_are_there():
+    for path in re.findall(r"[\w/]+\.py\b", (ROOT / "docs" / "architecture.md").read_text()):
+        assert (ROOT / path if path.startswith("tests/") else ROOT / "src" / "stopgrad" / path).exists(), path
+
+
+def test_the_table_of_packages_is_in_their_order():
+    from test_layers import ROOMS
+
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Packages")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)(?:\.py|/)` \|", table, re.MULTILINE)) == ROOMS
+
+
 def test_the_guide_and_the_method_of_the_page_train(tmp_path, monkeypatch):
     from stopgrad.cli.main import run
 
