@@ -31,7 +31,7 @@ class StopRequest:
         """Ask for a stop in so many seconds."""
         self._deadline = time.monotonic() + seconds
 
-    def asked(self) -> str | None:
+    def requested(self) -> str | None:
         """Why to stop, or None."""
         if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = "the time limit"

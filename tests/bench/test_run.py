@@ -56,7 +56,7 @@ def test_another_network_and_size_beside_timms_own_loop(capsys):
     (ratio,) = result["ratios"]
     assert (ratio["ours"], ratio["n"]) == ("embedding", 2)
     assert "timm's own loop" in ratio["peer"]
-    # Without peers nothing is held against it.
+    # Without peers it is compared with nothing.
     assert cases.arms_of(["embedding"]) == ["embedding"]
     assert cases.arms_of(["embedding"], peers=True) == ["embedding", "timm_embedding"]
 

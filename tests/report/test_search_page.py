@@ -83,6 +83,6 @@ def test_no_duplicates_and_no_pictures(tmp_path):
         result = search(tmp_path / "e.parquet", tmp_path / "query.png", top=4)
     with pytest.warns(UserWarning, match="not there any more"):
         write_duplicates_page(find_duplicates(tmp_path / "e.parquet", threshold=0.05), tmp_path / "gone.html")
-    assert "4 of them are not to be had any more" in (tmp_path / "gone.html").read_text()
+    assert "4 of them are no longer available" in (tmp_path / "gone.html").read_text()
     write_search_page(result, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("the image is not there any more") == 4

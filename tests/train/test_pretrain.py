@@ -108,7 +108,7 @@ def test_resuming_is_as_never_having_stopped(finished, tmp_path, monkeypatch, st
 
     out = tmp_path / "run"
     steps = iter(range(1, 100))
-    monkeypatch.setattr(StopRequest, "asked", lambda self: "the test" if next(steps) == stop_after else None)
+    monkeypatch.setattr(StopRequest, "requested", lambda self: "the test" if next(steps) == stop_after else None)
     with pytest.raises(Interrupted, match=f"after step {stop_after} of 30"):
         stopgrad.pretrain(out=out, config=finished.path / "config.toml", reporter=Recorder())
     monkeypatch.undo()

@@ -57,7 +57,7 @@ def embed(
 
         done = embed_to_file(
             encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
-            precision=precision, strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
+            precision=precision, strict=strict, overwrite=overwrite, stop=stop.requested, reporter=reporter,
         )  # fmt: skip
     if json:
         print_json(done.as_json())

@@ -164,8 +164,8 @@ def _print_duplicates(found: "Duplicates") -> None:
     )
     if found.num_unseen:
         console.print(
-            f"Byte-for-byte copies were not looked for among {found.num_unseen:,} of the images, which are not to be "
-            "had any more: give them with --data."
+            f"Byte-for-byte copies were not looked for among {found.num_unseen:,} of the images, which are no longer "
+            "available: give them with --data."
         )
     if found.num_across:
         console.print(f"With training and test images both: {found.num_across:,} of the groups.")

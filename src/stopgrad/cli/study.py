@@ -24,7 +24,7 @@ def study(
     time_limit_seconds: float = 0.0, plan: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:  # fmt: skip
-    """Run a study: many small pretrainings that answer one question, with spread.
+    """Run a study: many small pretrainings that answer one question, over several seeds.
 
     What was run before is not run again; what was interrupted goes on. Exits with 1 if a cell failed.
 
@@ -177,8 +177,8 @@ def _print_results(results: dict[str, Any]) -> None:
 
 
 def _percent(figure: dict[str, Any]) -> str:
-    spread = "" if figure["std"] is None else f" ± {100 * figure['std']:.1f}"
-    return f"{100 * figure['mean']:.1f}{spread}"
+    std = "" if figure["std"] is None else f" ± {100 * figure['std']:.1f}"
+    return f"{100 * figure['mean']:.1f}{std}"
 
 
 def _table(*columns: tuple[str, Any]) -> Table:

@@ -5,11 +5,11 @@ from pathlib import Path
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, open_task
 from stopgrad.evaluate.shared.outcome import Outcome, score
+from stopgrad.evaluate.shared.prepare import solver_device
 from stopgrad.evaluate.shared.probe import choice_words, fit_details, fit_probe
 from stopgrad.evaluate.shared.splits import Images
-from stopgrad.evaluate.shared.subject import solver_device
 from stopgrad.metrics.logistic import standard_of
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -40,7 +40,7 @@ def evaluate_linear(
 
     Raises:
         ConfigError: a penalty that is not above 0, or no such precision.
-        DataError: labels missing, one class only, or classes that differ between the sides.
+        DataError: labels missing, one class only, or classes that differ between training and test images.
         CheckpointError: no encoder there.
 
     Source of the protocol: Kornblith, Shlens and Le (arXiv 1805.08974), appendix A.4; Chen et al. (arXiv 2002.05709),
@@ -49,7 +49,7 @@ def evaluate_linear(
     if l2 is not None and not l2 > 0:
         raise ConfigError(f"l2 = {l2}: must be above 0.")
     reporter = reporter or QuietReporter()
-    subject = subject_of(
+    task = open_task(
         encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
         precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def evaluate_linear(
         predicted = probe.predict(queries.vectors.to(place)).cpu()
         return Judged(score(predicted, queries.labels), predicted, {"fit": fit_details(probe, choice, chosen)})
 
-    def describe(num_train: int, num_asked: int) -> Description:
+    def describe(num_train: int, num_tested: int) -> Description:
         how = "1 / C" if l2 is not None else (
             f"1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training images, then fitted "
             "to all"
@@ -85,8 +85,8 @@ def evaluate_linear(
         def words(penalty: str, came_out: str) -> str:
             return (
                 f"linear classifier on frozen features, standardised by the training images; L2{penalty} ({how}); "
-                f"L-BFGS{came_out}; {num_train:,} training images ({subject.sides.train_name}), judged by "
-                f"{num_asked:,} ({subject.sides.test_name})"
+                f"L-BFGS{came_out}; {num_train:,} training images ({task.splits.train_name}), judged by "
+                f"{num_tested:,} ({task.splits.test_name})"
             )
 
         penalty = f" {used['l2']:.3g}"
@@ -96,4 +96,4 @@ def evaluate_linear(
             words("" if l2 is None else penalty, ""),
         )
 
-    return classify(subject, "linear", judge, describe, centred=False)
+    return classify(task, "linear", judge, describe, centred=False)

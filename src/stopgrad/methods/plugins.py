@@ -1,6 +1,6 @@
 """Guides and methods of the user's own, named as "package.module:name" (docs/plugins.md).
 
-The code is imported by whoever trains and by nobody else: an encoder is loaded without it.
+The code is imported for training only: an encoder is loaded without it.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The page and the figure of a study: many small pretrainings, told apart or not."""
+"""The page and the figure of a study: arms, comparisons and their confidence intervals."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -44,7 +44,7 @@ class Bank:
     precision: str
     """What the network computed in: `fp32` or `bf16`."""
     images: ImageSource | None
-    """The images themselves, where they are still to be had."""
+    """The images themselves, where they are still available."""
     places: Sequence[int]
     """Row -> index in `images`."""
     skipped: Sequence[dict[str, Any]] = ()

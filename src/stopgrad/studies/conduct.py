@@ -44,7 +44,7 @@ class Plan:
     data_name: str = ""
     """What the results' file calls the images, where the scale is for any."""
     knows_data: bool = True
-    """Whether it was planned for images at hand, by which cells that were run before are known."""
+    """Whether it was planned with the images available, by which earlier cells are recognised."""
 
     def seconds_of(self, cell: Cell) -> float:
         """How long a cell is expected to take."""

@@ -184,18 +184,18 @@ def run_cells(
         if time_limit_seconds:
             stop.limit(time_limit_seconds)
         try:
-            while not crew.is_idle and stop.asked() is None:
+            while not crew.is_idle and stop.requested() is None:
                 crew.begin_more()
                 time.sleep(POLL_SECONDS)
                 # A signal may have reached the cells too: those that stop are not to be taken for failed.
-                if stop.asked() is None:
+                if stop.requested() is None:
                     crew.gather()
         finally:
             crew.stop()
         if not crew.is_done:
             raise Interrupted(
-                f"by {stop.asked() or 'a signal to its cells'}, {crew.num_done} of {len(cells)} cells done, the others "
-                "saved; the same command goes on."
+                f"by {stop.requested() or 'a signal to its cells'}, {crew.num_done} of {len(cells)} cells done, the "
+                "others saved; the same command continues."
             )
     return crew.num_failed
 

