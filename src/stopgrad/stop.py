@@ -70,5 +70,5 @@ class StopRequest:
         if self.reason is not None:
             if time.monotonic() - self._noted_at < ECHO_SECONDS:
                 return
-            raise Interrupted(f"by {name} at once; resume goes on from the last checkpoint.")
+            raise Interrupted(f"by {name} at once; resume continues from the last checkpoint.")
         self.reason, self._noted_at = name, time.monotonic()

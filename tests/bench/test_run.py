@@ -87,7 +87,7 @@ def test_wrong_usage(capsys, arguments, message):
 
 def test_no_data(capsys):
     assert run(["bench", "nowhere", "--only", "decode"]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_peer_that_is_not_installed(monkeypatch):

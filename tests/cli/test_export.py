@@ -100,7 +100,7 @@ def test_wrong_usage(folder, tmp_path, monkeypatch, capsys, arguments, code, mes
 
 def test_nothing_there_fails(tmp_path, capsys):
     assert run(["export", str(tmp_path / "none"), "--to", "timm", "--out", str(tmp_path / "a.safetensors")]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_taken_place_is_refused_without_overwrite(folder, tmp_path, capsys):

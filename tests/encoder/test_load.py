@@ -48,7 +48,7 @@ def test_pickles_are_refused(tmp_path, name):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_encoder(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         load_encoder(tmp_path)

@@ -106,5 +106,5 @@ def test_images_of_a_run_that_are_gone(run_folder):
     run = RunDir(run_folder)
     assert len(open_labelled_splits(None, None, run).test) == 360
     run.write_config(run.read_config().replace(path="/no/longer/here"))
-    with pytest.raises(ConfigError, match="'/no/longer/here', are not there any more: give --train"):
+    with pytest.raises(ConfigError, match="'/no/longer/here', no longer exist: give --train"):
         open_labelled_splits(None, None, run)

@@ -319,7 +319,7 @@ def test_preprocessing_goes_with_onnx_alone(runs, tmp_path):
 
 
 def test_no_encoder_there(tmp_path):
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         export(tmp_path / "none", to="timm", out=tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
 

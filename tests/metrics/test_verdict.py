@@ -15,7 +15,7 @@ PROJECTIONS = {"projection_std": 1.0, "projection_effective_rank": 60.0}
         (
             {"feature_std": 0.02},
             "collapsed",
-            "nearly the same features (the standard deviation of the features is 0.02, untrained",
+            "the same features (the standard deviation of the features is 0.02, untrained",
         ),
         ({"effective_rank": 1.5}, "collapsed", "on one line"),
         ({"feature_std": 0.2}, "partly_collapsed", "the standard deviation of the features is 0.2, untrained 0.5"),

@@ -477,7 +477,7 @@ def test_signals_save_first_and_exit_3(tmp_path, number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output
-    assert "resume goes on" in output
+    assert "resume continues" in output
     lines = (out / "metrics.jsonl").read_text().splitlines()
     assert (out / "checkpoints" / f"step-{len(lines):08}.ckpt").is_file()
 

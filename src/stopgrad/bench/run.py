@@ -1,4 +1,4 @@
-"""A benchmark: every arm once a round, in turn, so that what the machine does meanwhile touches all alike."""
+"""A benchmark: every arm once a round, in turn, so that other load on the machine affects all alike."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Our training, timed by the real thing: store, loader and loop as `pretrain` runs them, without the monitors."""
+"""Our training, timed as it is used: store, loader and loop as `pretrain` runs them, without the monitors."""
 
 from pathlib import Path
 from typing import Any

@@ -187,7 +187,7 @@ class ImageCache:
             self._warn(text)
 
 
-_WITHOUT = "Going on without it; cache = a folder places it elsewhere, cache = 'off' does without."
+_WITHOUT = "Continuing without it; cache = a folder places it elsewhere, cache = 'off' does without."
 
 
 def entry_key(source: ImageSource, shortest: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Room for another entry in the cache: what was not used for longest goes first, and nothing that is in use."""
+"""Room for another entry in the cache: least recently used entries are evicted first, never one in use."""
 
 import contextlib
 import re

@@ -24,7 +24,7 @@ app = App(
     help="Self-supervised image representation learning by guided stop-gradient.",
     version=f"stopgrad {stopgrad.__version__}",
     help_format="plaintext",
-    # It would exit with 130 and without a word.
+    # It would exit with 130 and without a message.
     suppress_keyboard_interrupt=False,
 )
 app.command(pretrain)

@@ -44,7 +44,7 @@ def report(
     folder
         A folder of images, with classes or without, or parquet.
     out
-        The file. Of a run, without it: RUN/report.html, which is always written anew.
+        The file. The file to write. Of a run, without it: RUN/report.html, which is always replaced.
     data
         Of a run: its own images, if they are no longer where its config says.
     points
@@ -54,7 +54,7 @@ def report(
     images
         With DATA: most images, drawn at random by --seed.
     seed
-        With DATA: of all draws.
+        With DATA: seed of all draws.
     overwrite
         Replace --out if it exists.
     device

@@ -26,7 +26,7 @@ def study(
 ) -> None:  # fmt: skip
     """Run a study: many small pretrainings that answer one question, over several seeds.
 
-    What was run before is not run again; what was interrupted goes on. Exits with 1 if a cell failed.
+    What was run before is not run again; what was interrupted resumes. Exits with 1 if a cell failed.
 
     Parameters
     ----------
@@ -76,15 +76,13 @@ def study(
         if found.stale:
             reporter.warn(f"{found.stale} results are of another version of the program, or damaged: run again.")
         for cell in found.failed:
-            reporter.warn(f"{cell.name} failed before and is left: --retry runs it again.")
+            reporter.warn(f"{cell.name} failed before and is skipped: --retry runs it again.")
         reporter.say(_plan_words(found))
         results, num_failed = conduct(
             found, data, command=command, to=to, time_limit_seconds=time_limit_seconds, reporter=reporter
         )
         if len(results["machines"]) > 1:
-            reporter.warn(
-                f"cells of several machines or versions stand side by side: {'; '.join(results['machines'])}."
-            )
+            reporter.warn(f"cells of several machines or versions are mixed: {'; '.join(results['machines'])}.")
     if json:
         print_json(results)
     else:

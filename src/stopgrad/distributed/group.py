@@ -1,4 +1,4 @@
-"""What processes tell each other, and how they wait for each other."""
+"""Communication between processes: messages and barriers."""
 
 import time
 import uuid

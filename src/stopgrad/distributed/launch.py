@@ -1,4 +1,4 @@
-"""Several processes on this machine for one run, started and listened to by the one that the user started."""
+"""Several processes on this machine for one run, started and monitored by the first."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
     if any(process.returncode for process in processes):
         if received:
             raise Interrupted(f"by {signal.Signals(received[0]).name} before training began; resume starts over.")
-        raise StopgradError(f"a training process ended without a word (exit codes {codes}).")
+        raise StopgradError(f"a training process ended without a message (exit codes {codes}).")
 
 
 def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:

@@ -62,7 +62,7 @@ def embed_to_file(
     """Write pooled backbone features of images into a file, in the order of the images.
 
     The vectors are those of `Encoder.embed`, float32. Images are decoded and rows written batch by batch; an
-    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call goes on from there to the same file,
+    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call resumes from there to the same file,
     byte for byte. With another batch size it goes on too; the last digits of the vectors depend on it.
 
     Args:
@@ -75,7 +75,7 @@ def embed_to_file(
             schema under `stopgrad`, else in `OUT.meta.json` (such as `flowers.npy.meta.json`).
         split: `train`, `test` or `all` of a data set with splits.
         normalise: whether rows are divided by their Euclidean length.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the network computes in, as the setting `precision`.
         strict: refuse unreadable images instead of leaving them out.
@@ -88,7 +88,7 @@ def embed_to_file(
             precision.
         DataError: no image can be read, or one cannot and `strict` is set.
         CheckpointError: no encoder there.
-        Interrupted: by `stop` or Ctrl-C; the same call goes on.
+        Interrupted: by `stop` or Ctrl-C; the same call resumes.
     """
     began = time.perf_counter()
     reporter, out = reporter or QuietReporter(), Path(out).expanduser()
@@ -107,12 +107,12 @@ def embed_to_file(
     partial = Partial(out, _dim_of(loaded), belongs_to)
     try:
         if partial.differs:
-            reporter.warn(f"{partial.rows_file} is of something else ({', '.join(partial.differs)}): begun anew.")
+            reporter.warn(f"{partial.rows_file} belongs to another call ({', '.join(partial.differs)}): started over.")
         if strict and partial.skipped:
             raise _unreadable(*partial.skipped[0][1:])
         resumed = partial.done.images
         if resumed:
-            reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
+            reporter.say(f"Resuming after {resumed:,} images of {partial.rows_file}")
         try:
             rate = _embed_rest(loaded, parts, partial, backbone, place, size, precision, strict, stop, reporter)
         except DataError:
@@ -247,7 +247,7 @@ def _unreadable(name: str, reason: str) -> DataError:
 def _interrupted(reason: str, partial: Partial, parts: Parts) -> Interrupted:
     return Interrupted(
         f"by {reason} after {partial.done.images:,} of {len(parts):,} images, kept in {partial.rows_file}; "
-        "the same command goes on from there."
+        "the same command resumes from there."
     )
 
 

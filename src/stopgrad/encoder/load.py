@@ -1,4 +1,4 @@
-"""The trained backbone with its preprocessing: how it is saved, and how it comes back."""
+"""The trained backbone with its preprocessing: saving and loading."""
 
 import copy
 import json
@@ -56,7 +56,7 @@ def save_encoder(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
 
 
 def save_start(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
-    """Write start.safetensors and start.json: the encoder as it came, before training."""
+    """Write start.safetensors and start.json: the encoder as it started, before training."""
     _save(run, backbone, spec, run.start_file, run.start_spec_file)
 
 

@@ -87,7 +87,7 @@ def evaluate_few_label(
     if any(number < 1 for number in numbers):
         raise ConfigError(f"labels_per_class = {min(numbers)}: must be at least 1.")
     if draws < 2:
-        raise ConfigError(f"draws = {draws}: a deviation needs at least 2.")
+        raise ConfigError(f"draws = {draws}: a standard deviation needs at least 2.")
     reporter = reporter or QuietReporter()
     task = open_task(
         encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
@@ -213,7 +213,7 @@ def _amounts(
 
 
 def _scored(predicted: Tensor, labels: Tensor, amount: Amount) -> Score:
-    """Mean, deviation and interval; over draws that are all alike Student's t would claim a certainty nobody has."""
+    """Mean, standard deviation and interval; over identical draws Student's t would claim certainty."""
     found = score_over_draws(predicted, labels)
     if not amount.is_all:
         return found

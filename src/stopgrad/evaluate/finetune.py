@@ -56,7 +56,7 @@ def evaluate_finetune(
     BatchNorm is in train mode; the learning rate rises for a tenth of the epochs and falls by a cosine.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or a fifth of each class where it has none.
         epochs: passes over the training images.
@@ -113,7 +113,7 @@ def evaluate_finetune(
     tuner = _Tuner(task, tuning, head_lr)
     network, judged = tuner.tuned(backbone, "fine-tuning")
     variants = {"trained": judged}
-    # Of a network of the caller's own, nobody knows how it begins.
+    # The initialisation of a caller's own network is unknown.
     if baselines and loaded.spec is not None:
         variants["from_scratch"] = tuner.tuned(fresh_network(loaded.spec, seed), "from scratch")[1]
     if out is not None:

@@ -80,7 +80,7 @@ def check(
         data: images (a path or an `ImageSource`; of a data set with splits, the training images); None: those that the
             run was trained on.
         num_images: how many of them are drawn at random; 16 or more, or all that there are.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         seed: of the draw, of the views and of the untrained network.
         reporter: told of progress.

@@ -27,14 +27,14 @@ def evaluate_knn(
     """Classify test images by a weighted vote of their nearest training images.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or where it has none, each training image queries
             the others.
-        k: numbers of neighbours; the first is the headline. None: the run's own (else 20), and the usual ones beside.
+        k: numbers of neighbours; the first is reported. None: the run's own (else 20), and the usual ones beside.
         temperature: of the vote's weights, exp(cosine / temperature); None: the run's own, else 0.1.
         baselines: whether to measure an untrained network and raw pixels too.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the networks compute in, as the setting `precision`; None: as the run did, else `auto`.
         seed: of the untrained network's weights.
@@ -73,7 +73,7 @@ def evaluate_knn(
 
     def describe(num_train: int, num_tested: int) -> Description:
         which = (
-            f"each of {num_train:,} images of {splits.train_name} asks the others (leave-one-out)"
+            f"leave-one-out over {num_train:,} images of {splits.train_name}"
             if splits.test is None
             else f"bank of {num_train:,} ({splits.train_name}), queries {num_tested:,} ({splits.test_name})"
         )

@@ -27,12 +27,12 @@ def evaluate_linear(
     images, then the classifier is fitted to all of them, by full-batch L-BFGS: there is no learning rate to choose.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or where it has none, a fifth of each class.
         l2: the penalty beside the sum of the log-losses, 1 / C of scikit-learn, above 0; None: it is chosen.
         baselines: whether to measure an untrained network and raw pixels too, each with a penalty of its own.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the networks compute in, as the setting `precision`; None: as the run did, else `auto`.
         seed: of what is held out, and of the untrained network's weights.

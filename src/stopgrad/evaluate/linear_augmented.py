@@ -52,7 +52,7 @@ def evaluate_linear_augmented(
     the one tested.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or a fifth of each class where it has none.
         epochs: passes over the training images.

@@ -69,11 +69,11 @@ def export(
     out = out or default_place(to, encoder.source if isinstance(encoder, Encoder) else encoder)
     path = check_place(to, out, source, overwrite=overwrite)
     if with_preprocess and to != "onnx":
-        raise ConfigError(f"with_preprocess goes with onnx alone: {to} holds weights, which cannot preprocess.")
+        raise ConfigError(f"with_preprocess is for onnx only: {to} holds weights, which cannot preprocess.")
     loaded = _on_cpu(encoder) if isinstance(encoder, Encoder) else load_encoder(encoder)
     if loaded.spec is None and to != "onnx":
         raise ConfigError(
-            f"a network of your own can be exported to onnx alone, not to {to}: nobody else can build it."
+            f"a network of your own can be exported to onnx alone, not to {to}: other programs cannot build it."
         )
     if loaded.spec is not None and loaded.spec.norm == "group" and to not in ("onnx", "safetensors"):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where an export may be written; without torch, so that a wrong place is said at once."""
+"""Checks of an export's path; without torch, so that a wrong path is reported at once."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the measurements mean, in plain words."""
+"""Verdicts on collapse from the measurements, in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ UNTRAINED, START = "untrained", "as it started"
 """What a network before training is called: drawn weights, or those it came with."""
 # Set on networks that collapsed and networks that did not; docs/collapse.md has their measurements.
 CONSTANT = 0.05
-"""Standard deviation, as a share of the untrained network's, below which all images count as getting the same features."""
+"""Standard deviation, as a share of the untrained network's, below which features count as constant."""
 LINE = 2.0
 """Effective rank below which features count as lying on a line."""
 SHRUNK = 0.5
@@ -21,15 +21,15 @@ SHRUNK_SINCE_START, FLAT_SINCE_START = 0.25, 0.2
 """The same beside a start with weights. ImageNet weights spread images of one domain over directions that tell apart
 what is not in it, and lose half the standard deviation and more while k-NN rises."""
 HARMLESS = 0.5
-"""Standard deviation and effective rank of the features, as shares of the start's, from which on training counts as harmless where
-there are no labels, if the relative alignment fell too; docs/adapt.md has the runs."""
+"""Standard deviation and effective rank of the features, as shares of the start's, from which on training counts as
+harmless where there are no labels, if the relative alignment fell too; docs/adapt.md has the runs."""
 FEW = 4.0
 """Effective rank of the projections below which a collapse is under way. No share of the untrained network's: the
 projections of good backbones lose most of their rank."""
 DEAD = 0.25
 """Share of dead dimensions from which on a collapse is under way, if it is also above the untrained network's."""
 ALONE = 0.02
-"""Standard deviation below which all images count as getting the same features where there is no untrained network to compare."""
+"""Standard deviation below which features count as constant where there is no untrained network to compare."""
 WHAT_TO_TRY = (
     "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower learning "
     "rate (--lr)."
@@ -49,7 +49,7 @@ class Verdict:
 def find_collapse(
     now: Mapping[str, float], before: Mapping[str, float], before_is: str = UNTRAINED
 ) -> Verdict | None:  # fmt: skip
-    """Judge eval-mode features and projections by standard deviation and effective rank; None if neither shows collapse.
+    """Judge eval-mode features and projections by standard deviation and effective rank; None without collapse.
 
     A constant shows in the standard deviation; two opposite points, or a line, in the effective rank alone.
 
@@ -88,7 +88,7 @@ def find_feature_collapse(
 
     Args:
         now: feature_std, effective_rank, rank_ceiling and dead_share of the features.
-        before: the same of the network before training; None where nobody knows how it began: then only what needs no
+        before: the same of the network before training; None where it is unknown: then only what needs no
             comparison is judged, a constant, a line and dead dimensions.
         what_to_try: the end of the words.
         before_is: as in `find_collapse`.

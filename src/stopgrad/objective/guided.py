@@ -1,4 +1,4 @@
-"""The guided loss, the choice of partners, and both as one module for anybody's training loop."""
+"""The guided loss, the choice of partners, and both as one module for any training loop."""
 
 import torch
 from jaxtyping import Float, Int

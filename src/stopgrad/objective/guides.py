@@ -1,4 +1,4 @@
-"""Guides: which of an image's views carry the gradient (the sources), decided on targets alone.
+"""Guides: which of an image's views carry the gradient (the sources), chosen by the targets alone.
 
 A guide maps detached targets to source weights `[image, view]`, which sum to one over an image's views. Views
 come in pairs (0, 1) and (2, 3): a view's prediction is pulled toward the target of the other view of its pair.

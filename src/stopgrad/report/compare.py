@@ -53,8 +53,8 @@ def compare(
         overwrite: replace `out` if it exists.
 
     Returns:
-        Mean and deviation over seeds of every figure for each group, and differences to the first group, paired by
-        seed where seeds match.
+        Mean and standard deviation over seeds of every figure for each group, and differences to the first group,
+        paired by seed where seeds match.
 
     Raises:
         ConfigError: fewer than two runs, one twice, a folder without a run, or a file in the way.

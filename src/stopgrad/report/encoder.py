@@ -188,7 +188,7 @@ def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[
     facts = [
         encoder.name, counted, f"{len(classes):,} classes" if classes else "no labels", f"{dim:,} features an image",
         f"{weights:.1f} M weights", f"shorter side {p.resize}, centre {p.size} x {p.size} px",
-        f"mean {_triple(p.mean)}, deviation {_triple(p.std)}",
+        f"mean {_triple(p.mean)}, std {_triple(p.std)}",
     ]  # fmt: skip
     written = datetime.now().astimezone().isoformat(" ", "seconds")
     return {"title": f"{images}: features of {short}", "facts": facts, "written": written}

@@ -54,7 +54,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         config: of the run.
         data: as `open_images` takes it.
         images: which of them.
-        run: the run folder; a run that was interrupted goes on.
+        run: the run folder; an interrupted run is resumed.
         reporter: told of progress.
 
     Raises:
@@ -119,7 +119,7 @@ class _Price:
 
 
 def _cpu_seconds_before(run: Path) -> float:
-    """What earlier sittings took of a run that goes on; 0 for one that begins."""
+    """What earlier sessions took of a resumed run; 0 for a new one."""
     folder = RunDir(run)
     if not checkpoints_in(folder.checkpoint_dir):
         return 0.0
@@ -190,5 +190,5 @@ def _train(config: Config, splits: Splits, run: Path, reporter: Reporter) -> Run
         try:
             return pretrain(splits, out=run, resume=True, reporter=reporter, **settings)
         except (CheckpointError, ConfigError) as error:
-            reporter.warn(f"{run} cannot be gone on with and is begun anew: {error}")
+            reporter.warn(f"{run} cannot be resumed and is started over: {error}")
     return pretrain(splits, out=run, overwrite=True, reporter=reporter, **settings)

@@ -1,4 +1,4 @@
-"""The training loop: steps, the log, monitors, checkpoints, stopping and going on."""
+"""The training loop: steps, the log, monitors, checkpoints, stopping and resuming."""
 
 import math
 from dataclasses import asdict
@@ -196,7 +196,7 @@ class Training:
         if reason:
             raise Interrupted(
                 f"by {reason} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "
-                "resume goes on from there."
+                "resume continues from there."
             )
         self._show(line)
 

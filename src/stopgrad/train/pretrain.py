@@ -62,8 +62,8 @@ def pretrain(
         out: the run folder.
         recipe: settings to start from; None: chosen by the images.
         config: a TOML file of settings, which go before the recipe's.
-        resume: go on with the run in `out` from its newest checkpoint.
-        overwrite: begin anew in `out`; files of an earlier run go, foreign files stay.
+        resume: resume the run in `out` from its newest checkpoint.
+        overwrite: start over in `out`; files of an earlier run are deleted, other files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
         **overrides: any settings by name, such as `epochs=20`; they go before the config's. `backbone` may
             be a network of your own too: normalised images `[image, 3, side, side]` to pooled features `[image, dim]`.
@@ -77,7 +77,7 @@ def pretrain(
         DataError: no or too few readable images.
         CheckpointError: a damaged checkpoint, or one of another config.
         NonFiniteLossError: the loss became NaN.
-        Interrupted: stopped on request, with everything saved; resume to go on.
+        Interrupted: stopped on request, with everything saved; resume to continue.
     """
     rank = current_rank()
     if not rank.leads:
@@ -182,7 +182,7 @@ def _with_processes(
     processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
     if processes > 1 and device.type != "cpu" and settings.training.device not in ("auto", "cuda"):
         raise ConfigError(
-            f"devices = {processes} with device = {settings.training.device!r}, which is one: use device = 'cuda'."
+            f"devices = {processes} with device = {settings.training.device!r}, a single device: use device = 'cuda'."
         )
     for index in range(processes):
         choose_device(settings.training.device, index)

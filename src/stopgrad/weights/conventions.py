@@ -1,4 +1,4 @@
-"""How images come to a network: as timm's config of it says, or as usual for its kind."""
+"""Preprocessing of a network: by timm's config of it, or as usual for its kind."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Weights into a network: what fits, what does not, and the rest left at its random start where that is asked for."""
+"""Loading weights into a network: which fit and which do not; partial loading leaves the rest at random values."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which network other programs' weights belong to, told from their names and shapes.
+"""Which network other programs' weights belong to, by their names and shapes.
 
 The names as training programs write them: the authors' GSG code and the official SimSiam `module.encoder.*` (its `fc`
 is the projector; BYOL's average is `module.encoder_momentum.*`), MoCo `module.encoder_q.*`, MoCo v3
@@ -82,7 +82,7 @@ class _Network:
 
 
 def recognise(tensors: Mapping[str, Tensor], options: LoadOptions, origin: str, hint: str | None = None) -> Recognised:
-    """Find the backbone among a file's tensors: by the name that is asked for, as a ResNet, or by all its shapes.
+    """Find the backbone among a file's tensors: by the given name, as a ResNet, or by all its shapes.
 
     Weights do not tell everything: a 3x3 stem is taken to have stride 1, padding 1 and no max-pool, and a bottleneck
     its stride in the 3x3 convolution, as torchvision and timm have it. Where several networks of timm have the shapes,
@@ -95,7 +95,7 @@ def recognise(tensors: Mapping[str, Tensor], options: LoadOptions, origin: str, 
         hint: timm's name of the network as the file has it, which decides between several that fit.
 
     Raises:
-        CheckpointError: no network that is known, several, or another than was asked for.
+        CheckpointError: no known network, several, or another than the requested one.
     """
     if options.backbone is not None:
         return _named(tensors, options.backbone, options, origin)
@@ -117,18 +117,14 @@ def recognise(tensors: Mapping[str, Tensor], options: LoadOptions, origin: str, 
     if (found := _by_shapes(tensors, options, hint, origin, candidates)) is not None:
         return _named(tensors, found[0], options, origin, told_by=found[1])
     if networks:
-        what = (
-            f"a ResNet of {_blocks(networks[prefix].weights)} blocks a stage that is none of "
-            f"{', '.join(RESNETS.values())}, and its weights fit no other network of timm."
-        )
+        blocks, known = _blocks(networks[prefix].weights), ", ".join(RESNETS.values())
+        what = f"a ResNet of {blocks} blocks a stage, none of {known}, and its weights fit no other network of timm."
     else:
-        what = (
-            "no ResNet of a kind that is known, and weights that fit no network of timm; they begin with "
-            f"{some(_beginnings(tensors, ''))}."
-        )
+        begin = some(_beginnings(tensors, ""))
+        what = f"no known ResNet, and weights that fit no network of timm; they begin with {begin}."
     near = "; ".join(f"{name}, but {fit.words}" for name, fit in candidates.nearest)
     raise CheckpointError(
-        f"{origin} holds {what} Of another network, say its timm name: --backbone NAME (backbone=NAME in Python), and "
+        f"{origin} holds {what} Of another network, give its timm name: --backbone NAME (backbone=NAME in Python), and "
         "--partial where it fits in part." + (f" Nearest: {near}." if near else "")
         + ("" if candidates.whole else " Not all networks could be tried in the time for it.")
     )  # fmt: skip
@@ -154,8 +150,8 @@ def _by_shapes(
         return choices[0][0], "the one network of timm with these shapes"
     named = some((f"{name} ({words})" if words else name for name, words in choices), 12)
     raise CheckpointError(
-        f"{origin} fits several networks of timm, which weights do not tell apart (padding, normalisation or the like "
-        f"differ): say which by --backbone NAME (backbone=NAME in Python), one of {named}."
+        f"{origin} fits several networks of timm, which the weights cannot distinguish (padding, normalisation "
+        f"or the like differ): choose one by --backbone NAME (backbone=NAME in Python), one of {named}."
     )
 
 
@@ -183,7 +179,7 @@ def _named(
     if not networks:
         raise CheckpointError(
             f"{origin} holds no {backbone}; its weights begin with {some(_beginnings(tensors, ''))}. Of another "
-            "network, say its timm name: --backbone NAME (backbone=NAME in Python)."
+            "network, give its timm name: --backbone NAME (backbone=NAME in Python)."
         )
     prefix = _choose(networks, options, origin)
     network = networks[prefix]
@@ -275,9 +271,7 @@ def _choose(networks: Mapping[str, _Network], options: LoadOptions, origin: str)
         for prefix in (options.prefix, f"{options.prefix}."):
             if prefix in networks:
                 return prefix
-        raise CheckpointError(
-            f"{origin} has no network at prefix={options.prefix!r}: there are {some(list(networks))}."
-        )
+        raise CheckpointError(f"{origin} has no network at prefix={options.prefix!r}, but at {some(list(networks))}.")
     leaders = [p for p in networks if not FOLLOWERS & set(re.split(r"[._]", p))] or list(networks)
     shortest = min(leaders, key=len)
     # A module may be registered twice.
@@ -286,7 +280,7 @@ def _choose(networks: Mapping[str, _Network], options: LoadOptions, origin: str)
         there = networks[other].weights.get(first)
         if there is None or not torch.equal(there, networks[shortest].weights[first]):
             which = some(leaders)
-            raise CheckpointError(f"{origin} holds several networks: say which by prefix=, one of {which} (--prefix).")
+            raise CheckpointError(f"{origin} holds several networks: choose one by prefix=, one of {which} (--prefix).")
     return shortest
 
 

@@ -89,7 +89,7 @@ def check_there(text: str) -> None:
     path = Path(name).expanduser()
     if not path.exists():
         raise CheckpointError(
-            f"{path} is not there: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
+            f"{path} does not exist: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
             "timm:NAME."
         )
 

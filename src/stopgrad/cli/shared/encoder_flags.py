@@ -36,7 +36,7 @@ class Loading:
     mean: Annotated[str | None, _TRIPLE] = None
     "Channel means of pixels in 0..1, as 0.5 0.5 0.5. Without it: as the encoder was trained, or timm's config says."
     std: Annotated[str | None, _TRIPLE] = None
-    "Channel deviations."
+    "Channel standard deviations."
     partial: Annotated[bool, Parameter(negative="")] = False
     "Take weights that fit the network in part; what does not stays at its random start, and is named."
 

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation, for a person."""
+"""The outcome of an evaluation, as text."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

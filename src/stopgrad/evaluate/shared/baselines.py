@@ -44,7 +44,7 @@ def fresh_network(spec: EncoderSpec, seed: int) -> nn.Module:
 def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: torch.device) -> nn.Module | None:
     """The encoder's network with random weights, its BatchNorm statistics settled on the images, in eval mode.
 
-    None for a network of the caller's own, of which nobody knows how it begins.
+    None for a network of the caller's own, whose initialisation is unknown.
     """
     if encoder.spec is None:
         return None
@@ -61,7 +61,7 @@ def before_training(
 ) -> tuple[str, nn.Module] | None:  # fmt: skip
     """The network before training and what it is: `start`, as a run kept what it started from, or `untrained_like`.
 
-    None for a network of the caller's own, of which nobody knows how it begins.
+    None for a network of the caller's own, whose initialisation is unknown.
     """
     if run is not None and run.start_file.is_file():
         start: nn.Module = load_encoder(run.start_file).backbone
@@ -81,7 +81,7 @@ def feature_variants(
     Args:
         encoder, splits, device: what is embedded, and where.
         run: the encoder's, where it has one.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         precision: what the networks compute in, as the setting `precision`.
         baselines: whether there are others than `trained`.
         seed: of the untrained network's weights.
@@ -130,7 +130,7 @@ def _both(
         if num := num_not_finite(found.vectors):
             raise DataError(
                 f"{encoder_name}, {variant.name}: the features of {num:,} of {len(found):,} {which} hold NaN or "
-                "infinite numbers, by which nothing can be judged: stopgrad check looks for the cause."
+                "infinite numbers, so that nothing can be evaluated: stopgrad check looks for the cause."
             )
         return found
 

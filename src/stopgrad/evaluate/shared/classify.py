@@ -1,4 +1,4 @@
-"""What evaluations that classify by features share: they differ in the classifier alone."""
+"""What evaluations that classify by features share: they differ only in the classifier."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What is evaluated: an encoder, and the run it belongs to."""
+"""What evaluations prepare alike: encoder, run, precision, device, and the words of the protocol."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The labelled images of an evaluation: those to learn from and those to be judged by."""
+"""The labelled images of an evaluation: training and test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def open_labelled_splits(
         given = splits_of(test)
         if given.test is None and _same(train, test):
             raise ConfigError(
-                f"{str(test)!r} is both what to learn from and what to judge by: every image would find itself. Leave "
+                f"{str(test)!r} is given both as training and as test images: every image would find itself. Leave "
                 "--test out."
             )
         test_source, test_name = given.test or given.train, given.name

@@ -42,7 +42,8 @@ CHARTS = (
           "directions drawn at random."),
     Chart("rank", "Effective rank", "dimensions (log scale)",
           {"effective_rank": "features", "projection_effective_rank": "projections"},
-          "How many dimensions the features use. Near 1 they lie on a line: collapsed, whatever the standard deviation says.",
+          "How many dimensions the features use. Near 1 they lie on a line: collapsed, whatever the standard "
+          "deviation.",
           log=True),
     Chart("alignment", "Alignment", "squared distance",
           {"alignment": "two views of an image", "relative_alignment": "as a share of that between images"},

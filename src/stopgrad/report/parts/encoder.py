@@ -68,7 +68,7 @@ def health_shown(health: Health, run: RunDir | None) -> dict[str, Any]:
     alone = ""
     if health.untrained is None and health.measures:
         why = (
-            "the weights that this run began from are not there any more"
+            "the weights that this run began from no longer exist"
             if run is not None
             else "how it began is not known here, or it was pretrained"
         )
@@ -113,7 +113,7 @@ def knn_shown(
         rows.append({"key": key, "name": name[:1].upper() + name[1:], "accuracy": 100 * found.accuracy,
                      "interval": (100 * found.low, 100 * found.high), "few": None})  # fmt: skip
     which = (
-        f"each of {num_known:,} labelled images asks the others (leave-one-out)"
+        f"leave-one-out over {num_known:,} labelled images"
         if tested is bank
         else f"bank of {num_known:,} training images, queries {int(judged.sum()):,} test images"
     )

@@ -82,7 +82,7 @@ def _classes(
     per_class, confusions = by_class(predicted[judged], queries.labels[judged], images.class_names)
     # Only images with a label vote.
     num_known = int((bank.labels >= 0).sum())
-    query_words = "each asks the others" if queries is bank else f"{int(judged.sum()):,} {images.test_name} images ask"
+    query_words = "leave-one-out" if queries is bank else f"{int(judged.sum()):,} {images.test_name} images ask"
     origin = (
         f"From the sample on this page: k-NN, k = {k}, T = {config.monitoring.knn_temperature:g}; a bank of "
         f"{num_known:,} labelled images, of {len(bank.store):,} training images; {query_words}."

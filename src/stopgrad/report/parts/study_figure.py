@@ -92,9 +92,7 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
         if panel:
             _stand(panel["rows"], top, height)
     resolution = found.get("resolution")
-    foot = (
-        "Dots: seeds. Bar: mean ± deviation." if any(len(row["dots"]) > 1 for row in left["rows"]) else "Dots: seeds."
-    )
+    foot = "Dots: seeds. Bar: mean ± std." if any(len(row["dots"]) > 1 for row in left["rows"]) else "Dots: seeds."
     if any(row["untrained"] is not None for row in left["rows"]):
         foot += " Open ring: the untrained network."
     if left["pixels"]:
@@ -105,7 +103,7 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
     if right and resolution is not None:
         right_foot += f" Differences under {100 * resolution:.1f} points cannot be told here."
     if right and any(row["cut_low"] or row["cut_high"] for row in right["rows"]):
-        right_foot += " Arrow: the interval goes on."
+        right_foot += " Arrow: the interval extends further."
     feet = [wrapped(foot, half, 11, 2), wrapped(right_foot, half, 11, 2)]
     return {
         "width": WIDTH, "height": round(top + height + 44 + 14 * max(map(len, feet)), 1), "size": SIZE, "line": LINE,

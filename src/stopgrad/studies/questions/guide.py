@@ -83,8 +83,8 @@ STUDY = Study(
     "guide",
     "Which guide improves on a random source?",
     "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
-    "random source and the farthest one, all at the cost of symmetric BYOL. A guide counts only as its difference from a "
-    "random source in the same graph, and a graph only as its difference from symmetric BYOL with as many steps.",
+    "random source and the farthest one, all at the cost of symmetric BYOL. A guide counts only as its difference from "
+    "a random source in the same graph, and a graph only as its difference from symmetric BYOL with as many steps.",
     (*_ARMS, *_WITHOUT, *(arm.at_rate(4.0) for arm in (*_ARMS, *_WITHOUT) if arm.name in _RATED)),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),
