@@ -220,7 +220,7 @@ class TestRunFolder:
         ({"epochs": "3"}, ConfigError, "type int"),
         ({"recipe": "digit"}, ConfigError, "did you mean 'digits'"),
         ({"backbone": "resnet81"}, ConfigError, "did you mean"),
-        ({"device": "cuda:99"}, ConfigError, "not there"),
+        ({"device": "cuda:99"}, ConfigError, "not available"),
         ({"random_state": "a"}, ValueError, "seed"),
     ],
 )
