@@ -38,7 +38,7 @@ def study(
     data
         CIFAR-10, or photos for the scale photos: a parquet file, a folder of them or of images; digits needs none.
     seeds
-        How many seeds an arm.
+        Number of seeds per arm.
     first_seed
         The first of them.
     epochs
@@ -48,17 +48,17 @@ def study(
     to
         For transfer: a labelled data set the networks have not seen; may be given several times.
     jobs
-        Cells side by side; 0: one a core, or one a GPU.
+        Cells run in parallel; 0: one per core, or one per GPU.
     out
         Folder of results, shared by studies: NAME-SCALE.json, .html and .svg, and the cells.
     test
-        Judge by the test images, and train on those that are held out otherwise. For a finalist with fresh seeds.
+        Evaluate on the test images, and train on the held-out images too. For a final comparison with fresh seeds.
     retry
-        Run cells again that failed.
+        Run failed cells again.
     time_limit_seconds
         Stop after so long, with everything saved; 0: no limit.
     plan
-        Print the cells and how long they should take, and stop. Needs no data; with it, what was run before is known.
+        Print the cells and how long they should take, and stop. Needs no data; with it, earlier cells are recognised.
     json
         Print one JSON object on stdout and everything else on stderr.
     """

@@ -91,7 +91,7 @@ def load_encoder(
             setting `stem`, and what the names of the weights begin with. Of anything else, what it must be. Of a run
             that trained a network of your own, `backbone` is that network, which is copied.
         pretrained: of timm, whether with its weights.
-        partial: whether weights may fit in part: what does not stays at its random start (by a fixed seed), and
+        partial: whether weights may fit in part: the rest keeps its random initialisation (by a fixed seed), and
             `Encoder.name` says so. Then `backbone` and `stem` may also be others than a run's or timm's.
 
     All but the first can be given behind a question mark as well, as in `simsiam.pth?image_size=96&backbone=resnet50`.
@@ -219,7 +219,7 @@ def _from_foreign(path: Path, options: LoadOptions) -> Encoder:
 
 
 def _refitted(encoder: Encoder, options: LoadOptions) -> Encoder:
-    """An encoder's weights in another network, as far as they fit, where that is asked for."""
+    """An encoder's weights in another network, as far as they fit, where that is requested."""
     spec = encoder.spec
     assert spec is not None
     backbone, stem = options.backbone or spec.backbone, options.stem or spec.stem
@@ -252,7 +252,7 @@ def _adjusted(encoder: Encoder, options: LoadOptions) -> Encoder:
 
 
 def _only(options: LoadOptions, origin: str, *allowed: str) -> None:
-    """Refuse what cannot be asked of this kind of encoder."""
+    """Refuse options that do not apply to this kind of encoder."""
     if idle := [name for name in options.given() if name not in allowed]:
         raise ConfigError(f"{origin}: {idle[0]} cannot be chosen here; what can: {', '.join(allowed)}.")
 

@@ -105,7 +105,7 @@ def pretrain(
     check_plugins(settings)
     if own is not None:
         own = own_backbone(own, settings.data.image_size)
-    # Whatever is wrong with the machine is said before the folder is made.
+    # Problems with the machine are reported before the folder is made.
     alone = "images" if source is not None else "a network" if own is not None else ""
     settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
 
@@ -153,7 +153,7 @@ def _begun_config(
         reporter.say(f"Recipe    {recipe}, {why} (others: stopgrad recipes)")
     base = base_config(recipe)
     settings = base.replace(**given)
-    # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
+    # A run's own config.toml gives every setting; those equal to the recipe's are not explicit.
     explicit = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
     for text in (*without_effect(settings, explicit), *guide_without_effect(settings, explicit)):
         reporter.warn(text)

@@ -151,7 +151,7 @@ def check_same_config(before: Config, after: Config, where: str) -> None:
 
 
 def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
-    """Have torch compile the networks as they are first run; without a way to do so, say it and go on."""
+    """Have torch compile the networks when they first run; warn and continue where that fails."""
     problem = compile_problem(device)
     if problem is not None:
         reporter.warn(f"compile has no effect: torch.compile does not work here ({problem}).")

@@ -38,7 +38,7 @@ class Loading:
     std: Annotated[str | None, _TRIPLE] = None
     "Channel standard deviations."
     partial: Annotated[bool, Parameter(negative="")] = False
-    "Take weights that fit the network in part; what does not stays at its random start, and is named."
+    "Take weights that fit the network in part; the rest keeps its random initialisation, and is named."
 
     def of(self, encoder: str) -> str:
         """The encoder's path with all its options; a path that does not exist is reported before torch is imported."""

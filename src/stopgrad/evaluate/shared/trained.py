@@ -195,7 +195,7 @@ class Pace:
         return self._images / max(time.perf_counter() - self._began, 1e-9)
 
     def words(self, done: int) -> str:
-        """Speed, and the time left if it goes on like this."""
+        """Speed, and the time left at that speed."""
         seconds = time.perf_counter() - self._began
         left = seconds / max(done, 1) * (self.total - done)
         speed = f"{self.images_per_second():,.0f} images/s"
