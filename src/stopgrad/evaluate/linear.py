@@ -21,7 +21,7 @@ def evaluate_linear(
     baselines: bool = True, batch_size: int = 0, device: str = "auto", precision: str | None = None, seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
-    """Fit multinomial logistic regression to the frozen features of the training images, and evaluate on the test images.
+    """Fit multinomial logistic regression to the frozen features of the training images; evaluate on the test images.
 
     Features are standardised by the training images. The L2 penalty is chosen on a fifth of each class of the training
     images, then the classifier is fitted to all of them, by full-batch L-BFGS: there is no learning rate to choose.
