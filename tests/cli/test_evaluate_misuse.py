@@ -102,7 +102,7 @@ def test_wrong_usage_exits_2(capsys, arguments, message):
         (["nowhere"], "nowhere does not exist: give a run folder"),
         (["empty"], "no encoder.safetensors and no checkpoint"),
         (["photos"], "no encoder.safetensors and no checkpoint"),
-        (["notes.txt"], "notes.txt is no checkpoint"),
+        (["notes.txt"], "notes.txt is not a checkpoint"),
         (["damaged.ckpt"], "not a readable checkpoint"),
         (["foreign"], "is not of format"),
         (["unread"], "cannot be loaded"),

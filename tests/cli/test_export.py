@@ -88,8 +88,8 @@ def test_without_out_a_file_or_a_name_gives_the_name(folder, tmp_path, monkeypat
     [
         (["--to", "tim", "--out", "a.safetensors"], 2, "did you mean 'timm'"),
         (["--to", "timm", "--out", "a.pth"], 2, "is a .safetensors file"),
-        (["--to", "timm", "--out", "a.safetensors", "--with-preprocess"], 2, "onnx alone"),
-        (["--to", "torchvision", "--out", "a.pth"], 2, "no twin of 'resnet10_16'"),
+        (["--to", "timm", "--out", "a.safetensors", "--with-preprocess"], 2, "onnx only"),
+        (["--to", "torchvision", "--out", "a.pth"], 2, "no counterpart of 'resnet10_16'"),
     ],
 )
 def test_wrong_usage(folder, tmp_path, monkeypatch, capsys, arguments, code, message):

@@ -244,7 +244,7 @@ def test_a_partial_file_of_other_inputs_is_told_and_dropped(tmp_path, data, othe
     if "data" in other:
         data = tmp_path / "data"
         write_photos(data, num=48)
-    with pytest.warns(UserWarning, match=f"{words}.*begun anew"):
+    with pytest.warns(UserWarning, match=f"{words}.*started over"):
         assert embed_to_file(run, data, out, **options).num_resumed == 0
     assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, **options)[:12])
 

@@ -124,7 +124,7 @@ def test_a_second_search_does_not_embed_again(run, data, monkeypatch):
     (run / "embeddings" / "x.parquet").unlink(missing_ok=True)
     kept = next((run / "embeddings").glob("*.parquet"))
     kept.write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="written anew"):
+    with pytest.warns(UserWarning, match="written again"):
         assert search(run, query, top=4).answers == first.answers
 
 
