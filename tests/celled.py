@@ -33,7 +33,7 @@ def work(request, reporter):
         with StopRequest() as stop:
             for _ in range(600):
                 time.sleep(0.05)
-                if stop.asked():
+                if stop.requested():
                     (run / "saved").touch()
                     raise Interrupted("by SIGTERM after step 5.")
     result = {

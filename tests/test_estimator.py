@@ -222,7 +222,7 @@ class TestRunFolder:
         ({"epochs": "3"}, ConfigError, "type int"),
         ({"recipe": "digit"}, ConfigError, "did you mean 'digits'"),
         ({"backbone": "resnet81"}, ConfigError, "did you mean"),
-        ({"device": "cuda:99"}, ConfigError, "not there"),
+        ({"device": "cuda:99"}, ConfigError, "not available"),
         ({"random_state": "a"}, ValueError, "seed"),
     ],
 )
@@ -242,7 +242,7 @@ def test_parameters_are_checked_by_fit(digits, parameters, error, words):
         (np.zeros((1, 8, 8)), ValueError, "minimum of 2"),
         ([], ValueError, "array"),
         (["no/such/a.png", "no/such/b.png"], DataError, "no/such/a.png"),
-        ("no/such/folder", DataError, "is not there"),
+        ("no/such/folder", DataError, "does not exist"),
     ],
 )
 def test_images_that_cannot_be_used(images, error, words):

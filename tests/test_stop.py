@@ -12,7 +12,7 @@ def test_the_first_signal_is_noted_and_the_second_interrupts(monkeypatch):
     monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked() == "Ctrl-C"
+        assert stop.requested() == "Ctrl-C"
         with pytest.raises(Interrupted, match="at once"):
             signal.raise_signal(signal.SIGINT)
 
@@ -22,4 +22,4 @@ def test_an_echo_of_the_first_signal_is_none():
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked() == "SIGTERM"
+        assert stop.requested() == "SIGTERM"

@@ -18,7 +18,8 @@ FAMILIES = {
 }
 """The studies of a comparison, one a column."""
 RATES, LONG, SMALL = "claims-rates-long", "claims-long", "main-small"
-WORDS = {"better": "higher", "worse": "lower", "not told apart": "no significant difference", None: "too few seeds"}
+NO_DIFFERENCE = "no significant difference"
+WORDS = {"better": "higher", "worse": "lower", NO_DIFFERENCE: NO_DIFFERENCE, None: "too few seeds"}
 METHODS = {"simsiam": "SimSiam", "byol": "BYOL"}
 
 
@@ -73,7 +74,7 @@ class Claims:
         return self.study(FAMILIES[row.family][place]).difference(*pair)
 
     def verdict(self, row):
-        """`better`, `worse` or `not told apart`, and its column; None and None without three seeds anywhere."""
+        """`better`, `worse` or `NO_DIFFERENCE`, and its column; None and None without three seeds anywhere."""
         for place in range(len(COLUMNS)):
             found = self.difference(row, place)
             if found is not None and found.n >= LEAST_SEEDS:
@@ -196,7 +197,7 @@ class Claims:
         if found is None or found.n < LEAST_SEEDS:
             return "too few seeds"
         grows = (found.mean > 0) == (self.difference(row, 2).mean > 0)
-        words = "no significant change" if found.verdict == "not told apart" else "it grows" if grows else "it shrinks"
+        words = "no significant change" if found.verdict == NO_DIFFERENCE else "it grows" if grows else "it shrinks"
         return f"{words} ({written(found, bold=False).replace(' (', ' points, ')}"
 
     # The figures: of SimSiam, scale -> (study, arm) or (study, arm, rival), the shortest schedule first

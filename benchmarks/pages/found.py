@@ -136,10 +136,10 @@ class Study:
 
     def differences_table(self):
         """All comparisons of the study of which some seed has both arms."""
-        asked = dict.fromkeys((c["arm"], c["rival"], c["question"]) for c in self["comparisons"])
+        compared = dict.fromkeys((c["arm"], c["rival"], c["question"]) for c in self["comparisons"])
         figures = dict.fromkeys([*accuracies_of(self.content), *(c["figure"] for c in self["comparisons"])])
         rows = []
-        for arm, rival, question in asked:
+        for arm, rival, question in compared:
             found = [self.difference(arm, rival, figure) for figure in figures]
             words = f"{self.arms[arm]['words']} minus {self.arms[rival]['words']}: {question}"
             cells = (written(d, figure) for d, figure in zip(found, figures, strict=True))

@@ -202,7 +202,7 @@ def from_toml(
         clean: what to do with settings that earlier versions had.
 
     Raises:
-        ConfigError: a file that is not there or not TOML, an unknown section or name.
+        ConfigError: a file that does not exist or not TOML, an unknown section or name.
     """
     try:
         with open(path, "rb") as file:

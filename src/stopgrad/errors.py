@@ -1,4 +1,4 @@
-"""Every error that is the user's to mend; the command line maps each to an exit code."""
+"""Every error that the user can fix; the command line maps each to an exit code."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""What the machine has: device, precision and memory layout."""
+"""Hardware: device, precision and memory layout."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device of a setting; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: no such device, or it is not there.
+        ConfigError: no such device, or it is not available.
     """
     kind, _, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
@@ -31,13 +31,13 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         index = int(number) if number else local_rank
         if not torch.cuda.is_available():
             raise ConfigError(
-                f"device = {name!r} is not there: torch {torch.__version__} sees no CUDA device; use cpu or auto."
+                f"device = {name!r} is not available: torch {torch.__version__} sees no CUDA device; use cpu or auto."
             )
         if index >= torch.cuda.device_count():
-            raise ConfigError(f"device cuda:{index} is not there: this machine has {torch.cuda.device_count()}.")
+            raise ConfigError(f"device cuda:{index} is not available: this machine has {torch.cuda.device_count()}.")
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device = 'mps' is not there; use cpu or auto.")
+        raise ConfigError("device = 'mps' is not available; use cpu or auto.")
     return torch.device(kind)
 
 

@@ -1,4 +1,4 @@
-"""Settings and guides that earlier versions had: what became of them.
+"""Settings and guides of earlier versions, and what replaces them.
 
 No study found them better than the guides that stayed (docs/guides.md). Files of runs from then still name them.
 """

@@ -1,4 +1,4 @@
-"""How long work speaks to whoever started it."""
+"""Progress and messages of long jobs."""
 
 import warnings
 from typing import Protocol, runtime_checkable

@@ -75,7 +75,7 @@ class Augmentation:
     blur_sigma_min: float = _setting(0.1, "Gaussian blur: smallest sigma, pixels", low=0.01)
     blur_sigma_max: float = _setting(2.0, "Gaussian blur: largest sigma, pixels", low=0.01)
     mean: tuple[float, float, float] = _setting((0.485, 0.456, 0.406), "channel means, of pixels in 0..1")
-    std: tuple[float, float, float] = _setting((0.229, 0.224, 0.225), "channel deviations, of pixels in 0..1")
+    std: tuple[float, float, float] = _setting((0.229, 0.224, 0.225), "channel standard deviations, of pixels in 0..1")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Objective:
     guide_keep: float = _setting(1.0, "share of the images that give a gradient", low=0.05, high=1.0)
     guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; random: the "
                                   "control", choices=("decided", "random"))  # fmt: skip
-    partners: str = _setting("auto", "which image is whose reference. mutual: a perfect matching; derangement: a "
+    partners: str = _setting("auto", "each image's partner. mutual: a perfect matching; derangement: a "
                              "permutation without fixed points; permutation: the authors' plain one; auto: mutual "
                              "for 2 views, derangement for 4",
                              choices=("auto", "mutual", "derangement", "permutation"))  # fmt: skip

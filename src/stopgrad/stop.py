@@ -31,7 +31,7 @@ class StopRequest:
         """Ask for a stop in so many seconds."""
         self._deadline = time.monotonic() + seconds
 
-    def asked(self) -> str | None:
+    def requested(self) -> str | None:
         """Why to stop, or None."""
         if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = "the time limit"
@@ -70,5 +70,5 @@ class StopRequest:
         if self.reason is not None:
             if time.monotonic() - self._noted_at < ECHO_SECONDS:
                 return
-            raise Interrupted(f"by {name} at once; resume goes on from the last checkpoint.")
+            raise Interrupted(f"by {name} at once; resume continues from the last checkpoint.")
         self.reason, self._noted_at = name, time.monotonic()

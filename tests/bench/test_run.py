@@ -58,7 +58,7 @@ def test_another_network_and_size_beside_timms_own_loop(capsys):
     (ratio,) = result["ratios"]
     assert (ratio["ours"], ratio["n"]) == ("embedding", 2)
     assert "timm's own loop" in ratio["peer"]
-    # Without peers nothing is held against it.
+    # Without peers it is compared with nothing.
     assert cases.arms_of(["embedding"]) == ["embedding"]
     assert cases.arms_of(["embedding"], peers=True) == ["embedding", "timm_embedding"]
 
@@ -90,7 +90,7 @@ def test_wrong_usage(capsys, arguments, message):
 
 def test_no_data(capsys):
     assert run(["bench", "nowhere", "--only", "decode"]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_peer_that_is_not_installed(monkeypatch):

@@ -136,7 +136,7 @@ def test_an_entry_is_opened_without_decoding(files, load, monkeypatch, heard):
 @pytest.mark.parametrize("odd", [0, 1, 9, NUM - 1])
 def test_one_image_of_another_size(tmp_path, load, odd, monkeypatch):
     """Also where the sample has not seen it."""
-    monkeypatch.setattr(module, "spread", lambda length, num: [0, 2])
+    monkeypatch.setattr(module, "evenly_spaced", lambda length, num: [0, 2])
     files = save(tmp_path / "odd", [(5, 6) if i == odd else (8, 9) for i in range(NUM)])
     assert_same(load(FileSource(files)), load_images(FileSource(files), shortest=64))
 
@@ -198,7 +198,7 @@ def test_an_image_that_could_not_be_read_is_looked_for_again(even, load, heard, 
                 raise OSError(errno.EIO, "Input/output error")
             return super().read(index)
 
-    monkeypatch.setattr(module, "spread", lambda length, num: [0, 1])  # the key is of images that can be read
+    monkeypatch.setattr(module, "evenly_spaced", lambda length, num: [0, 1])  # the key is of images that can be read
     assert load(Failing(even)).skipped == {str(even[5]): "Input/output error"}
     assert load(Failing(even)).skipped
     assert heard.warned == []
@@ -532,7 +532,7 @@ def test_a_write_that_really_fails(even, root):
 
 def test_images_larger_than_the_sample_promised(tmp_path, load, root, heard, monkeypatch):
     files = save(tmp_path / "growing", [(8, 9)] * 4 + [(60, 60)] * 16)
-    monkeypatch.setattr(module, "spread", lambda length, num: [0, 1])
+    monkeypatch.setattr(module, "evenly_spaced", lambda length, num: [0, 1])
     assert load(FileSource(files), limit_gb=2e-5).whereabouts == "in memory"
     assert "they need more than the 2e-05 GB there are" in heard.warned[0]
     assert entries(root) == []

@@ -73,21 +73,21 @@ def test_the_flags_of_evaluations_that_train_are_pinned():
         (["evaluate", "knn"], 2, "ENCODER"),
         (["check", "--help"], 0, "--fail-on-collapse"),
         (["pretrain", "--help"], 0, "--init"),
-        (["pretrain", "--out", "x", "--init", "none.pth"], 1, "init = 'none.pth': none.pth is not there"),
-        (["pretrain", "none", "--out", "x"], 1, "'none' is not there: give a folder of images"),
+        (["pretrain", "--out", "x", "--init", "none.pth"], 1, "init = 'none.pth': none.pth does not exist"),
+        (["pretrain", "none", "--out", "x"], 1, "'none' does not exist: give a folder of images"),
         (["pretrain", "--out", "/"], 2, "holds other files"),
         (["pretrain", "--out", "x", "--resume"], 2, "holds no run to resume"),
-        (["embed", "none", "--out", "x.npy"], 1, "none is not there"),
-        (["evaluate", "knn", "none"], 1, "none is not there"),
-        (["evaluate", "finetune", "timm:resnet18", "--train", "none"], 1, "'none' is not there"),
-        (["check", "none"], 1, "none is not there"),
-        (["report", "none", "photos", "--out", "x.html"], 1, "none is not there"),
-        (["search", "none", "photo.jpg"], 1, "none is not there"),
-        (["export", "none", "--to", "onnx"], 1, "none is not there"),
+        (["embed", "none", "--out", "x.npy"], 1, "none does not exist"),
+        (["evaluate", "knn", "none"], 1, "none does not exist"),
+        (["evaluate", "finetune", "timm:resnet18", "--train", "none"], 1, "'none' does not exist"),
+        (["check", "none"], 1, "none does not exist"),
+        (["report", "none", "photos", "--out", "x.html"], 1, "none does not exist"),
+        (["search", "none", "photo.jpg"], 1, "none does not exist"),
+        (["export", "none", "--to", "onnx"], 1, "none does not exist"),
         (["export", "torchvision:resnet50", "--to", "onnx"], 1, "only timm's networks are fetched"),
         (["compare", "none", "nothing"], 2, "none holds no run"),
-        (["preview", "none", "--out", "x.png"], 1, "'none' is not there"),
-        (["bench", "none"], 1, "'none' is not there"),
+        (["preview", "none", "--out", "x.png"], 1, "'none' does not exist"),
+        (["bench", "none"], 1, "'none' does not exist"),
     ],
 )
 def test_usage_needs_no_torch(arguments, code, message):
@@ -145,7 +145,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path, tiny, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["no/such/folder"], 1, "is not there"),
+        (["no/such/folder"], 1, "does not exist"),
         (["--device", "cuda:99"], 2, "cuda"),
         (["--backbone", "resnet81"], 2, "did you mean"),
     ],
@@ -165,7 +165,7 @@ def test_an_existing_run_folder_is_wrong_usage(tmp_path, capsys):
 def test_a_time_limit_exits_3(tmp_path, tiny, capsys):
     arguments = ["pretrain", "--out", str(tmp_path / "run"), "--time-limit-seconds", "0.2", "--epochs", "500"]
     assert run([*arguments, *tiny_flags(tiny)]) == 3
-    assert "resume goes on" in capsys.readouterr().err
+    assert "resume continues" in capsys.readouterr().err
 
 
 def test_preview_writes_a_sheet(tmp_path, capsys):

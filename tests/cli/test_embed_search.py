@@ -80,7 +80,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(run, data, tmp_path, capsys
         assert process.stdout.readline() == "batch\n"
         process.send_signal(number)
         assert process.wait(60) == 3
-        assert "the same command goes on from there" in process.stderr.read()
+        assert "the same command resumes from there" in process.stderr.read()
     assert not out.exists()
     assert stopgrad([*arguments, "--json"]) == 0
     assert 0 < json.loads(capsys.readouterr().out)["num_resumed"] < 48

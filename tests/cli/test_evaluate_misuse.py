@@ -99,24 +99,24 @@ def test_wrong_usage_exits_2(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not there: give a run folder"),
+        (["nowhere"], "nowhere does not exist: give a run folder"),
         (["empty"], "no encoder.safetensors and no checkpoint"),
         (["photos"], "no encoder.safetensors and no checkpoint"),
-        (["notes.txt"], "notes.txt is no checkpoint"),
+        (["notes.txt"], "notes.txt is not a checkpoint"),
         (["damaged.ckpt"], "not a readable checkpoint"),
         (["foreign"], "is not of format"),
         (["unread"], "cannot be loaded"),
-        (["run", "--train", "nowhere"], "'nowhere' is not there: give a folder"),
+        (["run", "--train", "nowhere"], "'nowhere' does not exist: give a folder"),
         (["run", "--train", "notes.txt"], "is a single file"),
         (["run", "--train", "empty"], "holds no images"),
         (["run", "--train", "flat"], "has no labels"),
         (["run", "--train", "one class"], "needs"),
         (["run", "--train", "broken"], "none of 3 images can be read"),
-        (["run", "--test", "nowhere"], "is not there"),
+        (["run", "--test", "nowhere"], "does not exist"),
         (["run", "--test", "flat"], "has no labels"),
         (["run", "--test", "strangers"], "'zebra'"),
         (["run", "--test", "strange"], "can be read"),
-        (["run", "--json", "--train", "nowhere"], "is not there"),
+        (["run", "--json", "--train", "nowhere"], "does not exist"),
     ],
 )
 def test_what_is_not_there_or_not_labelled_exits_1(capsys, arguments, message):
@@ -134,7 +134,7 @@ def test_images_of_the_run_that_have_gone(capsys, place, tmp_path):
     shutil.copytree(place / "run", tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace(str(place / "photos"), "/no/such/photos"))
-    assert_refused(capsys, [str(tmp_path / "run")], 2, "not there any more: give --train")
+    assert_refused(capsys, [str(tmp_path / "run")], 2, "no longer exist: give --train")
 
 
 def test_a_few_unreadable_images_are_named_and_left_out(capsys, place, tmp_path):

@@ -88,8 +88,8 @@ def test_without_out_a_file_or_a_name_gives_the_name(folder, tmp_path, monkeypat
     [
         (["--to", "tim", "--out", "a.safetensors"], 2, "did you mean 'timm'"),
         (["--to", "timm", "--out", "a.pth"], 2, "is a .safetensors file"),
-        (["--to", "timm", "--out", "a.safetensors", "--with-preprocess"], 2, "onnx alone"),
-        (["--to", "torchvision", "--out", "a.pth"], 2, "no twin of 'resnet10_16'"),
+        (["--to", "timm", "--out", "a.safetensors", "--with-preprocess"], 2, "onnx only"),
+        (["--to", "torchvision", "--out", "a.pth"], 2, "no counterpart of 'resnet10_16'"),
     ],
 )
 def test_wrong_usage(folder, tmp_path, monkeypatch, capsys, arguments, code, message):
@@ -100,7 +100,7 @@ def test_wrong_usage(folder, tmp_path, monkeypatch, capsys, arguments, code, mes
 
 def test_nothing_there_fails(tmp_path, capsys):
     assert run(["export", str(tmp_path / "none"), "--to", "timm", "--out", str(tmp_path / "a.safetensors")]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_taken_place_is_refused_without_overwrite(folder, tmp_path, capsys):

@@ -67,9 +67,9 @@ def test_misuse_of_report(trained, tmp_path, capsys):
         (2, [encoder, photos, "--out", str(tmp_path / "there.html")], "exists"),
         (2, [encoder, photos, "--out", str(tmp_path / "none" / "page.html")], "no folder"),
         (2, [encoder, photos, "--out", page, "--duplicates", "2"], "duplicates = 2"),
-        (1, [encoder, str(tmp_path / "none"), "--out", page], "is not there"),
+        (1, [encoder, str(tmp_path / "none"), "--out", page], "does not exist"),
         (1, [encoder, str(tmp_path / "empty"), "--out", page], "holds no images"),
-        (1, ["none.pth", photos, "--out", page], "is not there"),
+        (1, ["none.pth", photos, "--out", page], "does not exist"),
         (1, ["timm:none", photos, "--out", page], "unknown backbone"),
     ):
         assert run(["report", *words]) == code, words

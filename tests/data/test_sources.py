@@ -109,7 +109,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     assert len(open_images(tmp_path / "data").train) == 1
 
 
-@pytest.mark.parametrize(("make", "message"), [(False, "is not there"), (True, "holds no images")])
+@pytest.mark.parametrize(("make", "message"), [(False, "does not exist"), (True, "holds no images")])
 def test_nothing_there(tmp_path, make, message):
     folder = tmp_path / "photos"
     if make:

@@ -67,7 +67,7 @@ def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
 
 def test_a_process_that_dies_without_a_word(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
-    with pytest.raises(StopgradError, match=r"ended without a word \(exit codes 7, 7\)"):
+    with pytest.raises(StopgradError, match=r"ended without a message \(exit codes 7, 7\)"):
         launch("launched", {"do": "die"}, 2, Recorder())
 
 

@@ -143,7 +143,7 @@ def test_stopped_and_resumed_it_is_the_same_file(tmp_path, run, suffix, num):
     write_photos(data, num=48, splits=("train", "test"))[5].write_bytes(b"")
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"e{suffix}"
     embed_to_file(run, data, whole, batch_size=10)
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="resumes from there"):
         embed_to_file(run, data, out, batch_size=10, stop=stopping_after(num))
     assert not out.exists()
     done = embed_to_file(run, data, out, batch_size=10)
@@ -244,7 +244,7 @@ def test_a_partial_file_of_other_inputs_is_told_and_dropped(tmp_path, data, othe
     if "data" in other:
         data = tmp_path / "data"
         write_photos(data, num=48)
-    with pytest.warns(UserWarning, match=f"{words}.*begun anew"):
+    with pytest.warns(UserWarning, match=f"{words}.*started over"):
         assert embed_to_file(run, data, out, **options).num_resumed == 0
     assert torch.equal(read_embeddings(out).vectors[:12], load_encoder(run).embed(data, **options)[:12])
 
@@ -354,9 +354,9 @@ def test_what_exists_is_refused(tmp_path, run, data):
         ("e.parqet", {}, ConfigError, "did you mean '.parquet'"),
         ("e", {}, ConfigError, "without suffix"),
         ("e.npy", {"split": "tset"}, ConfigError, "did you mean 'test'"),
-        ("e.npy", {"images": "nowhere"}, DataError, "is not there"),
+        ("e.npy", {"images": "nowhere"}, DataError, "does not exist"),
         ("e.npy", {"device": "gpu"}, ConfigError, "unknown"),
-        ("e.npy", {"encoder": "nowhere"}, CheckpointError, "is not there"),
+        ("e.npy", {"encoder": "nowhere"}, CheckpointError, "does not exist"),
     ],
 )
 def test_bad_input(tmp_path, run, data, out, options, error, message):
@@ -385,7 +385,7 @@ def test_files_that_are_no_embeddings(tmp_path, suffix, content):
     pq.write_table(pa.table({"path": ["a"], "embedding": [[1.0]]}), tmp_path / "foreign.parquet")
     with pytest.raises(DataError, match="does not say that its format"):
         read_embeddings(tmp_path / "foreign.parquet")
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         read_embeddings(tmp_path / f"y{suffix}")
 
 

@@ -13,7 +13,7 @@ from stopgrad.config import Config
 from stopgrad.encoder.load import save_encoder, spec_of
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.nets.backbones import build_backbone
-from stopgrad.weights.options import Asked, split_question, with_question
+from stopgrad.weights.options import LoadOptions, split_query, with_query
 
 CONFIG = Config().replace(backbone="resnet10_16", image_size=16)
 
@@ -48,7 +48,7 @@ def test_pickles_are_refused(tmp_path, name):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load_encoder(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         load_encoder(tmp_path)
@@ -97,13 +97,13 @@ def test_weights_without_their_spec(folder):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [
-        Asked(),
-        Asked(image_size=96, mean=(0.1, 1 / 3, 0.5), std=(0.2, 1e-5, 1.0)),
-        Asked(backbone="resnet50.tv_in1k", stem="small", prefix="a&b=c é.", pretrained=False),
-        Asked(prefix=""),
+        LoadOptions(),
+        LoadOptions(image_size=96, mean=(0.1, 1 / 3, 0.5), std=(0.2, 1e-5, 1.0)),
+        LoadOptions(backbone="resnet50.tv_in1k", stem="small", prefix="a&b=c é.", pretrained=False),
+        LoadOptions(prefix=""),
     ],
 )
-def test_what_is_asked_is_written_behind_the_question_mark_and_read_again(asked):
-    assert split_question(with_question("/a b/x&y.pth", asked)) == ("/a b/x&y.pth", asked)
+def test_what_is_asked_is_written_behind_the_question_mark_and_read_again(options):
+    assert split_query(with_query("/a b/x&y.pth", options)) == ("/a b/x&y.pth", options)

@@ -108,7 +108,7 @@ def test_one_set_holds_out_a_fifth(pixels):
         ({"percent": 0}, "percent = 0: must be above 0"),
         ({"percent": (1, 101)}, "percent = 101"),
         ({"labels_per_class": 0}, "labels_per_class = 0: must be at least 1"),
-        ({"draws": 1}, "draws = 1: a deviation needs at least 2"),
+        ({"draws": 1}, "draws = 1: a standard deviation needs at least 2"),
     ],
 )
 def test_bad_arguments(pixels, digits, settings, message):

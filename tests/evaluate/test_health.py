@@ -52,7 +52,7 @@ def health_of(network, images):
 def test_a_healthy_encoder(pixels, images):
     health = stopgrad.check(pixels, images, num_images=300)
     assert health.state == "healthy"
-    assert health.words.startswith("Healthy: spread")
+    assert health.words.startswith("Healthy: standard deviation")
     assert health.measures.keys() == MEANINGS.keys()
     assert health.measures["rank_ceiling"] == 64
     assert health.num_images == 300
@@ -157,7 +157,7 @@ def test_some_features_overflow(images):
 def test_the_command(run_folder, capsys, tmp_path):
     assert run_cli(["check", str(run_folder), "--images", "100", "--fail-on-collapse"]) == 0
     output = capsys.readouterr().out
-    for words in ("spread", "effective rank", "dead dimensions", "untrained", "Healthy", "100 of 1,437"):
+    for words in ("standard deviation", "effective rank", "dead dimensions", "untrained", "Healthy", "100 of 1,437"):
         assert words in output
     assert run_cli(["check", str(run_folder), "--images", "100", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

@@ -118,7 +118,7 @@ def test_it_prints_the_table_the_classes_and_the_mistakes(run_folder, capsys):
     ("arguments", "code", "message"),
     [
         (["--k", "9999"], 2, "there are only 1,437 images"),
-        (["--train", "no/such"], 1, "is not there"),
+        (["--train", "no/such"], 1, "does not exist"),
         (["--k", "x"], 2, "k"),
     ],
 )

@@ -155,9 +155,9 @@ def test_a_run_that_cannot_be_written_costs_a_warning_only(run_folder, capsys):
     assert run_cli(["evaluate", "linear", str(run_folder), "--json", "--no-baselines", "--l2", "30"]) == 0
     printed = capsys.readouterr()
     assert 0 < json.loads(printed.out)["accuracy"] <= 1
-    assert "warning: the outcome of linear could not be kept in" in printed.err
+    assert "warning: the outcome of linear could not be saved in" in printed.err
     assert "File exists" in printed.err
-    with pytest.warns(UserWarning, match="could not be kept"):
+    with pytest.warns(UserWarning, match="could not be saved"):
         assert evaluate_linear(run_folder, l2=30.0, baselines=False).num_test == 360
 
 

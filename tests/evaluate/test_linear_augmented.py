@@ -57,7 +57,7 @@ def encoder():
 
 
 def coloured(rng, num, *, seed=0):
-    """Red, green and blue images, told apart by their mean colour alone."""
+    """Red, green and blue images, which differ in their mean colour alone."""
     labels = np.arange(num) % 3
     pixels = rng.integers(0, 100, (num, 10, 10, 3), dtype=np.uint8)
     pixels[np.arange(num), :, :, labels] += 150

@@ -106,7 +106,7 @@ def test_torchvision_loads_it_strictly(runs, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["narrow", "vit"])
 def test_torchvision_has_no_twin(runs, tmp_path, kind):
-    with pytest.raises(ConfigError, match=r"no twin of .* Export to timm, onnx"):
+    with pytest.raises(ConfigError, match=r"no counterpart of .* Export to timm, onnx"):
         export(runs(kind), to="torchvision", out=tmp_path / "weights.pth")
     assert not list(tmp_path.iterdir())
 
@@ -316,12 +316,12 @@ def test_places_that_do_not_fit(runs, tmp_path, to, out, message):
 
 
 def test_preprocessing_goes_with_onnx_alone(runs, tmp_path):
-    with pytest.raises(ConfigError, match="onnx alone"):
+    with pytest.raises(ConfigError, match="onnx only"):
         export(runs("narrow"), to="timm", out=tmp_path / "a.safetensors", with_preprocess=True)
 
 
 def test_no_encoder_there(tmp_path):
-    with pytest.raises(CheckpointError, match="is not there"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         export(tmp_path / "none", to="timm", out=tmp_path / "a.safetensors")
     assert not (tmp_path / "a.safetensors").exists()
 

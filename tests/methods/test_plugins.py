@@ -132,7 +132,7 @@ def test_what_goes_for_a_plugin(name, plugin):
 
 
 def test_a_name_is_no_import(folder):
-    """A config may name what is not there: only whoever trains imports it."""
+    """A config may name what does not exist: only whoever trains imports it."""
     config = Config().replace(guide="no_such_module:mine", method="own_broken:mine")
     assert "own_broken" not in sys.modules
     assert 'guide = "no_such_module:mine"' in to_toml(config)

@@ -12,9 +12,13 @@ PROJECTIONS = {"projection_std": 1.0, "projection_effective_rank": 60.0}
     ("change", "state", "words"),
     [
         ({}, None, ""),
-        ({"feature_std": 0.02}, "collapsed", "nearly the same features (the spread of the features is 0.02, untrained"),
+        (
+            {"feature_std": 0.02},
+            "collapsed",
+            "the same features (the standard deviation of the features is 0.02, untrained",
+        ),
         ({"effective_rank": 1.5}, "collapsed", "on one line"),
-        ({"feature_std": 0.2}, "partly_collapsed", "the spread of the features is 0.2, untrained 0.5"),
+        ({"feature_std": 0.2}, "partly_collapsed", "the standard deviation of the features is 0.2, untrained 0.5"),
         ({"effective_rank": 4.5}, "partly_collapsed", "the effective rank of the features is 4.5, untrained 50.0"),
         ({"dead_share": 0.3}, "partly_collapsed", "30% of the dimensions are dead, untrained 0%"),
         ({"dead_share": 0.2}, None, ""),
@@ -74,11 +78,11 @@ START_OF = {"feature_std": 0.65, "effective_rank": 350.0, "relative_alignment": 
         ({}, False),  # nothing moved
     ],
 )
-def test_training_counts_as_harmless_without_labels_while_spread_and_rank_stay(changes, harmless):
+def test_training_counts_as_harmless_without_labels_while_std_and_rank_stay(changes, harmless):
     assert is_harmless({**START_OF, **changes}, START_OF) is harmless
 
 
-def test_weights_that_exist_may_lose_half_their_spread_and_drawn_ones_may_not():
+def test_weights_that_exist_may_lose_half_their_std_and_drawn_ones_may_not():
     now = {**START_OF, "feature_std": 0.27, "effective_rank": 150.0}
     assert find_collapse(now, START_OF, START) is None
     assert find_collapse(now, START_OF).state == "partly_collapsed"

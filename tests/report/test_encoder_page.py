@@ -160,7 +160,7 @@ def test_an_untrained_network_beside_a_run_from_random_weights_only(splits, tmp_
     assert "how it began is not known here" in beside.path.read_text()
     run.write_config(run.read_config().replace(init="pretrained"))
     assert written(run.path, splits, tmp_path, overwrite=True).health.untrained is None
-    assert "are not there any more" in page.path.read_text()
+    assert "no longer exist" in page.path.read_text()
 
 
 def test_a_sample_is_said(splits, tmp_path):
@@ -317,13 +317,13 @@ def test_an_interruption_leaves_no_half_of_a_page(splits, tmp_path):
         ({"out": "there.html"}, ConfigError, "exists"),
         ({"out": "no/such/page.html"}, ConfigError, "there is no folder"),
         ({"out": "."}, ConfigError, "is a folder"),
-        ({"data": "gone"}, DataError, "is not there"),
+        ({"data": "gone"}, DataError, "does not exist"),
         ({"data": "empty"}, DataError, "holds no images"),
         ({"data": "broken"}, DataError, "none of 2 images can be read; the first"),
         ({"data": "there.html"}, DataError, "is a single file"),
         ({"data": "run"}, ConfigError, "is a run, and no images.*stopgrad compare"),
         ({"data": []}, DataError, "there are no images"),
-        ({"encoder": "gone"}, CheckpointError, "is not there"),
+        ({"encoder": "gone"}, CheckpointError, "does not exist"),
         ({"encoder": "photos"}, CheckpointError, "no encoder.safetensors"),
         ({"encoder": "there.html"}, CheckpointError, None),
         ({"device": "quantum"}, ConfigError, "device = 'quantum'"),

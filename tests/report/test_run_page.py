@@ -167,7 +167,7 @@ def test_without_its_images_the_page_says_why(run, tmp_path):
     assert "curves-data" in html
     assert "map-data" not in html
     assert stopgrad.write_report(run.path, "", points=50, reporter=Recorder()).missing == ()
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         stopgrad.write_report(run.path, tmp_path / "elsewhere")
 
 
@@ -308,7 +308,7 @@ def test_classes_are_said_to_be_judged_by_the_images_that_vote(generator):
     assert (said >= 0).sum() == 8
     origin = _classes(images, bank, bank, said, k, Config())["origin"]
     assert "k = 7," in origin
-    assert "a bank of 8 labelled images, of 50 training images; each asks the others" in origin
+    assert "a bank of 8 labelled images, of 50 training images; leave-one-out" in origin
 
 
 def test_constant_features_have_no_map(run):

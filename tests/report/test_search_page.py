@@ -79,10 +79,10 @@ def test_no_duplicates_and_no_pictures(tmp_path):
     write_duplicates_page(find_duplicates(run, threshold=1), tmp_path / "none.html")
     assert "There are no groups." in (tmp_path / "none.html").read_text()
     shutil.rmtree(data)
-    with pytest.warns(UserWarning, match="not there any more"):
+    with pytest.warns(UserWarning, match="no longer exist"):
         result = search(tmp_path / "e.parquet", tmp_path / "query.png", top=4)
-    with pytest.warns(UserWarning, match="not there any more"):
+    with pytest.warns(UserWarning, match="no longer exist"):
         write_duplicates_page(find_duplicates(tmp_path / "e.parquet", threshold=0.05), tmp_path / "gone.html")
-    assert "4 of them are not to be had any more" in (tmp_path / "gone.html").read_text()
+    assert "4 of them are no longer available" in (tmp_path / "gone.html").read_text()
     write_search_page(result, tmp_path / "page.html")
-    assert (tmp_path / "page.html").read_text().count("the image is not there any more") == 4
+    assert (tmp_path / "page.html").read_text().count("the image no longer exists") == 4

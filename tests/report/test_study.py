@@ -51,7 +51,7 @@ def invented(num_arms=5, num_comparisons=4):
     comparisons = []
     for place in range(num_comparisons):
         difference, half = (0.004, 0.031, -0.024, 0.012)[place % 4], (0.016, 0.012, 0.009, 0.2)[place % 4]
-        verdict = ("not told apart", "better", "worse", "not told apart")[place % 4]
+        verdict = ("no significant difference", "better", "worse", "no significant difference")[place % 4]
         comparisons.append({"arm": f"arm_{place % num_arms}", "rival": f"arm_{(place + 1) % num_arms}",
                             "question": "the guide, beside chance in the same graph", "figure": "knn_top1", "n": 3,
                             "difference": difference, "interval": [difference - half, difference + half],

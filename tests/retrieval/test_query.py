@@ -124,7 +124,7 @@ def test_a_second_search_does_not_embed_again(run, data, monkeypatch):
     (run / "embeddings" / "x.parquet").unlink(missing_ok=True)
     kept = next((run / "embeddings").glob("*.parquet"))
     kept.write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="written anew"):
+    with pytest.warns(UserWarning, match="written again"):
         assert search(run, query, top=4).answers == first.answers
 
 
@@ -202,8 +202,8 @@ def test_a_file_of_embeddings_whose_run_and_data_have_moved(data, tmp_path):
     run.rename(tmp_path / "run2")
     query = next((there / "test").rglob("*.png"))
     with (
-        pytest.warns(UserWarning, match="not there any more: give --data"),
-        pytest.raises(ConfigError, match=r"is not there: give it \(--encoder\)"),
+        pytest.warns(UserWarning, match="no longer exist: give --data"),
+        pytest.raises(ConfigError, match=r"does not exist: give it \(--encoder\)"),
     ):
         search(tmp_path / "e.parquet", query, top=2)
     with pytest.warns(UserWarning, match="taken for the same because of their names"):
@@ -229,7 +229,7 @@ def test_splits_of_a_file_whose_images_are_gone(run, data, tmp_path):
     embed_to_file(run, folder, tmp_path / "e.parquet")
     here = find_duplicates(tmp_path / "e.parquet", threshold=0.99999)
     shutil.rmtree(folder)
-    with pytest.warns(UserWarning, match="not there any more"):
+    with pytest.warns(UserWarning, match="no longer exist"):
         gone = find_duplicates(tmp_path / "e.parquet", threshold=0.99999)
     assert here.num_across == gone.num_across == 1
     assert (here.num_copies, here.num_unseen) == (1, 0)
@@ -257,12 +257,12 @@ def test_embeddings_of_another_encoder(run, data, tmp_path):
     [
         ("text.png", {}, DataError, "not an image of a known format"),
         ("empty", {}, DataError, "holds no images"),
-        ("nowhere.png", {}, DataError, "the query 'nowhere.png' is not there"),
+        ("nowhere.png", {}, DataError, "the query 'nowhere.png' does not exist"),
         ("good.png", {"top": 0}, ConfigError, "at least 1"),
         ("good.png", {"top": 25}, ConfigError, "there are 24 images"),
         ("good.png", {"index": "fais"}, ConfigError, "did you mean 'faiss'"),
         ("good.png", {"split": "tests"}, ConfigError, "did you mean 'test'"),
-        ("good.png", {"data": "nowhere"}, DataError, "is not there"),
+        ("good.png", {"data": "nowhere"}, DataError, "does not exist"),
     ],
 )
 def test_bad_input(run, data, tmp_path, monkeypatch, query, options, error, message):

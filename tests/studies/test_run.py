@@ -76,7 +76,7 @@ def test_a_request_to_stop_saves_what_is_at_work(store):
         signal.raise_signal(signal.SIGTERM)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="the same command resumes"):
         run_cells(cells, store, "wait", TWO, Recorder())
     assert [(store.run_of(cell) / "saved").exists() for cell in cells] == [True, True, False]
     assert all(store.read(cell) is None for cell in cells)  # an interruption is no failure

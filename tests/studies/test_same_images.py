@@ -1,4 +1,4 @@
-"""Cells are told apart by version, scale and images; images that changed are refused."""
+"""Cells are distinguished by version, scale and images; images that changed are refused."""
 
 import json
 from dataclasses import asdict

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stopgrad.studies.results import difference_of, spread_of
+from stopgrad.studies.results import difference_of, mean_std_of
 
 
-def test_spread():
-    spread = spread_of([0.5, 0.6, 0.7])
-    assert spread.mean == pytest.approx(0.6)
-    assert spread.std == pytest.approx(0.1)
-    assert spread_of([0.5]).std is None
+def test_mean_and_std():
+    found = mean_std_of([0.5, 0.6, 0.7])
+    assert found.mean == pytest.approx(0.6)
+    assert found.std == pytest.approx(0.1)
+    assert mean_std_of([0.5]).std is None
 
 
 def test_the_interval_is_that_of_the_paired_t_test():
@@ -31,7 +31,7 @@ def test_only_seeds_that_both_have_are_paired():
 @pytest.mark.parametrize(
     ("differences", "verdict"),
     [([0.1], "too few seeds"), ([0.1, 0.1], "too few seeds"), ([0.1, 0.11, 0.12], "better"),
-     ([-0.1, -0.11, -0.12], "worse"), ([0.1, -0.1, 0.05], "not told apart")],
+     ([-0.1, -0.11, -0.12], "worse"), ([0.1, -0.1, 0.05], "no significant difference")],
 )  # fmt: skip
 def test_the_verdict(differences, verdict):
     zero = dict.fromkeys(range(len(differences)), 0.0)
@@ -40,4 +40,4 @@ def test_the_verdict(differences, verdict):
 
 def test_equal_everywhere_is_not_told_apart():
     same = {0: 0.5, 1: 0.5, 2: 0.5}
-    assert difference_of(same, same).verdict == "not told apart"
+    assert difference_of(same, same).verdict == "no significant difference"

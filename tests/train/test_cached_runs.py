@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_another_cache_or_none(folder, tmp_path, tiny, monkey
 
     whole = stopgrad.pretrain(folder, out=tmp_path / "whole", **options(tiny, cache="off"))
     steps = iter(range(1, 100))
-    monkeypatch.setattr(StopRequest, "asked", lambda self: "the test" if next(steps) in (2, 4) else None)
+    monkeypatch.setattr(StopRequest, "requested", lambda self: "the test" if next(steps) in (2, 4) else None)
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         stopgrad.pretrain(folder, out=out, **options(tiny, cache=str(tmp_path / "a")))

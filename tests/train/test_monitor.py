@@ -79,7 +79,7 @@ def test_a_constant(monitor, healthy):
 
 def test_a_rank_one_collapse(monitor, healthy):
     now = monitor.measure(siamese(TwoPoints()))
-    # The spread alone would call this the healthiest of all.
+    # The standard deviation alone would call this the healthiest of all.
     assert now["feature_std"] > healthy["feature_std"]
     verdict = find_collapse(now, healthy)
     assert verdict.state == "collapsed"
@@ -186,7 +186,12 @@ def paired(trained, before, num=1000):
         ({"relative_alignment": 0.75}, {}, "not_learnt", "learnt little"),
         ({"feature_std": 0.01}, scores(0.6), "collapsed", "nearly the same features"),
         ({"effective_rank": 1.2}, {}, "collapsed", "on one line"),
-        ({"projection_std": 0.3}, scores(0.5), "partly_collapsed", "the spread of the projections is 0.3, untrained 1"),
+        (
+            {"projection_std": 0.3},
+            scores(0.5),
+            "partly_collapsed",
+            "the standard deviation of the projections is 0.3, untrained 1",
+        ),
         ({"projection_effective_rank": 3.0}, scores(0.5), "partly_collapsed", "effective rank of the projections"),
     ],
 )

@@ -109,7 +109,7 @@ def test_resuming_is_as_never_having_stopped(finished, tmp_path, monkeypatch, st
 
     out = tmp_path / "run"
     steps = iter(range(1, 100))
-    monkeypatch.setattr(StopRequest, "asked", lambda self: "the test" if next(steps) == stop_after else None)
+    monkeypatch.setattr(StopRequest, "requested", lambda self: "the test" if next(steps) == stop_after else None)
     with pytest.raises(Interrupted, match=f"after step {stop_after} of 30"):
         stopgrad.pretrain(out=out, config=finished.path / "config.toml", reporter=Recorder())
     monkeypatch.undo()
@@ -483,7 +483,7 @@ def test_signals_save_first_and_exit_3(tmp_path, number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output
-    assert "resume goes on" in output
+    assert "resume continues" in output
     lines = (out / "metrics.jsonl").read_text().splitlines()
     assert (out / "checkpoints" / f"step-{len(lines):08}.ckpt").is_file()
 

@@ -256,7 +256,7 @@ def test_thirty_images_are_enough_to_run_and_are_said_to_be_few(tmp_path, tiny):
     few = Subset(open_images("").train, range(30))
     run = stopgrad.pretrain(few, out=tmp_path / "run", recipe="digits", steps=3, reporter=recorder, **tiny)
     assert run.metrics["images_seen"] == 90
-    assert any("30 images show little" in text for text in recorder.said)
+    assert any("30 images are few" in text for text in recorder.said)
     with pytest.raises(DataError, match="3 readable images for 1 process: training needs at least 4"):
         stopgrad.pretrain(Subset(few, range(3)), out=tmp_path / "other", recipe="digits", reporter=Recorder(), **tiny)
 

@@ -224,7 +224,7 @@ def test_safetensors_whose_first_bytes_look_like_a_pickle(tmp_path):
 def test_several_networks_are_asked_about(tmp_path):
     one, two = narrow(), narrow(1)
     torch.save(named("a.", one) | named("b.", two), tmp_path / "two.pth")
-    with pytest.raises(CheckpointError, match=r"several networks: say which by prefix=, one of a\., b\."):
+    with pytest.raises(CheckpointError, match=r"several networks: choose one by prefix=, one of a\., b\."):
         load_encoder(tmp_path / "two.pth")
     encoder = load_encoder(f"{tmp_path}/two.pth?prefix=a")
     torch.testing.assert_close(features(encoder.backbone), features(one))

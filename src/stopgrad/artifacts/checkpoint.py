@@ -61,7 +61,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}.") from error
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this program (format {header.get('format')!r}).")
+        raise CheckpointError(f"{path} is not a checkpoint of this program (format {header.get('format')!r}).")
     if header.get("crc32") != _checksum(tensors):
         raise CheckpointError(f"{path} is damaged: its checksum does not agree.")
     state = _put_tensors(json.loads(header["state"]), tensors)

@@ -54,7 +54,7 @@ def _git_revision() -> str | None:
             timeout=5,
             check=True,
         )
-        # An installed copy may lie inside somebody else's repository.
+        # An installed copy may lie inside another repository.
         if not (Path(top.stdout.strip()) / "src" / "stopgrad").is_dir():
             return None
         revision = subprocess.run(

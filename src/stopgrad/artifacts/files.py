@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the names of checkpoints; without torch."""
+"""Atomically written files, and the names of checkpoints; without torch."""
 
 import os
 import re

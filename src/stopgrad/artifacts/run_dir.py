@@ -57,7 +57,7 @@ class RunDir:
         ):
             if self.is_run:
                 raise ConfigError(
-                    f"{self.path} holds a run already: use resume to go on with it, overwrite to begin anew."
+                    f"{self.path} holds a run already: use resume to continue it, overwrite to start over."
                 )
             raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
         if overwrite and (taken := [file.name for file in self._own_files() if file.exists()]) and not self._is_ours():
@@ -76,7 +76,7 @@ class RunDir:
         self._remove_own_files()
 
     def make(self) -> None:
-        """Make the folder, empty, if it is not there; raise `ConfigError` if it cannot be made."""
+        """Make the folder, empty, if it does not exist; raise `ConfigError` if it cannot be made."""
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -131,9 +131,9 @@ class RunDir:
             )
         path = self.read_config().data.path
         if self.images_were_in_memory:
-            raise ConfigError(f"the run was trained on images in memory, which nobody kept: give {flag}.")
+            raise ConfigError(f"the run was trained on images in memory, which are not stored: give {flag}.")
         if path and not Path(path).expanduser().exists():
-            raise ConfigError(f"the run's own images, {path!r}, are not there any more: give {flag}.")
+            raise ConfigError(f"the run's own images, {path!r}, no longer exist: give {flag}.")
         return path
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

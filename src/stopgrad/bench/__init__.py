@@ -1,1 +1,1 @@
-"""What a machine makes of it: the parts and the whole timed beside the machine's own limits, and beside peers."""
+"""Speed on this machine: parts and whole runs, compared with the hardware's limits and with other libraries."""

@@ -114,14 +114,14 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Row:
-    """Arms that belong together, and which of them are held against which."""
+    """Arms that belong together, and which of them are compared."""
 
     title: str
     arms: tuple[str, ...]
     ratios: tuple[tuple[str, str], ...] = ()
     """Arm over arm, by their first figures."""
     beside: tuple[str, ...] = ()
-    """Arms that are measured with peers alone, and that the first arm is held against."""
+    """Arms that run only with `peers`, and that the first arm is compared with."""
     by_default: bool = False
 
 
@@ -188,6 +188,6 @@ def choose_rows(only: Iterable[str], *, peers: bool) -> list[str]:
 
 
 def arms_of(rows: Iterable[str], *, peers: bool = False) -> list[str]:
-    """The arms of some rows, each once; with peers, also what is held against them."""
+    """The arms of some rows, each once; with peers, also those they are compared with."""
     wanted = {arm for row in rows for arm in ROWS[row].arms + (ROWS[row].beside if peers else ())}
     return [arm for arm in ARMS if arm in wanted]

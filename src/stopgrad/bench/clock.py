@@ -1,4 +1,4 @@
-"""How long to measure, and how much memory it took."""
+"""Timing windows and peak memory."""
 
 import os
 import resource

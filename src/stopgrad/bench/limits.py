@@ -1,4 +1,4 @@
-"""What the machine can do at most: the rate of its largest matrix product and of a large copy."""
+"""Limits of the hardware: the rate of a large matrix product and of a large copy."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""A benchmark: every arm once a round, in turn, so that what the machine does meanwhile touches all alike."""
+"""A benchmark: every arm once a round, in turn, so that other load on the machine affects all alike."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def run_bench(
         recipe: settings of the user's own training; None: chosen by the images.
         backbone: another backbone for it, with its standard stem; None: the recipe's.
         image_size: another side of its images; 0: the recipe's.
-        peers: whether to measure what is held against the rows' first arms.
+        peers: whether to run the arms that the rows' first arms are compared with too.
         reporter: who is told of progress.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Rounds of measurements to a table: medians with spread, beside the limits, and ratios."""
+"""Rounds of measurements to a table: medians with their range, limits and ratios."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -18,7 +18,7 @@ def table_of(rounds: Sequence[Round], names: Iterable[str]) -> list[dict[str, An
 
 
 def ratios_of(rounds: Sequence[Round], rows: Iterable[str]) -> list[dict[str, Any]]:
-    """How many times as fast as its peer each arm is: round by round, then the median and the spread of those."""
+    """How many times as fast as its peer each arm is: round by round, then the median and the range of those."""
     lines = []
     for row in rows:
         beside = [(ROWS[row].arms[0], peer) for peer in ROWS[row].beside if peer in rounds[0]]
@@ -26,7 +26,7 @@ def ratios_of(rounds: Sequence[Round], rows: Iterable[str]) -> list[dict[str, An
             each = [_first(measured, ours) / _first(measured, peer) for measured in rounds]
             lines.append({
                 "row": row, "title": ROWS[row].title, "ours": ARMS[ours].title, "peer": ARMS[peer].title,
-                **_spread(each),
+                **_median_and_range(each),
             })  # fmt: skip
     return lines
 
@@ -56,7 +56,7 @@ def _lines_of(rounds: Sequence[Round], name: str) -> list[dict[str, Any]]:
         limit = _limit_of(figure)
         line = {
             "arm": name, "title": title, "what": figure["what"], "unit": figure["unit"],
-            **_spread([measured[name]["figures"][place]["value"] for measured in rounds]),
+            **_median_and_range([measured[name]["figures"][place]["value"] for measured in rounds]),
             "limit": limit, "share_of_limit": None,
         }  # fmt: skip
         if limit is not None:
@@ -65,7 +65,7 @@ def _lines_of(rounds: Sequence[Round], name: str) -> list[dict[str, Any]]:
     if name in ARMS:
         peaks = [measured[name]["memory_mb"] for measured in rounds]
         lines.append({
-            "arm": name, "title": title, "what": "peak memory", "unit": "MB", **_spread(peaks), "limit": None,
+            "arm": name, "title": title, "what": "peak memory", "unit": "MB", **_median_and_range(peaks), "limit": None,
             "share_of_limit": None,
         })  # fmt: skip
     return lines
@@ -90,5 +90,5 @@ def _first(measured: Round, name: str) -> float:
     return float(measured[name]["figures"][0]["value"])
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _median_and_range(values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "median": median(values), "min": min(values), "max": max(values)}

@@ -1,4 +1,4 @@
-"""Our training, timed by the real thing: store, loader and loop as `pretrain` runs them, without the monitors."""
+"""Our training, timed as it is used: store, loader and loop as `pretrain` runs them, without the monitors."""
 
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,9 @@ class Stopwatch(SilentReporter, StopRequest):
         if self.window.done:
             self.phases = {name: spent[name] - self._at_start[name] for name in spent}
 
-    def asked(self) -> str | None:
+    def requested(self) -> str | None:
         """Why to stop, or None."""
-        return "the clock" if self.window.done else super().asked()
+        return "the clock" if self.window.done else super().requested()
 
 
 def training(request: dict[str, Any]) -> list[Figure]:

@@ -17,7 +17,7 @@ from stopgrad.cache.entry import JOURNAL, META, CacheEntry, DamagedEntryError, o
 from stopgrad.cache.eviction import NoRoomError, lock_path, make_room, remove_entry
 from stopgrad.cache.locks import FileLock, try_lock
 from stopgrad.data.decode import VERSION as DECODER_VERSION
-from stopgrad.data.decode import Progress, UnreadableImageError, read_image, spread
+from stopgrad.data.decode import Progress, UnreadableImageError, evenly_spaced, read_image
 from stopgrad.data.sources import ImageSource
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import ConfigError
@@ -126,7 +126,7 @@ class ImageCache:
         return entry
 
     def _lock(self, folder: Path, total: int, progress: Progress | None) -> FileLock:
-        """The builder's lock, when whoever has it is done."""
+        """The builder's lock; waits until another process releases it."""
         path = lock_path(folder)
         waits = False
         while (lock := try_lock(path, create=True)) is None:
@@ -187,7 +187,7 @@ class ImageCache:
             self._warn(text)
 
 
-_WITHOUT = "Going on without it; cache = a folder places it elsewhere, cache = 'off' does without."
+_WITHOUT = "Continuing without it; cache = a folder places it elsewhere, cache = 'off' does without."
 
 
 def entry_key(source: ImageSource, shortest: int) -> str | None:
@@ -201,7 +201,7 @@ def entry_key(source: ImageSource, shortest: int) -> str | None:
     if listing is None:
         return None
     digest = hashlib.sha256(f"{listing};{len(source)};{shortest};{DECODER_VERSION};{PIL.__version__}".encode())
-    for index in spread(len(source), 32):
+    for index in evenly_spaced(len(source), 32):
         try:
             data = source.read(index)
         except OSError:
@@ -215,11 +215,11 @@ def _root(setting: str) -> Path | None:
         return None
     if setting != AUTO:
         return Path(setting).expanduser().absolute()
-    asked = os.environ.get("STOPGRAD_CACHE", "")
-    if asked == OFF:
+    requested = os.environ.get("STOPGRAD_CACHE", "")
+    if requested == OFF:
         return None
-    if asked:
-        return Path(asked).expanduser().absolute()
+    if requested:
+        return Path(requested).expanduser().absolute()
     user = os.environ.get("XDG_CACHE_HOME", "")
     # By its specification, a relative path there means nothing.
     return (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser()) / "stopgrad"
@@ -236,7 +236,7 @@ def _estimate(sample: list[np.ndarray], source: ImageSource) -> float:
 
 def _sample(source: ImageSource, shortest: int) -> list[np.ndarray]:
     sample = []
-    for index in spread(len(source), 16):
+    for index in evenly_spaced(len(source), 16):
         try:
             sample.append(read_image(source, index, shortest))
         except UnreadableImageError:

@@ -5,7 +5,7 @@ pixels      the readable images one after another, uint8: each `[3, height, widt
 index.npy   int32 `[image, 2]`: height and width of every image of the source; 0, 0 where it is unreadable
 meta.json   what it is of, checksums of all the rest, the unreadable images; there when the entry is complete
 journal     while it is built: a line of JSON for every chunk that is in `pixels`
-used        its time is that of the last use; whoever uses the entry holds a shared lock on it
+used        its modification time is that of the last use; a process that uses the entry holds a shared lock on it
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.cache.locks import FileLock, try_lock
-from stopgrad.data.decode import spread
+from stopgrad.data.decode import evenly_spaced
 
 FORMAT = 1
 PIXELS, INDEX, META, JOURNAL, USED = "pixels", "index.npy", "meta.json", "journal", "used"
@@ -118,7 +118,7 @@ def open_entry(folder: Path, key: str) -> CacheEntry | None:
         lock = try_lock(folder / USED, shared=True)
     except FileNotFoundError:
         return None
-    # Somebody who removes it may have come first.
+    # Another process may have removed it first.
     if lock is None or not lock.is_on(folder / USED) or not (folder / META).exists():
         return None
     meta = _read_meta(folder / META, key)
@@ -131,7 +131,7 @@ def open_entry(folder: Path, key: str) -> CacheEntry | None:
         _check_pixels(file, meta["chunks"], int(num_bytes(shapes).sum()))
         # Private, so that torch may take it for writable while the file stays as it is.
         mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
-    with contextlib.suppress(OSError):  # somebody else's, or read-only
+    with contextlib.suppress(OSError):  # another user's, or read-only
         os.utime(folder / USED)
     unreadable = {index: Unreadable(index, reason, transient) for index, reason, transient in meta["unreadable"]}
     return CacheEntry(folder, meta["layout"], shapes, unreadable, np.frombuffer(mapped, dtype=np.uint8), lock)
@@ -159,7 +159,7 @@ def _check_pixels(file: BinaryIO, chunks: list[list[int]], num: int) -> None:
     starts = np.cumsum([0] + [chunk_size for chunk_size, _ in chunks]).tolist()
     if size != num or size != starts[-1]:
         raise DamagedEntryError(f"{PIXELS} has {size:,} bytes in place of {num:,}")
-    for chunk in spread(len(chunks), max(2, int(len(chunks) * min(1.0, CHECKED_BYTES / size)))):
+    for chunk in evenly_spaced(len(chunks), max(2, int(len(chunks) * min(1.0, CHECKED_BYTES / size)))):
         file.seek(starts[chunk])
         chunk_size, crc = chunks[chunk]
         try:

@@ -1,4 +1,4 @@
-"""Room for another entry in the cache: what was not used for longest goes first, and nothing that is in use."""
+"""Room for another entry in the cache: least recently used entries are evicted first, never one in use."""
 
 import contextlib
 import re
@@ -77,7 +77,7 @@ def make_room(root: Path, needed: float, limit: float, keep: Path) -> tuple[floa
 
 
 def lock_path(folder: Path) -> Path:
-    """The file that whoever builds or removes an entry has locked; it outlives the entry."""
+    """The file that a process locks to build or remove an entry; it outlives the entry."""
     return folder.with_name(f"{folder.name}.lock")
 
 

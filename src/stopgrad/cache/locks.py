@@ -38,14 +38,14 @@ class FileLock:
 
 
 def try_lock(path: Path, *, shared: bool = False, create: bool = False) -> FileLock | None:
-    """Lock a file, alone or shared with others who share it; None if somebody's lock is in the way.
+    """Lock a file, exclusively or shared; None if another process holds a conflicting lock.
 
     Raises:
         OSError: the file cannot be opened or made, or its file system has no locks.
     """
     import fcntl
 
-    # A shared lock needs no right to write: an entry that somebody else made can be used.
+    # A shared lock needs no write permission: an entry that another user made can be used.
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     lock = FileLock(os.open(path, flags | os.O_CLOEXEC, 0o666))
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stopgrad.cache.cache import ImageCache
 from stopgrad.cache.entry import CacheEntry
-from stopgrad.data.decode import Progress, UnreadableImageError, in_order, read_image, spread
+from stopgrad.data.decode import Progress, UnreadableImageError, evenly_spaced, in_order, read_image
 from stopgrad.data.sources import ImageSource, Subset
 from stopgrad.errors import DataError
 
@@ -128,7 +128,7 @@ def load_images(
         if entry is not None:
             store._take_from(entry, places, memory_gb * 1e9)
             return _checked(store)
-    sample = [p for i in spread(len(source), 16) if (p := store._decode(i)) is not None]
+    sample = [p for i in evenly_spaced(len(source), 16) if (p := store._decode(i)) is not None]
     store.skipped.clear()
     if sample and float(np.mean([p.nbytes for p in sample])) * len(source) > memory_gb * 1e9:
         return store

@@ -33,7 +33,7 @@ def check(
     fail_on_collapse
         Exit with 1 if it has collapsed, also partly, or its features are not finite: for scripts.
     batch_size
-        Images a forward pass; 0: what the device is fast at.
+        Images a forward pass; 0: chosen for the device.
     device
         cpu, cuda, cuda:1, mps or auto.
     seed

@@ -30,13 +30,13 @@ def embed(
         A folder of images, an image or a parquet file. Without it: the images that the run was trained on.
     out
         The file. .parquet: columns path, split, label, class_name and embedding. .npy: the vectors, with the other
-        columns in OUT.names.csv. .csv: a column for each number. Stopped, the same command goes on from OUT.partial.
+        columns in OUT.names.csv. .csv: a column for each number. Stopped, the same command resumes from OUT.partial.
     split
         train, test or all of a data set with splits.
     normalise
         Divide each vector by its length.
     batch_size
-        Images a forward pass; 0: what the device is fast at.
+        Images a forward pass; 0: chosen for the device.
     device
         cpu, cuda, cuda:1, mps or auto.
     precision
@@ -49,7 +49,7 @@ def embed(
         Print one JSON object on stdout and everything else on stderr.
     """
     if batch_size < 0:
-        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 for what the device is fast at.")
+        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 to choose for the device.")
     check_free(out, overwrite=overwrite)
     encoder = loading.of(encoder)
     with ConsoleReporter(json=json) as reporter, StopRequest() as stop:
@@ -57,7 +57,7 @@ def embed(
 
         done = embed_to_file(
             encoder, data, out, split=split, normalise=normalise, batch_size=batch_size, device=device,
-            precision=precision, strict=strict, overwrite=overwrite, stop=stop.asked, reporter=reporter,
+            precision=precision, strict=strict, overwrite=overwrite, stop=stop.requested, reporter=reporter,
         )  # fmt: skip
     if json:
         print_json(done.as_json())

@@ -28,22 +28,22 @@ NOT_NEGATIVE = Parameter(converter=whole_number, validator=Number(gte=0))
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """What every evaluation takes."""
+    """Options of every evaluation."""
 
     train: str | None = None
-    "Labelled images to learn from: a folder with a subfolder for each class, or parquet. Without it: the run's own."
+    "Labelled training images: a folder with a subfolder for each class, or parquet. Without it: the run's own."
     test: str | None = None
-    "Labelled images to judge by. Without it: the test images that come with --train."
+    "Labelled test images. Without it: the test images that come with --train."
     baselines: bool = True
     "Measure an untrained network and raw pixels too, where the evaluation can."
     batch_size: Annotated[int, NOT_NEGATIVE] = 0
-    "Images a forward pass; 0: what the device is fast at."
+    "Images a forward pass; 0: chosen for the device."
     device: str = "auto"
     "cpu, cuda, cuda:1, mps or auto."
     precision: str | None = None
     "What the network computes in: fp32, bf16, or auto: bf16 where the hardware is fast at it. Without it: as the run."
     seed: Annotated[int, NOT_NEGATIVE] = 0
-    "Of everything random."
+    "Seed of all random draws."
     json: Annotated[bool, Parameter(negative="")] = False
     "Print one JSON object on stdout and everything else on stderr."
 
@@ -79,9 +79,9 @@ def knn(
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; in a run folder the outcome is saved.
     k
-        Numbers of neighbours, one or several; the first is the headline. Without it: the run's own, and the usual ones.
+        Numbers of neighbours, one or several; the first is reported. Without it: the run's own, and the usual ones.
     temperature
         Of the vote's weights, exp(cosine / temperature). Without it: the run's own.
     """
@@ -97,7 +97,7 @@ def linear(
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; in a run folder the outcome is saved.
     l2
         The L2 penalty, 1 / C of scikit-learn. Without it: chosen on a fifth of the training images.
     """
@@ -113,12 +113,12 @@ def few_label(
     draws: Annotated[int, NOT_NEGATIVE] = 5,
     options: Options = Options(), loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
-    """Linear classifier and k-NN with few labels, as many of each class: mean and deviation over several draws.
+    """Linear classifier and k-NN with few labels, class-balanced: mean and standard deviation over several draws.
 
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; in a run folder the outcome is saved.
     percent
         How many labels, as percentages of the training images, one or several. Without either: 1 and 10.
     labels_per_class
@@ -145,7 +145,7 @@ evaluate.command(
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """What the evaluations that train on images take beside."""
+    """Further options of evaluations that train on images."""
 
     batch_size: int = 0
     "Images a step; 0: chosen by the evaluation."
@@ -172,13 +172,13 @@ def linear_augmented(
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; in a run folder the outcome is saved.
     epochs
         Passes over the training images.
     optimizer
         sgd (momentum 0.9) or lars.
     weight_decay
-        Of the linear layer.
+        Optimizer of the linear layer.
     """
     measured(
         "evaluate_linear_augmented", encoder, options, loading, epochs=epochs, optimizer=optimizer,
@@ -197,7 +197,7 @@ def finetune(
     Parameters
     ----------
     encoder
-        A run folder, a checkpoint, another program's weights or timm:NAME; the outcome is kept in a run folder.
+        A run folder, a checkpoint, another program's weights or timm:NAME; in a run folder the outcome is saved.
     epochs
         Passes over the training images.
     optimizer
@@ -205,7 +205,7 @@ def finetune(
     head_lr
         The linear layer's learning rate. Without it: the backbone's.
     weight_decay
-        On weights. Without it: 1e-4 for sgd, 0.05 for adamw.
+        Weight decay, on weights only. Without it: 1e-4 for sgd, 0.05 for adamw.
     warmup_epochs
         Linear warm-up of the learning rate. Without it: a tenth of the epochs.
     label_smoothing

@@ -24,7 +24,7 @@ app = App(
     help="Self-supervised image representation learning by guided stop-gradient.",
     version=f"stopgrad {stopgrad.__version__}",
     help_format="plaintext",
-    # It would exit with 130 and without a word.
+    # It would exit with 130 and without a message.
     suppress_keyboard_interrupt=False,
 )
 app.command(pretrain)
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("by Ctrl-C before there was anything to save.", 3)
     except BrokenPipeError:
-        # Whoever read the output has gone, as in `stopgrad recipes | head`.
+        # The reader of the output has exited, as in `stopgrad recipes | head`.
         sys.stderr.close()
         return 1
     except OSError as error:

@@ -33,9 +33,9 @@ def pretrain(
     config
         A TOML file of settings, such as a run's config.toml. The order is recipe, this file, flags: the last wins.
     resume
-        Go on with the run in --out from its newest checkpoint.
+        Resume the run in --out from its newest checkpoint.
     overwrite
-        Begin anew in --out; an earlier run's files go, foreign files stay.
+        Start over in --out; an earlier run's files are deleted, other files stay.
     json
         Print the summary as one JSON object on stdout and everything else on stderr.
     """

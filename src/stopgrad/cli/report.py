@@ -44,7 +44,7 @@ def report(
     folder
         A folder of images, with classes or without, or parquet.
     out
-        The file. Of a run, without it: RUN/report.html, which is always written anew.
+        The file. The file to write. Of a run, without it: RUN/report.html, which is always replaced.
     data
         Of a run: its own images, if they are no longer where its config says.
     points
@@ -54,7 +54,7 @@ def report(
     images
         With DATA: most images, drawn at random by --seed.
     seed
-        With DATA: of all draws.
+        With DATA: seed of all draws.
     overwrite
         Replace --out if it exists.
     device
@@ -193,7 +193,7 @@ def _print(found: "Comparison") -> None:
         for row in found.figures:
             own = [_figure(row["groups"].get(name)) for name in names]
             table.add_row(row["name"], *own, *(_figure(row["paired"].get(name), "+") for name in names[1:]))
-        console.print("\nTop-1 accuracy, %: mean ± deviation over seeds (number of seeds)")
+        console.print("\nTop-1 accuracy, %: mean ± std over seeds (number of seeds)")
         console.print(table)
     if found.page is not None:
         console.print(f"Page {found.page.path} ({found.page.num_bytes / 1e6:.1f} MB)", markup=False)
@@ -214,5 +214,5 @@ def _table(first: str, columns: list[str], justify: Any) -> Table:
 def _figure(entry: Mapping[str, Any] | None, sign: str = "") -> str:
     if entry is None:
         return "-"
-    spread = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
-    return f"{100 * entry['mean']:{sign}.1f}{spread} ({entry['num']})"
+    std = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
+    return f"{100 * entry['mean']:{sign}.1f}{std} ({entry['num']})"

@@ -49,7 +49,7 @@ def search(
     page
         Write a page of thumbnails, one .html that needs nothing else.
     batch_size
-        Images a forward pass; 0: what the device is fast at.
+        Images a forward pass; 0: chosen for the device.
     device
         cpu, cuda, cuda:1, mps or auto.
     precision
@@ -67,7 +67,7 @@ def search(
     if duplicates is not None and not 0 < duplicates <= 1:
         raise ConfigError(f"--duplicates {duplicates}: the cosine must be above 0 and at most 1.")
     if batch_size < 0:
-        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 for what the device is fast at.")
+        raise ConfigError(f"--batch-size {batch_size}: must be at least 1, or 0 to choose for the device.")
     if top < 1:
         raise ConfigError(f"--top {top}: must be at least 1.")
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
@@ -164,8 +164,8 @@ def _print_duplicates(found: "Duplicates") -> None:
     )
     if found.num_unseen:
         console.print(
-            f"Byte-for-byte copies were not looked for among {found.num_unseen:,} of the images, which are not to be "
-            "had any more: give them with --data."
+            f"Byte-for-byte copies were not looked for among {found.num_unseen:,} of the images, which are no longer "
+            "available: give them with --data."
         )
     if found.num_across:
         console.print(f"With training and test images both: {found.num_across:,} of the groups.")

@@ -24,9 +24,9 @@ def study(
     time_limit_seconds: float = 0.0, plan: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:  # fmt: skip
-    """Run a study: many small pretrainings that answer one question, with spread.
+    """Run a study: many small pretrainings that answer one question, over several seeds.
 
-    What was run before is not run again; what was interrupted goes on. Exits with 1 if a cell failed.
+    What was run before is not run again; what was interrupted resumes. Exits with 1 if a cell failed.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def study(
     data
         CIFAR-10, or photos for the scale photos: a parquet file, a folder of them or of images; digits needs none.
     seeds
-        How many seeds an arm.
+        Number of seeds per arm.
     first_seed
         The first of them.
     epochs
@@ -48,17 +48,17 @@ def study(
     to
         For transfer: a labelled data set the networks have not seen; may be given several times.
     jobs
-        Cells side by side; 0: one a core, or one a GPU.
+        Cells run in parallel; 0: one per core, or one per GPU.
     out
         Folder of results, shared by studies: NAME-SCALE.json, .html and .svg, and the cells.
     test
-        Judge by the test images, and train on those that are held out otherwise. For a finalist with fresh seeds.
+        Evaluate on the test images, and train on the held-out images too. For a final comparison with fresh seeds.
     retry
-        Run cells again that failed.
+        Run failed cells again.
     time_limit_seconds
         Stop after so long, with everything saved; 0: no limit.
     plan
-        Print the cells and how long they should take, and stop. Needs no data; with it, what was run before is known.
+        Print the cells and how long they should take, and stop. Needs no data; with it, earlier cells are recognised.
     json
         Print one JSON object on stdout and everything else on stderr.
     """
@@ -76,15 +76,13 @@ def study(
         if found.stale:
             reporter.warn(f"{found.stale} results are of another version of the program, or damaged: run again.")
         for cell in found.failed:
-            reporter.warn(f"{cell.name} failed before and is left: --retry runs it again.")
+            reporter.warn(f"{cell.name} failed before and is skipped: --retry runs it again.")
         reporter.say(_plan_words(found))
         results, num_failed = conduct(
             found, data, command=command, to=to, time_limit_seconds=time_limit_seconds, reporter=reporter
         )
         if len(results["machines"]) > 1:
-            reporter.warn(
-                f"cells of several machines or versions stand side by side: {'; '.join(results['machines'])}."
-            )
+            reporter.warn(f"cells of several machines or versions are mixed: {'; '.join(results['machines'])}.")
     if json:
         print_json(results)
     else:
@@ -177,8 +175,8 @@ def _print_results(results: dict[str, Any]) -> None:
 
 
 def _percent(figure: dict[str, Any]) -> str:
-    spread = "" if figure["std"] is None else f" ± {100 * figure['std']:.1f}"
-    return f"{100 * figure['mean']:.1f}{spread}"
+    std = "" if figure["std"] is None else f" ± {100 * figure['std']:.1f}"
+    return f"{100 * figure['mean']:.1f}{std}"
 
 
 def _table(*columns: tuple[str, Any]) -> Table:

@@ -113,8 +113,8 @@ def read_image(source: ImageSource, index: int, shortest: int) -> np.ndarray:
     return decode(data, shortest=shortest)
 
 
-def spread(length: int, num: int) -> list[int]:
-    """At most `num` indices below `length`, evenly spread, first and last among them."""
+def evenly_spaced(length: int, num: int) -> list[int]:
+    """At most `num` indices below `length`, evenly spaced, first and last among them."""
     return sorted({int(i) for i in np.linspace(0, length - 1, min(num, length))}) if length else []
 
 

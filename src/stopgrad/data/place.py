@@ -1,4 +1,4 @@
-"""Where a data set is, before it is opened; without numpy or torch, so that a wrong place is said at once."""
+"""Checks of a data set's path before it is opened; without numpy or torch, so that a wrong path is reported at once."""
 
 from pathlib import Path
 
@@ -12,6 +12,6 @@ def check_there(path: str | Path) -> None:
     """Raise `DataError` where a data set cannot be, before it is opened."""
     root = Path(path).expanduser()
     if not root.exists():
-        raise DataError(f"{str(path)!r} is not there: give a folder of images or a parquet file.")
+        raise DataError(f"{str(path)!r} does not exist: give a folder of images or a parquet file.")
     if root.is_file() and root.suffix != ".parquet":
         raise DataError(f"{str(path)!r} is a single file: give a folder of images or a parquet file.")

@@ -1,4 +1,4 @@
-"""Work done ahead of whoever uses its results."""
+"""Results computed ahead of their use."""
 
 import queue
 import threading

@@ -82,7 +82,7 @@ def _share_memory(size: int, rank: Rank) -> Tensor | None:
             shared = torch.from_file(name, shared=True, size=size * rank.world).view(rank.world, size)
     misses = any_of(shared is None, rank)
     if rank.leads and name is not None:
-        # The memory stays for as long as somebody has it mapped, and no longer.
+        # The memory lives exactly as long as a process has it mapped.
         os.unlink(name)
     return None if misses else shared
 

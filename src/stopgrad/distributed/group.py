@@ -1,4 +1,4 @@
-"""What processes tell each other, and how they wait for each other."""
+"""Communication between processes: messages and barriers."""
 
 import time
 import uuid
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.05
 def open_store() -> TCPStore:
     """Where processes of this machine find each other, for as long as it is referred to.
 
-    Whoever launches them holds it, as torchrun does: a port that one of them opens later could be taken by then.
+    The launching process holds it, as torchrun does: a port that one of them opens later could be taken by then.
     """
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 

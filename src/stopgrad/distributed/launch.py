@@ -1,4 +1,4 @@
-"""Several processes on this machine for one run, started and listened to by the one that the user started."""
+"""Several processes on this machine for one run, started and monitored by the first."""
 
 import json
 import os
@@ -51,13 +51,13 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
     store = open_store()
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     processes: list[Launched] = []
-    asked: list[int] = []
+    received: list[int] = []
 
     def hand_on(number: int, _frame: object = None) -> None:
-        asked.append(number)
+        received.append(number)
         for process in processes:
-            # Somebody who asks a third time does not want to wait.
-            process.send_signal(number if len(asked) < 3 else signal.SIGKILL)
+            # After a third signal there is no more waiting.
+            process.send_signal(number if len(received) < 3 else signal.SIGKILL)
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -77,9 +77,9 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
     if error is not None:
         raise error
     if any(process.returncode for process in processes):
-        if asked:
-            raise Interrupted(f"by {signal.Signals(asked[0]).name} before training began; resume starts over.")
-        raise StopgradError(f"a training process ended without a word (exit codes {codes}).")
+        if received:
+            raise Interrupted(f"by {signal.Signals(received[0]).name} before training began; resume starts over.")
+        raise StopgradError(f"a training process ended without a message (exit codes {codes}).")
 
 
 def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:

@@ -143,5 +143,5 @@ def _locked(file: Path) -> "locks.FileLock | None":
             raise ConfigError(f"{file.name.removesuffix('.partial')} is being written by another process: let it end.")
         if lock.is_on(file):
             return lock
-        # Whoever held it finished in between, and took the file away.
+        # The process that held it has finished meanwhile and removed the file.
         lock.close()

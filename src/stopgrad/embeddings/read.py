@@ -43,7 +43,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(f"{file} is not there: give a file that stopgrad embed wrote ({', '.join(SUFFIXES)}).")
+        raise DataError(f"{file} does not exist: give a file that stopgrad embed wrote ({', '.join(SUFFIXES)}).")
     read = {".parquet": _read_parquet, ".npy": _read_npy, ".csv": _read_csv}.get(file.suffix)
     if read is None:
         raise DataError(f"{file}: embeddings are read from {', '.join(SUFFIXES)}.")

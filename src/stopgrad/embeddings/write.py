@@ -62,7 +62,7 @@ def embed_to_file(
     """Write pooled backbone features of images into a file, in the order of the images.
 
     The vectors are those of `Encoder.embed`, float32. Images are decoded and rows written batch by batch; an
-    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call goes on from there to the same file,
+    interrupted call leaves `OUT.partial` and `OUT.partial.json`, and the same call resumes from there to the same file,
     byte for byte. With another batch size it goes on too; the last digits of the vectors depend on it.
 
     Args:
@@ -75,7 +75,7 @@ def embed_to_file(
             schema under `stopgrad`, else in `OUT.meta.json` (such as `flowers.npy.meta.json`).
         split: `train`, `test` or `all` of a data set with splits.
         normalise: whether rows are divided by their Euclidean length.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the network computes in, as the setting `precision`.
         strict: refuse unreadable images instead of leaving them out.
@@ -88,33 +88,33 @@ def embed_to_file(
             precision.
         DataError: no image can be read, or one cannot and `strict` is set.
         CheckpointError: no encoder there.
-        Interrupted: by `stop` or Ctrl-C; the same call goes on.
+        Interrupted: by `stop` or Ctrl-C; the same call resumes.
     """
     began = time.perf_counter()
     reporter, out = reporter or QuietReporter(), Path(out).expanduser()
     check_batch_size(batch_size)
     check_free(out, overwrite=overwrite)
-    subject = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    loaded = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
     if images is None:
-        images = RunDir(place_of(subject.source or subject.name)).images_path("images")
+        images = RunDir(place_of(loaded.source or loaded.name)).images_path("images")
     parts = images if isinstance(images, Parts) else open_parts(images, split)
-    backbone, place = subject.placed(device)
+    backbone, place = loaded.placed(device)
     precision = choose_precision(precision, place)
-    size = batch_size or plain_batch_size(place, subject.preprocess.size)
+    size = batch_size or plain_batch_size(place, loaded.preprocess.size)
     # Not the batch size, which changes no more than the last digits: who ran out of memory goes on with a smaller one.
-    belongs_to = belonging(subject, parts, precision) | {"device": place.type}
+    belongs_to = belonging(loaded, parts, precision) | {"device": place.type}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Partial(out, _dim_of(subject), belongs_to)
+    partial = Partial(out, _dim_of(loaded), belongs_to)
     try:
         if partial.differs:
-            reporter.warn(f"{partial.rows_file} is of something else ({', '.join(partial.differs)}): begun anew.")
+            reporter.warn(f"{partial.rows_file} belongs to another call ({', '.join(partial.differs)}): started over.")
         if strict and partial.skipped:
             raise _unreadable(*partial.skipped[0][1:])
         resumed = partial.done.images
         if resumed:
-            reporter.say(f"Going on after {resumed:,} images of {partial.rows_file}")
+            reporter.say(f"Resuming after {resumed:,} images of {partial.rows_file}")
         try:
-            rate = _embed_rest(subject, parts, partial, backbone, place, size, precision, strict, stop, reporter)
+            rate = _embed_rest(loaded, parts, partial, backbone, place, size, precision, strict, stop, reporter)
         except DataError:
             # Refused: there is nothing to go on with. What an earlier call has done stays.
             if not resumed:
@@ -125,10 +125,10 @@ def embed_to_file(
             name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")
             raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
         metadata = {
-            "format": formats.FORMAT, "version": _version(), **belonging(subject, parts, precision),
-            "encoder": subject.source or _whole_path(subject.name),
-            "backbone": None if subject.spec is None else subject.spec.backbone, "dim": partial.dim,
-            "preprocess": asdict(subject.preprocess), "normalised": normalise, "data": parts.path,
+            "format": formats.FORMAT, "version": _version(), **belonging(loaded, parts, precision),
+            "encoder": loaded.source or _whole_path(loaded.name),
+            "backbone": None if loaded.spec is None else loaded.spec.backbone, "dim": partial.dim,
+            "preprocess": asdict(loaded.preprocess), "normalised": normalise, "data": parts.path,
             "data_name": parts.name_of_set, "splits": [split for split, _ in parts.parts],
             "class_names": [as_text(name) for name in parts.class_names], "num_images": partial.done.rows,
             "skipped": [{"index": i, "name": n, "reason": r} for i, n, r in partial.skipped],
@@ -140,7 +140,7 @@ def embed_to_file(
     finally:
         partial.close()
     return Embedded(
-        file=out, files=files_of(out), encoder=subject.name, data=str(parts), num_images=partial.done.rows,
+        file=out, files=files_of(out), encoder=loaded.name, data=str(parts), num_images=partial.done.rows,
         dim=partial.dim, precision=precision, normalised=normalise, skipped=metadata["skipped"], num_resumed=resumed,
         seconds=round(time.perf_counter() - began, 2), images_per_second=round(rate, 1),
     )  # fmt: skip
@@ -152,7 +152,7 @@ def belonging(encoder: Encoder, parts: Parts, precision: str) -> dict[str, Any]:
 
 
 def _embed_rest(
-    subject: Encoder, parts: Parts, partial: Partial, backbone: Any, place: Any, size: int, precision: str,
+    loaded: Encoder, parts: Parts, partial: Partial, backbone: Any, place: Any, size: int, precision: str,
     strict: bool, stop: Callable[[], str | None] | None, reporter: Reporter,
 ) -> float:  # fmt: skip
     """Embed what the partial file has not yet; images a second."""
@@ -168,9 +168,9 @@ def _embed_rest(
             first = done if done not in (ends := _batch_ends(0, len(source), size)) else 0
             if first:
                 ends = _batch_ends(first, len(source), size)
-            store = ImageStore(source, subject.preprocess.shortest, kept=list(range(len(source))), strict=strict)
+            store = ImageStore(source, loaded.preprocess.shortest, kept=list(range(len(source))), strict=strict)
             with closing(outputs_in_order(
-                backbone, store, subject.preprocess, list(range(first, len(source))), place, batch_size=size,
+                backbone, store, loaded.preprocess, list(range(first, len(source))), place, batch_size=size,
                 first_batch=bisect.bisect_right(ends, done), precision=precision,
             )) as batches:  # fmt: skip
                 for read, (vectors,) in batches:
@@ -229,15 +229,15 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _dim_of(subject: Encoder) -> int:
-    if subject.spec is not None:
-        return subject.spec.num_features
+def _dim_of(loaded: Encoder) -> int:
+    if loaded.spec is not None:
+        return loaded.spec.num_features
     import torch
 
-    size = subject.preprocess.size
+    size = loaded.preprocess.size
     with torch.no_grad():
-        weights = next(iter(subject.backbone.parameters()), torch.zeros(0))
-        return int(subject.backbone.eval()(torch.zeros((1, 3, size, size), device=weights.device)).shape[1])
+        weights = next(iter(loaded.backbone.parameters()), torch.zeros(0))
+        return int(loaded.backbone.eval()(torch.zeros((1, 3, size, size), device=weights.device)).shape[1])
 
 
 def _unreadable(name: str, reason: str) -> DataError:
@@ -247,7 +247,7 @@ def _unreadable(name: str, reason: str) -> DataError:
 def _interrupted(reason: str, partial: Partial, parts: Parts) -> Interrupted:
     return Interrupted(
         f"by {reason} after {partial.done.images:,} of {len(parts):,} images, kept in {partial.rows_file}; "
-        "the same command goes on from there."
+        "the same command resumes from there."
     )
 
 

@@ -51,7 +51,7 @@ class Encoder:
             images: a folder, an image file or a parquet file (of a data set with splits, the training split); an
                 `ImageSource`; a sequence of paths, Pillow images or uint8 arrays `[height, width, 3]`; or uint8
                 pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
-            batch_size: images a forward pass; 0: what the device is fast at.
+            batch_size: images a forward pass; 0: chosen for the device.
             device: as the setting `device`.
             precision: what the backbone computes in, as the setting `precision`: where the hardware computes in bf16,
                 that is several times as fast and the features agree with those of `fp32` to two or three digits.

@@ -50,7 +50,7 @@ class Features:
 def check_batch_size(batch_size: int) -> None:
     """Raise `ConfigError` for a number of images a forward pass that is below 0."""
     if batch_size < 0:
-        raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 for what the device is fast at.")
+        raise ConfigError(f"batch_size = {batch_size}: must be at least 1, or 0 to choose for the device.")
 
 
 def outputs_in_order(
@@ -68,7 +68,7 @@ def outputs_in_order(
         preprocess: what the network takes.
         positions: which images, in this order; None: all.
         device: where the network is.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         first_batch: where to begin, for work that was stopped: the batches are cut as if from the first.
         precision: what the network computes in, as the setting `precision`.
 
@@ -168,7 +168,7 @@ def features_of(
         preprocess: what the network takes.
         source: the images.
         device: where the network is.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         strict: refuse unreadable images instead of leaving them out.
         precision: what the network computes in, as the setting `precision`.
         progress: called with (images done, images in all).

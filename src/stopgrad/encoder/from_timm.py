@@ -10,12 +10,12 @@ from stopgrad.loader.preprocess import eval_resize
 from stopgrad.nets.backbones import SMALL_RESNETS, build_backbone, native_image_size, num_features
 from stopgrad.weights.conventions import Usual, usual_of
 from stopgrad.weights.fit import fill
-from stopgrad.weights.options import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, Asked
+from stopgrad.weights.options import IMAGENET_MEAN, IMAGENET_STD, PACKAGE, TIMM, LoadOptions
 from stopgrad.weights.packages import INSTALL, PACKAGES, file_of, package_of, package_words, read_package
 from stopgrad.weights.timm_weights import Located, elsewhere, locate, overlay_of, quiet_libraries
 
 
-def from_timm(name: str, asked: Asked) -> Encoder:
+def from_timm(name: str, options: LoadOptions) -> Encoder:
     """A network of timm, or one of our small ResNets, as `timm:NAME`.
 
     Args:
@@ -23,11 +23,11 @@ def from_timm(name: str, asked: Asked) -> Encoder:
         asked: whether with its weights.
 
     Raises:
-        CheckpointError: no such network, no weights of it, or not to be had.
+        CheckpointError: no such network, or its weights do not exist or cannot be fetched.
     """
     place = f"{TIMM}{name}"
     try:
-        if asked.pretrained is False:
+        if options.pretrained is False:
             backbone = build_backbone(name, image_size=native_image_size(name))
             return _encoder(name, backbone, f"{place} (untrained)")
         located = locate(name)
@@ -38,7 +38,7 @@ def from_timm(name: str, asked: Asked) -> Encoder:
         raise CheckpointError(f"{place}: {error}") from error
 
 
-def from_package(name: str, _asked: Asked) -> Encoder:
+def from_package(name: str, _options: LoadOptions) -> Encoder:
     """A network with the weights of an installed package, as `package:NAME`.
 
     Raises:
@@ -87,4 +87,4 @@ def _fetched(name: str, located: Located) -> nn.Module:
 def _encoder(name: str, backbone: nn.Module, origin: str) -> Encoder:
     size = 32 if name in SMALL_RESNETS else 224
     usual = usual_of(name) or Usual(size, eval_resize(size), IMAGENET_MEAN, IMAGENET_STD)
-    return encoder_of(backbone, usual.spec(name, "standard", num_features(backbone), Asked()), origin)
+    return encoder_of(backbone, usual.spec(name, "standard", num_features(backbone), LoadOptions()), origin)

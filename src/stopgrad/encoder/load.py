@@ -1,4 +1,4 @@
-"""The trained backbone with its preprocessing: how it is saved, and how it comes back."""
+"""The trained backbone with its preprocessing: saving and loading."""
 
 import copy
 import json
@@ -27,7 +27,16 @@ from stopgrad.weights.conventions import described, hint_of, triple_words, weigh
 from stopgrad.weights.files import is_torch_file, read_weights
 from stopgrad.weights.fit import fill
 from stopgrad.weights.foreign import Recognised, recognise
-from stopgrad.weights.options import PACKAGE, TIMM, Asked, Triple, asked_of, check_there, split_question, with_question
+from stopgrad.weights.options import (
+    PACKAGE,
+    TIMM,
+    LoadOptions,
+    Triple,
+    check_there,
+    parse_options,
+    split_query,
+    with_query,
+)  # fmt: skip
 from stopgrad.weights.spec import FORMAT, OWN, EncoderSpec
 
 
@@ -47,7 +56,7 @@ def save_encoder(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
 
 
 def save_start(run: RunDir, backbone: nn.Module, spec: EncoderSpec) -> None:
-    """Write start.safetensors and start.json: the encoder as it came, before training."""
+    """Write start.safetensors and start.json: the encoder as it started, before training."""
     _save(run, backbone, spec, run.start_file, run.start_spec_file)
 
 
@@ -82,7 +91,7 @@ def load_encoder(
             setting `stem`, and what the names of the weights begin with. Of anything else, what it must be. Of a run
             that trained a network of your own, `backbone` is that network, which is copied.
         pretrained: of timm, whether with its weights.
-        partial: whether weights may fit in part: what does not stays at its random start (by a fixed seed), and
+        partial: whether weights may fit in part: the rest keeps its random initialisation (by a fixed seed), and
             `Encoder.name` says so. Then `backbone` and `stem` may also be others than a run's or timm's.
 
     All but the first can be given behind a question mark as well, as in `simsiam.pth?image_size=96&backbone=resnet50`.
@@ -93,36 +102,36 @@ def load_encoder(
     Raises:
         CheckpointError: nothing there or not to be fetched, damaged, of an unknown network or one of several, not
             fitting, or with Python objects that only unpickling would read.
-        ConfigError: something asked that is unknown or does not go with this kind.
+        ConfigError: an unknown option, or one that does not apply to this kind of encoder.
     """
     if isinstance(backbone, nn.Module):
         return _of_own_network(Path(run_or_checkpoint).expanduser(), backbone)
-    text, said = split_question(str(run_or_checkpoint))
+    text, options = split_query(str(run_or_checkpoint))
     keywords = {"image_size": image_size, "mean": mean, "std": std, "backbone": backbone, "stem": stem,
                 "prefix": prefix, "pretrained": pretrained, "partial": partial}  # fmt: skip
-    said = said.and_then(asked_of(keywords))
+    options = options.updated(parse_options(keywords))
     # The caller's random numbers are left alone.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return _load(text, said)
+        return _load(text, options)
 
 
-def _load(text: str, said: Asked) -> Encoder:
+def _load(text: str, options: LoadOptions) -> Encoder:
     if text.startswith((TIMM, PACKAGE)):
         kind, _, name = text.partition(":")
         more = ("pretrained",) if text.startswith(TIMM) else ()
-        _only(said, text, "image_size", "mean", "std", "backbone", "stem", "partial", *more)
-        encoder = (from_timm if f"{kind}:" == TIMM else from_package)(name, said)
-        return replace(_adjusted(_refitted(encoder, said), said), source=with_question(text, said))
+        _only(options, text, "image_size", "mean", "std", "backbone", "stem", "partial", *more)
+        encoder = (from_timm if f"{kind}:" == TIMM else from_package)(name, options)
+        return replace(_adjusted(_refitted(encoder, options), options), source=with_query(text, options))
     check_there(text)
     path = Path(text).expanduser()
-    source = with_question(os.path.abspath(path), said)
+    source = with_query(os.path.abspath(path), options)
     own = _own(path)
     if own is not None:
-        _only(said, text, "image_size", "mean", "std", "backbone", "stem", "partial")
-        return replace(_adjusted(_refitted(own, said), said), source=source)
-    _only(said, text, "image_size", "mean", "std", "backbone", "stem", "prefix", "partial")
-    return replace(_from_foreign(path, said), source=source)
+        _only(options, text, "image_size", "mean", "std", "backbone", "stem", "partial")
+        return replace(_adjusted(_refitted(own, options), options), source=source)
+    _only(options, text, "image_size", "mean", "std", "backbone", "stem", "prefix", "partial")
+    return replace(_from_foreign(path, options), source=source)
 
 
 def _own(path: Path) -> Encoder | None:
@@ -187,37 +196,37 @@ def _from_state(state: dict[str, Any], origin: str) -> Encoder:
     return assemble(spec_of(config, 0), weights, origin)
 
 
-def _from_foreign(path: Path, asked: Asked) -> Encoder:
+def _from_foreign(path: Path, options: LoadOptions) -> Encoder:
     file = weights_in(path) if path.is_dir() else path
     assert file is not None
     tensors, texts = read_weights(file)
-    card = None if asked.backbone is not None else described(file)
+    card = None if options.backbone is not None else described(file)
     found: Recognised | None = None
     if card is not None:
         try:
-            found = recognise(tensors, replace(asked, backbone=card.backbone), str(path))
+            found = recognise(tensors, replace(options, backbone=card.backbone), str(path))
             found = replace(found, usual=card.usual or found.usual, told_by=f"as {card.where.name} says")
         except CheckpointError:
             # A config.json of something else may lie beside a file, not in a folder of one network.
             if path.is_dir():
                 raise
-    found = found or recognise(tensors, asked, str(path), hint_of(texts))
-    spec = found.usual.spec(found.backbone, found.stem, num_features(found.module), asked)
+    found = found or recognise(tensors, options, str(path), hint_of(texts))
+    spec = found.usual.spec(found.backbone, found.stem, num_features(found.module), options)
     words = f"{found.words}; {spec.image_size} px"
     if found.usual.of:
         words += f", mean {triple_words(spec.mean)}, std {triple_words(spec.std)}"
     return encoder_of(found.module, spec, f"{path} ({words})")
 
 
-def _refitted(encoder: Encoder, asked: Asked) -> Encoder:
-    """An encoder's weights in another network, as far as they fit, where that is asked for."""
+def _refitted(encoder: Encoder, options: LoadOptions) -> Encoder:
+    """An encoder's weights in another network, as far as they fit, where that is requested."""
     spec = encoder.spec
     assert spec is not None
-    backbone, stem = asked.backbone or spec.backbone, asked.stem or spec.stem
+    backbone, stem = options.backbone or spec.backbone, options.stem or spec.stem
     others = backbone.partition(".")[0] != spec.backbone.partition(".")[0]
     if not others and stem == spec.stem:
         return encoder
-    if not asked.partial:
+    if not options.partial:
         raise ConfigError(
             f"{encoder.name}: {'backbone' if others else 'stem'} cannot be chosen here, it is a {spec.backbone} with "
             f"{spec.stem} stem. What fits another network is taken with --partial (partial=True in Python)."
@@ -229,12 +238,12 @@ def _refitted(encoder: Encoder, asked: Asked) -> Encoder:
     return encoder_of(module, spec, f"{encoder.name} ({backbone}{stem_words}{part})")
 
 
-def _adjusted(encoder: Encoder, asked: Asked) -> Encoder:
+def _adjusted(encoder: Encoder, options: LoadOptions) -> Encoder:
     """An encoder of ours for images of another size or normalisation than it was trained on."""
     assert encoder.spec is not None
-    spec = replace(encoder.spec, mean=asked.mean or encoder.spec.mean, std=asked.std or encoder.spec.std)
-    if asked.image_size not in (None, spec.image_size):
-        spec = replace(spec, image_size=asked.image_size, resize=eval_resize(asked.image_size))
+    spec = replace(encoder.spec, mean=options.mean or encoder.spec.mean, std=options.std or encoder.spec.std)
+    if options.image_size not in (None, spec.image_size):
+        spec = replace(spec, image_size=options.image_size, resize=eval_resize(options.image_size))
         try:
             set_image_size(encoder.backbone, spec.backbone, spec.image_size, spec.patch_size)
         except ValueError as error:
@@ -242,9 +251,9 @@ def _adjusted(encoder: Encoder, asked: Asked) -> Encoder:
     return replace(encoder, spec=spec, preprocess=spec.preprocess())
 
 
-def _only(asked: Asked, origin: str, *allowed: str) -> None:
-    """Refuse what cannot be asked of this kind of encoder."""
-    if idle := [name for name in asked.given() if name not in allowed]:
+def _only(options: LoadOptions, origin: str, *allowed: str) -> None:
+    """Refuse options that do not apply to this kind of encoder."""
+    if idle := [name for name in options.given() if name not in allowed]:
         raise ConfigError(f"{origin}: {idle[0]} cannot be chosen here; what can: {', '.join(allowed)}.")
 
 

@@ -1,1 +1,1 @@
-"""What a backbone is worth: accuracies with labels, health without."""
+"""Evaluation of a backbone: accuracies with labels, health without."""

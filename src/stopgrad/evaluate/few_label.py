@@ -12,11 +12,11 @@ from torch import Tensor
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, open_task
 from stopgrad.evaluate.shared.outcome import Outcome, Score, score_of, score_over_draws
+from stopgrad.evaluate.shared.prepare import solver_device
 from stopgrad.evaluate.shared.probe import FEW_LABEL_GRID, Probe, choice_words, fit_probe
 from stopgrad.evaluate.shared.splits import Images
-from stopgrad.evaluate.shared.subject import solver_device
 from stopgrad.metrics.accuracy import knn_predict
 from stopgrad.metrics.logistic import Standard, standard_of
 from stopgrad.reporter import QuietReporter, Reporter
@@ -87,15 +87,15 @@ def evaluate_few_label(
     if any(number < 1 for number in numbers):
         raise ConfigError(f"labels_per_class = {min(numbers)}: must be at least 1.")
     if draws < 2:
-        raise ConfigError(f"draws = {draws}: a deviation needs at least 2.")
+        raise ConfigError(f"draws = {draws}: a standard deviation needs at least 2.")
     reporter = reporter or QuietReporter()
-    subject = subject_of(
+    task = open_task(
         encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
         precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
-    own = subject.run.read_config().monitoring if subject.run is not None else None
+    own = task.run.read_config().monitoring if task.run is not None else None
     most_k, temperature = (own.knn_k, own.knn_temperature) if own is not None else (K, TEMPERATURE)
-    num_classes = len(subject.sides.class_names)
+    num_classes = len(task.splits.class_names)
     amounts: list[Amount] = []
     unsettled: list[str] = []
     of_pixels: dict[tuple[str, int], tuple[Tensor, float]] = {}
@@ -105,7 +105,7 @@ def evaluate_few_label(
         if not amounts:
             amounts.extend(_amounts(bank.labels, bank.class_names, shares, numbers))
         place = solver_device(device, bank.vectors)
-        vectors, asked = bank.vectors.to(place), queries.vectors.to(place)
+        vectors, query_vectors = bank.vectors.to(place), queries.vectors.to(place)
         standard = standard_of(vectors)
         found: dict[str, Any] = {}
         headline: Tensor | None = None
@@ -119,7 +119,7 @@ def evaluate_few_label(
                 said = of_pixels.get((amount.name, draw)) if variant == "pixels_centred" else None
                 if said is None:
                     probe, l2 = _fit(some, labels, standard, seed + draw)
-                    said = probe.predict(asked).cpu(), l2
+                    said = probe.predict(query_vectors).cpu(), l2
                     if not probe.fit.converged:
                         unsettled.append(f"{amount.name}, {variant}")
                 if variant == "pixels":
@@ -127,7 +127,7 @@ def evaluate_few_label(
                 linear.append(said[0])
                 penalties.append(said[1])
                 knn.append(knn_predict(
-                    some, labels, asked, k=min(most_k, amount.per_class), temperature=temperature,
+                    some, labels, query_vectors, k=min(most_k, amount.per_class), temperature=temperature,
                     num_classes=num_classes,
                 ).cpu())  # fmt: skip
             reporter.progress(f"{amount.name} of the labels, {variant}", draws, draws)
@@ -141,7 +141,7 @@ def evaluate_few_label(
         assert headline is not None
         return Judged(_scored(headline, queries.labels, amounts[0]), headline, {"by_labels": found})
 
-    def describe(num_train: int, num_asked: int) -> Description:
+    def describe(num_train: int, num_tested: int) -> Description:
         if unsettled:
             reporter.warn(
                 f"{len(unsettled)} linear classifiers have not converged: {'; '.join(sorted(set(unsettled)))}."
@@ -151,7 +151,7 @@ def evaluate_few_label(
             f"linear classifier, features standardised by all {num_train:,} training images without labels, L2 chosen "
             f"by log-loss within the labels drawn, from {choice_words(FEW_LABEL_GRID)} ({_rules(amounts)}); k-NN, k = "
             f"{', '.join(str(min(most_k, amount.per_class)) for amount in amounts)}, T = {temperature:g}, cosine; "
-            f"{subject.sides.train_name}, judged by {num_asked:,} ({subject.sides.test_name}); "
+            f"{task.splits.train_name}, judged by {num_tested:,} ({task.splits.test_name}); "
             f"{_interval_words(amounts)}"
         )
         return Description(words, {
@@ -160,7 +160,7 @@ def evaluate_few_label(
             "converged": not unsettled,
         })  # fmt: skip
 
-    return classify(subject, "few-label", judge, describe)
+    return classify(task, "few-label", judge, describe)
 
 
 def _fit(some: Tensor, labels: Tensor, standard: Standard, seed: int) -> tuple[Probe, float]:
@@ -213,7 +213,7 @@ def _amounts(
 
 
 def _scored(predicted: Tensor, labels: Tensor, amount: Amount) -> Score:
-    """Mean, deviation and interval; over draws that are all alike Student's t would claim a certainty nobody has."""
+    """Mean, standard deviation and interval; over identical draws Student's t would claim certainty."""
     found = score_over_draws(predicted, labels)
     if not amount.is_all:
         return found

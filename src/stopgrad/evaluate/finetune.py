@@ -20,8 +20,8 @@ from stopgrad.evaluate.shared.classifier import check_free, save_classifier
 from stopgrad.evaluate.shared.crops import FrozenBackbone, crops_config, crops_words, load_crops
 from stopgrad.evaluate.shared.holdout import draw_share
 from stopgrad.evaluate.shared.outcome import Outcome, score
-from stopgrad.evaluate.shared.splits import Images, open_sides
-from stopgrad.evaluate.shared.subject import opened, precision_asked
+from stopgrad.evaluate.shared.prepare import opened, requested_precision
+from stopgrad.evaluate.shared.splits import Images, open_labelled_splits
 from stopgrad.evaluate.shared.trained import (
     TEST_SHARE,
     Judged,
@@ -56,7 +56,7 @@ def evaluate_finetune(
     BatchNorm is in train mode; the learning rate rises for a tenth of the epochs and falls by a cosine.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or a fifth of each class where it has none.
         epochs: passes over the training images.
@@ -80,7 +80,7 @@ def evaluate_finetune(
 
     Raises:
         ConfigError: a value out of range, `out` taken, or rates to choose among and one image a class.
-        DataError: labels missing, one class only, or classes that differ between the sides.
+        DataError: labels missing, one class only, or classes that differ between training and test images.
         NonFiniteLossError: the loss is no number any more.
         CheckpointError: no encoder there.
     """
@@ -90,34 +90,34 @@ def evaluate_finetune(
     weight_decay = WEIGHT_DECAYS[optimizer] if weight_decay is None else weight_decay
     warmup_epochs = epochs / 10 if warmup_epochs is None else warmup_epochs
     _check(epochs, head_lr, warmup_epochs, label_smoothing, labels)
-    subject, run = opened(encoder)
-    asked = precision_asked(precision, run)
+    loaded, run = opened(encoder)
+    requested = requested_precision(precision, run)
     if out is not None:
-        check_free(subject, out, overwrite=overwrite)
-    sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
-    source = sides.train
+        check_free(loaded, out, overwrite=overwrite)
+    splits = open_labelled_splits(train, test, run, holdout=TEST_SHARE, seed=seed)
+    source = splits.train
     if labels < 1:
         classes = torch.tensor([source.label(i) for i in range(len(source))])
         source = Subset(source, draw_share(classes, labels, seed).nonzero().flatten().tolist())
     config = crops_config(
-        subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or _usual_batch(len(source)), precision=asked, workers=workers, cache=cache,
+        loaded.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
+        batch_size=batch_size or _usual_batch(len(source)), precision=requested, workers=workers, cache=cache,
         seed=seed,
     )  # fmt: skip
-    backbone, place = subject.placed(device)
-    kind = choose_precision(asked, place)
+    backbone, place = loaded.placed(device)
+    kind = choose_precision(requested, place)
     tuning = Tuning(epochs, rates[0], head_lr or rates[0], optimizer, weight_decay, warmup_epochs, label_smoothing,
                     kind, seed)  # fmt: skip
-    store = load_crops(source, config, subject.preprocess, reporter)
-    task = Task(subject, run, sides, store, config, rates, place, kind, reporter, began)
+    store = load_crops(source, config, loaded.preprocess, reporter)
+    task = Task(loaded, run, splits, store, config, rates, place, kind, reporter, began)
     tuner = _Tuner(task, tuning, head_lr)
     network, judged = tuner.tuned(backbone, "fine-tuning")
     variants = {"trained": judged}
-    # Of a network of the caller's own, nobody knows how it begins.
-    if baselines and subject.spec is not None:
-        variants["from_scratch"] = tuner.tuned(fresh_network(subject.spec, seed), "from scratch")[1]
+    # The initialisation of a caller's own network is unknown.
+    if baselines and loaded.spec is not None:
+        variants["from_scratch"] = tuner.tuned(fresh_network(loaded.spec, seed), "from scratch")[1]
     if out is not None:
-        save_classifier(out, subject, network, sides.class_names, overwrite=overwrite)
+        save_classifier(out, loaded, network, splits.class_names, overwrite=overwrite)
     share = "" if labels == 1 else f", {labels:.3g} of each class's"
 
     def words(rate: str) -> str:
@@ -125,7 +125,7 @@ def evaluate_finetune(
             f"fine-tuned end to end ({kind}), {crops_words(config)}; {optimizer}, weight decay {weight_decay:g}, "
             f"batch {task.batch_size}, {epochs} epochs, {warmup_epochs:g} of warm-up, cosine from lr x batch / 256; "
             f"{rate}{'' if head_lr is None else f', head {head_lr:g}'}; label smoothing {label_smoothing:g}; "
-            f"last epoch; {len(store):,} images{share} of {sides.train_name}"
+            f"last epoch; {len(store):,} images{share} of {splits.train_name}"
         )
 
     return conclude(

@@ -22,8 +22,8 @@ from stopgrad.encoder.features import extract, num_not_finite
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.shared.baselines import before_training
 from stopgrad.evaluate.shared.holdout import check_seed
+from stopgrad.evaluate.shared.prepare import opened
 from stopgrad.evaluate.shared.splits import Images, images_of, splits_of
-from stopgrad.evaluate.shared.subject import opened
 from stopgrad.hardware import plain_batch_size
 from stopgrad.loader.loader import Loader
 from stopgrad.loader.preprocess import shortest_of
@@ -80,7 +80,7 @@ def check(
         data: images (a path or an `ImageSource`; of a data set with splits, the training images); None: those that the
             run was trained on.
         num_images: how many of them are drawn at random; 16 or more, or all that there are.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         seed: of the draw, of the views and of the untrained network.
         reporter: told of progress.
@@ -100,36 +100,36 @@ def check(
     check_seed(seed)
     if num_images < LEAST:
         raise ConfigError(f"images = {num_images}: must be at least {LEAST}.")
-    subject, run = opened(encoder)
+    loaded, run = opened(encoder)
     splits = splits_of(images_of(run, "DATA") if data is None else data)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(splits.train))
     drawn = Subset(splits.train, np.sort(order[:num_images]).tolist())
     store = load_images(
-        drawn, shortest=shortest_for(subject, run, seed),
+        drawn, shortest=shortest_for(loaded, run, seed),
         progress=lambda done, total: reporter.progress("reading images", done, total),
     )  # fmt: skip
     if len(store) < LEAST:
         raise DataError(f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.")
-    backbone, place = subject.placed(device)
+    backbone, place = loaded.placed(device)
     _, (features, *_) = extract(
-        backbone, store, subject.preprocess, None, place, batch_size=batch_size, precision="fp32",
+        backbone, store, loaded.preprocess, None, place, batch_size=batch_size, precision="fp32",
         progress=lambda done, total: reporter.progress("embedding", done, total),
     )  # fmt: skip
     health = health_of(
-        subject, run, store, features, of=f"{len(splits.train):,} images of {splits.name}", place=place,
+        loaded, run, store, features, of=f"{len(splits.train):,} images of {splits.name}", place=place,
         batch_size=batch_size, seed=seed, reporter=reporter,
     )  # fmt: skip
     return replace(health, seconds=round(time.perf_counter() - began, 1))
 
 
 def health_of(
-    subject: Encoder, run: RunDir | None, store: ImageStore, features: Tensor, *, of: str, place: torch.device,
+    loaded: Encoder, run: RunDir | None, store: ImageStore, features: Tensor, *, of: str, place: torch.device,
     batch_size: int = 0, seed: int, compare: bool = True, reporter: Reporter,
 ) -> Health:  # fmt: skip
     """As `check`, of images that are embedded already.
 
     Args:
-        subject, run: the encoder, on the device, and its run.
+        loaded, run: the encoder, on the device, and its run.
         store: readable images, drawn by the seed.
         features: theirs, `[image dim]`, not normalised.
         of: what they were drawn from, in words.
@@ -137,26 +137,26 @@ def health_of(
         batch_size, seed, reporter: as for `check`.
         compare: whether to measure the network before training as well.
     """
-    config = _view_config(subject, run, seed)
+    config = _view_config(loaded, run, seed)
     views = _two_views(store, config, place)
 
     def sides(network: nn.Module, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first, second = _embed(network, views, lambda done, total: reporter.progress("embedding views", done, total))
         return features, first, second
 
-    measured = sides(subject.backbone, features)
+    measured = sides(loaded.backbone, features)
     now: dict[str, float] = {}
     before: dict[str, float] | None = None
     before_is = UNTRAINED
-    if broken := _not_finite_words(subject.backbone, *measured):
+    if broken := _not_finite_words(loaded.backbone, *measured):
         state, words = "not_finite", broken
     else:
         now = measure(*measured)
-        found = before_training(subject, run, store.source, seed, place) if compare else None
+        found = before_training(loaded, run, store.source, seed, place) if compare else None
         if found is not None:
             before_is = START if found[0] == "start" else UNTRAINED
             _, (features_before, *_) = extract(
-                found[1], store, subject.preprocess, None, place, batch_size=batch_size, precision="fp32",
+                found[1], store, loaded.preprocess, None, place, batch_size=batch_size, precision="fp32",
                 progress=lambda done, total: reporter.progress(f"embedding {before_is}", done, total),
             )  # fmt: skip
             before = measure(*sides(found[1], features_before))
@@ -166,9 +166,9 @@ def health_of(
         state = verdict.state if verdict else "healthy"
         words = verdict.words if verdict else _healthy_words(now, before, before_is)
     augmentation = "the run's own augmentation" if run is not None else "the default augmentation"
-    p = subject.preprocess
+    p = loaded.preprocess
     return Health(
-        encoder=subject.name, state=state, words=words, measures=now, untrained=before, before_is=before_is,
+        encoder=loaded.name, state=state, words=words, measures=now, untrained=before, before_is=before_is,
         num_images=len(store),
         protocol=f"{len(store):,} of {of}, drawn by seed {seed}; shorter side {p.resize}, centre {p.size} x {p.size}, "
         f"eval mode; two views of {views.shape[1]} of them by {augmentation}",
@@ -176,9 +176,9 @@ def health_of(
     )  # fmt: skip
 
 
-def shortest_for(subject: Encoder, run: RunDir | None, seed: int) -> int:
+def shortest_for(loaded: Encoder, run: RunDir | None, seed: int) -> int:
     """The shorter side that images may be reduced to, for the encoder and for views."""
-    return max(shortest_of(_view_config(subject, run, seed)), subject.preprocess.shortest)
+    return max(shortest_of(_view_config(loaded, run, seed)), loaded.preprocess.shortest)
 
 
 def _view_config(encoder: Encoder, run: RunDir | None, seed: int) -> Config:
@@ -230,7 +230,7 @@ def _not_finite_words(network: nn.Module, features: Tensor, first: Tensor, secon
 
 def _healthy_words(now: Mapping[str, float], before: Mapping[str, float] | None, before_is: str) -> str:
     words = (
-        f"Healthy: spread {now['feature_std']:.2g}, effective rank {now['effective_rank']:.0f} of at most "
+        f"Healthy: standard deviation {now['feature_std']:.2g}, effective rank {now['effective_rank']:.0f} of at most "
         f"{now['rank_ceiling']:.0f}, {now['dead_dimensions']:.0f} dead dimensions; two views of an image lie at "
         f"{now['relative_alignment']:.0%} of the squared distance between images"
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate.shared.classify import Description, Judged, classify, subject_of
+from stopgrad.evaluate.shared.classify import Description, Judged, classify, open_task
 from stopgrad.evaluate.shared.outcome import Outcome, score
+from stopgrad.evaluate.shared.prepare import solver_device
 from stopgrad.evaluate.shared.probe import choice_words, fit_details, fit_probe
 from stopgrad.evaluate.shared.splits import Images
-from stopgrad.evaluate.shared.subject import solver_device
 from stopgrad.metrics.logistic import standard_of
 from stopgrad.reporter import QuietReporter, Reporter
 
@@ -21,18 +21,18 @@ def evaluate_linear(
     baselines: bool = True, batch_size: int = 0, device: str = "auto", precision: str | None = None, seed: int = 0,
     reporter: Reporter | None = None,
 ) -> Outcome:  # fmt: skip
-    """Fit multinomial logistic regression to the frozen features of the training images, and judge by the test images.
+    """Fit multinomial logistic regression to the frozen features of the training images; evaluate on the test images.
 
     Features are standardised by the training images. The L2 penalty is chosen on a fifth of each class of the training
     images, then the classifier is fitted to all of them, by full-batch L-BFGS: there is no learning rate to choose.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or where it has none, a fifth of each class.
         l2: the penalty beside the sum of the log-losses, 1 / C of scikit-learn, above 0; None: it is chosen.
         baselines: whether to measure an untrained network and raw pixels too, each with a penalty of its own.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the networks compute in, as the setting `precision`; None: as the run did, else `auto`.
         seed: of what is held out, and of the untrained network's weights.
@@ -40,7 +40,7 @@ def evaluate_linear(
 
     Raises:
         ConfigError: a penalty that is not above 0, or no such precision.
-        DataError: labels missing, one class only, or classes that differ between the sides.
+        DataError: labels missing, one class only, or classes that differ between training and test images.
         CheckpointError: no encoder there.
 
     Source of the protocol: Kornblith, Shlens and Le (arXiv 1805.08974), appendix A.4; Chen et al. (arXiv 2002.05709),
@@ -49,7 +49,7 @@ def evaluate_linear(
     if l2 is not None and not l2 > 0:
         raise ConfigError(f"l2 = {l2}: must be above 0.")
     reporter = reporter or QuietReporter()
-    subject = subject_of(
+    task = open_task(
         encoder, train, test, holdout=HOLDOUT, baselines=baselines, batch_size=batch_size, device=device,
         precision=precision, seed=seed, reporter=reporter,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def evaluate_linear(
         predicted = probe.predict(queries.vectors.to(place)).cpu()
         return Judged(score(predicted, queries.labels), predicted, {"fit": fit_details(probe, choice, chosen)})
 
-    def describe(num_train: int, num_asked: int) -> Description:
+    def describe(num_train: int, num_tested: int) -> Description:
         how = "1 / C" if l2 is not None else (
             f"1 / C; chosen from {choice_words()} on {HOLDOUT:.0%} of each class of the training images, then fitted "
             "to all"
@@ -85,8 +85,8 @@ def evaluate_linear(
         def words(penalty: str, came_out: str) -> str:
             return (
                 f"linear classifier on frozen features, standardised by the training images; L2{penalty} ({how}); "
-                f"L-BFGS{came_out}; {num_train:,} training images ({subject.sides.train_name}), judged by "
-                f"{num_asked:,} ({subject.sides.test_name})"
+                f"L-BFGS{came_out}; {num_train:,} training images ({task.splits.train_name}), judged by "
+                f"{num_tested:,} ({task.splits.test_name})"
             )
 
         penalty = f" {used['l2']:.3g}"
@@ -96,4 +96,4 @@ def evaluate_linear(
             words("" if l2 is None else penalty, ""),
         )
 
-    return classify(subject, "linear", judge, describe, centred=False)
+    return classify(task, "linear", judge, describe, centred=False)

@@ -15,8 +15,8 @@ from stopgrad.evaluate.shared.baselines import before_training
 from stopgrad.evaluate.shared.crops import FrozenBackbone, crops_config, crops_words, load_crops
 from stopgrad.evaluate.shared.heads import MOMENTUM, LinearHeads
 from stopgrad.evaluate.shared.outcome import Outcome
-from stopgrad.evaluate.shared.splits import Images, open_sides
-from stopgrad.evaluate.shared.subject import opened, precision_asked
+from stopgrad.evaluate.shared.prepare import opened, requested_precision
+from stopgrad.evaluate.shared.splits import Images, open_labelled_splits
 from stopgrad.evaluate.shared.trained import (
     TEST_SHARE,
     Judged,
@@ -52,7 +52,7 @@ def evaluate_linear_augmented(
     the one tested.
 
     Args:
-        encoder: an encoder, or what `load_encoder` takes; the outcome is kept in a run folder.
+        encoder: an encoder, or what `load_encoder` takes; in a run folder the outcome is saved.
         train: labelled images (a path or an `ImageSource`); None: those that the run was trained on.
         test: labelled images; None: the test images of `train`, or a fifth of each class where it has none.
         epochs: passes over the training images.
@@ -74,7 +74,7 @@ def evaluate_linear_augmented(
 
     Raises:
         ConfigError: a value out of range, or rates to choose among and one image a class.
-        DataError: labels missing, one class only, or classes that differ between the sides.
+        DataError: labels missing, one class only, or classes that differ between training and test images.
         NonFiniteLossError: no learning rate leads to finite weights.
         CheckpointError: no encoder there.
 
@@ -84,22 +84,22 @@ def evaluate_linear_augmented(
     began = time.perf_counter()
     reporter = reporter or QuietReporter()
     rates = check_training(epochs, lr, optimizer, weight_decay, LEARNING_RATES)
-    subject, run = opened(encoder)
-    asked = precision_asked(precision, run)
+    loaded, run = opened(encoder)
+    requested = requested_precision(precision, run)
     config = crops_config(
-        subject.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
-        batch_size=batch_size or BATCH_SIZE, precision=asked, workers=workers, cache=cache,
+        loaded.preprocess, run.read_config() if run is not None else None, crop_scale_min=crop_scale_min, flip=flip,
+        batch_size=batch_size or BATCH_SIZE, precision=requested, workers=workers, cache=cache,
         seed=seed,
     ).replace(epochs=epochs)  # fmt: skip
-    sides = open_sides(train, test, run, holdout=TEST_SHARE, seed=seed)
-    backbone, place = subject.placed(device)
-    kind = choose_precision(asked, place)
-    store = load_crops(sides.train, config, subject.preprocess, reporter)
-    task = Task(subject, run, sides, store, config, rates, place, kind, reporter, began)
+    splits = open_labelled_splits(train, test, run, holdout=TEST_SHARE, seed=seed)
+    backbone, place = loaded.placed(device)
+    kind = choose_precision(requested, place)
+    store = load_crops(splits.train, config, loaded.preprocess, reporter)
+    task = Task(loaded, run, splits, store, config, rates, place, kind, reporter, began)
     training = _Training(task, optimizer, weight_decay)
     judged, images_per_second = training.judge(backbone, "trained")
     variants = {"trained": judged}
-    before = before_training(subject, run, sides.train, seed, place) if baselines else None
+    before = before_training(loaded, run, splits.train, seed, place) if baselines else None
     if before is not None:
         name, network = before
         variants[name] = training.judge(network, name)[0]
@@ -108,7 +108,7 @@ def evaluate_linear_augmented(
         return (
             f"linear layer on frozen features ({kind}), {crops_words(config)}; {optimizer}, momentum {MOMENTUM}, "
             f"weight decay {weight_decay:g}, batch {task.batch_size}, {epochs} epochs, cosine from lr x batch / 256; "
-            f"{rate}; last epoch; {len(store):,} of {sides.train_name}"
+            f"{rate}; last epoch; {len(store):,} of {splits.train_name}"
         )
 
     return conclude(

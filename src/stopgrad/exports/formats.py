@@ -69,32 +69,32 @@ def export(
     out = out or default_place(to, encoder.source if isinstance(encoder, Encoder) else encoder)
     path = check_place(to, out, source, overwrite=overwrite)
     if with_preprocess and to != "onnx":
-        raise ConfigError(f"with_preprocess goes with onnx alone: {to} holds weights, which cannot preprocess.")
-    subject = _on_cpu(encoder) if isinstance(encoder, Encoder) else load_encoder(encoder)
-    if subject.spec is None and to != "onnx":
+        raise ConfigError(f"with_preprocess is for onnx only: {to} holds weights, which cannot preprocess.")
+    loaded = _on_cpu(encoder) if isinstance(encoder, Encoder) else load_encoder(encoder)
+    if loaded.spec is None and to != "onnx":
         raise ConfigError(
-            f"a network of your own can be exported to onnx alone, not to {to}: nobody else can build it."
+            f"a network of your own can be exported to onnx alone, not to {to}: other programs cannot build it."
         )
-    if subject.spec is not None and subject.spec.norm == "group" and to not in ("onnx", "safetensors"):
+    if loaded.spec is not None and loaded.spec.norm == "group" and to not in ("onnx", "safetensors"):
         raise ConfigError(
             f"this network has GroupNorms in place of BatchNorms (norm = 'group'), which {to} cannot build by name: "
             "export it to onnx or safetensors."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     if to == "onnx":
-        written = write_onnx(subject, path, with_preprocess=with_preprocess)
+        written = write_onnx(loaded, path, with_preprocess=with_preprocess)
     elif to == "timm":
-        written = write_timm(subject, path)
+        written = write_timm(loaded, path)
     elif to == "torchvision":
-        written = write_torchvision(subject, path)
+        written = write_torchvision(loaded, path)
     elif to == "hub-folder":
-        written = write_hub_folder(subject, path, source)
+        written = write_hub_folder(loaded, path, source)
     else:
-        written = write_own(subject, path)
+        written = write_own(loaded, path)
     return Exported(
         to=to, path=path, files=written.files, load=written.load, notes=written.notes,
         max_difference=written.max_difference, feature_scale=written.feature_scale,
-        preprocess=preprocess_words(subject.preprocess), encoder=subject.name,
+        preprocess=preprocess_words(loaded.preprocess), encoder=loaded.name,
         seconds=round(time.perf_counter() - began, 1),
     )  # fmt: skip
 

@@ -153,7 +153,7 @@ def _limits(encoder: Encoder, run: RunDir | None) -> str:
 
 def _licence() -> str:
     return (
-        "## Licence\n\nNone chosen yet. The weights belong to whoever trained them, within the terms of the images "
+        "## Licence\n\nNone chosen yet. The weights belong to those who trained them, within the terms of the images "
         "they were trained on; until a licence stands here, nobody else may assume one. (stopgrad itself is "
         "Apache-2.0, which says nothing of weights made with it.)\n"
     )

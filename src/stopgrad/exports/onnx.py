@@ -1,4 +1,4 @@
-"""An ONNX file of any batch size, tried with ONNX Runtime."""
+"""An ONNX file of any batch size, verified with ONNX Runtime."""
 
 import copy
 import io

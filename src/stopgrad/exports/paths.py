@@ -1,4 +1,4 @@
-"""Where an export may be written; without torch, so that a wrong place is said at once."""
+"""Checks of an export's path; without torch, so that a wrong path is reported at once."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrit
         raise ConfigError(f"{what}: use overwrite, or another out.")
     spec = path / HUB_SPEC if not suffix else path.with_suffix(".json")
     if taken and spec in files and not is_spec(spec):
-        # Somebody's own README.md, say.
+        # The user's own README.md, say.
         raise ConfigError(f"{taken[0]} is not of an earlier export: overwrite would replace it. Name another out.")
     return path
 

@@ -30,7 +30,7 @@ def write_torchvision(encoder: Encoder, path: Path) -> Written:
     name = spec.backbone.split(".")[0]
     if name not in TWINS:
         raise ConfigError(
-            f"torchvision has no twin of {spec.backbone!r} with the same weights; it has {', '.join(TWINS)}. Export to "
+            f"torchvision has no counterpart of {spec.backbone!r}; it has {', '.join(TWINS)}. Export to "
             "timm, onnx, hub-folder or safetensors instead."
         )
     write_atomically(path, lambda there: torch.save(weights_of(encoder.backbone), there))

@@ -90,9 +90,9 @@ def compare(
     scale = float(expected.abs().max())
     if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE * max(scale, 1e-6):
         raise CheckpointError(
-            f"{path} was written, but what it loads as gives other features: shape {tuple(found.shape)} for "
+            f"{path} was written, but reloaded it gives other features: shape {tuple(found.shape)} for "
             f"{tuple(expected.shape)}" + (
-                f", apart by up to {float((found - expected).abs().max()):.2g} where features are up to {scale:.2g}."
+                f", off by up to {float((found - expected).abs().max()):.2g} where features are up to {scale:.2g}."
                 if found.shape == expected.shape else "."
             )
         )  # fmt: skip

@@ -83,7 +83,7 @@ class SourceChoice(nn.Module):
             weights = keep_highest(weights, score, self.keep)
         return weights, partners
 
-    # Whatever somebody wrote runs as it is, also where the networks are compiled.
+    # A user's own guide runs as it is, also where the networks are compiled.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _ask_own(self, target: Tensor, partners: Tensor | None, generator: Generator, progress: float) -> Tensor:
         if isinstance(self.guide, nn.Module):

@@ -1,6 +1,6 @@
 """Guides and methods of the user's own, named as "package.module:name" (docs/plugins.md).
 
-The code is imported by whoever trains and by nobody else: an encoder is loaded without it.
+The code is imported for training only: an encoder is loaded without it.
 """
 
 import importlib
@@ -33,7 +33,7 @@ def find(setting: str, name: str) -> Callable[..., Any]:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    # Whatever the module does when it is imported; SystemExit would end the program without a word.
+    # Whatever the module does when it is imported; SystemExit would end the program without a message.
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def feature_std(features: Float[Tensor, "image dim"]) -> float:
-    """Spread of L2-normalised features: deviation per dimension, averaged, times sqrt(dim).
+    """Feature standard deviation: of L2-normalised features, per dimension, averaged, times sqrt(dim).
 
     Returns:
         0 for a constant, about 1 for directions drawn uniformly; at least 2 images, or ValueError.
@@ -28,7 +28,7 @@ def feature_std(features: Float[Tensor, "image dim"]) -> float:
 def effective_rank(features: Float[Tensor, "image dim"]) -> float:
     """Exponential of the entropy of the singular-value distribution of centred, L2-normalised features.
 
-    Features whose spread is lost in rounding (below 1e-4 of their length) count as constant, so that noise around
+    Features whose variation is lost in rounding (below 1e-4 of their length) count as constant, so that noise around
     one point is not taken for a full rank.
 
     Returns:
@@ -55,7 +55,7 @@ def first_component_share(features: Float[Tensor, "image dim"]) -> float:
 
 
 def dead_dimensions(features: Float[Tensor, "image dim"]) -> Bool[Tensor, "dim"]:
-    """Dimensions that hardly vary: a deviation below 1% of the root mean square of all dimensions' deviations.
+    """Dimensions that hardly vary: a standard deviation below 1% of the root mean square over dimensions.
 
     Measured on features as they are, not L2-normalised, because a common length would make every dimension vary. Where
     the features as a whole vary by less than 1e-4 of their length, all are dead.

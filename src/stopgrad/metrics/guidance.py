@@ -1,4 +1,4 @@
-"""How balanced and how decided a guide's choices are."""
+"""How balanced and how clear a guide's choices are."""
 
 import torch
 from jaxtyping import Float, Int

@@ -20,14 +20,14 @@ MEANINGS: Mapping[str, str] = MappingProxyType({
     "effective_rank": "directions that the features use",
     "rank_ceiling": "for so many dimensions and images",
     "first_component_share": "of the variance; 100%: all on a line",
-    "dead_dimensions": "deviation below 1% of the usual",
+    "dead_dimensions": "standard deviation below 1% of the usual",
     "dead_share": "of all dimensions",
     "alignment": "squared distance of two views, 0 to 4",
     "relative_alignment": "of that of images; learning lowers it",
     "uniformity": "0: one point for all; -4: spread evenly",
 })  # fmt: skip
 NAMES: Mapping[str, str] = MappingProxyType({
-    "feature_std": "spread",
+    "feature_std": "standard deviation",
     "effective_rank": "effective rank",
     "rank_ceiling": "  at most",
     "first_component_share": "first component",

@@ -1,4 +1,4 @@
-"""What the measurements mean, in plain words."""
+"""Verdicts on collapse from the measurements, in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ UNTRAINED, START = "untrained", "as it started"
 """What a network before training is called: drawn weights, or those it came with."""
 # Set on networks that collapsed and networks that did not; docs/collapse.md has their measurements.
 CONSTANT = 0.05
-"""Spread, as a share of the untrained network's, below which all images count as getting the same features."""
+"""Standard deviation, as a share of the untrained network's, below which features count as constant."""
 LINE = 2.0
 """Effective rank below which features count as lying on a line."""
 SHRUNK = 0.5
-"""Spread, as a share of the untrained network's, below which a collapse is under way."""
+"""Standard deviation, as a share of the untrained network's, below which a collapse is under way."""
 FLAT = 0.1
 """Effective rank of the features, as a share of the untrained network's, below which a collapse is under way."""
 SHRUNK_SINCE_START, FLAT_SINCE_START = 0.25, 0.2
 """The same beside a start with weights. ImageNet weights spread images of one domain over directions that tell apart
-what is not in it, and lose half the spread and more while k-NN rises."""
+what is not in it, and lose half the standard deviation and more while k-NN rises."""
 HARMLESS = 0.5
-"""Spread and effective rank of the features, as shares of the start's, from which on training counts as harmless where
-there are no labels, if the relative alignment fell too; docs/adapt.md has the runs."""
+"""Standard deviation and effective rank of the features, as shares of the start's, from which on training counts as
+harmless where there are no labels, if the relative alignment fell too; docs/adapt.md has the runs."""
 FEW = 4.0
 """Effective rank of the projections below which a collapse is under way. No share of the untrained network's: the
 projections of good backbones lose most of their rank."""
 DEAD = 0.25
 """Share of dead dimensions from which on a collapse is under way, if it is also above the untrained network's."""
 ALONE = 0.02
-"""Spread below which all images count as getting the same features where there is no untrained network to compare."""
+"""Standard deviation below which features count as constant where there is no untrained network to compare."""
 WHAT_TO_TRY = (
     "Try a predictor (--predictor), a guide (--guide nearest_views), an EMA target (--method byol) or a lower learning "
     "rate (--lr)."
@@ -49,9 +49,9 @@ class Verdict:
 def find_collapse(
     now: Mapping[str, float], before: Mapping[str, float], before_is: str = UNTRAINED
 ) -> Verdict | None:  # fmt: skip
-    """Judge eval-mode features and projections by spread and effective rank; None if neither speaks for collapse.
+    """Judge eval-mode features and projections by standard deviation and effective rank; None without collapse.
 
-    A constant shows in the spread; two opposite points, or a line, in the effective rank alone.
+    A constant shows in the standard deviation; two opposite points, or a line, in the effective rank alone.
 
     Args:
         now, before: measurements of the monitor, the latter before training.
@@ -68,7 +68,7 @@ def find_collapse(
 
 
 def is_harmless(now: Mapping[str, float], start: Mapping[str, float]) -> bool:
-    """Whether training of weights that exist may be trusted without labels: views closer, spread and rank kept.
+    """Whether training of weights that exist may be trusted without labels: views closer, variation kept.
 
     Args:
         now, start: feature_std, effective_rank and relative_alignment of the features, and at the start.
@@ -88,7 +88,7 @@ def find_feature_collapse(
 
     Args:
         now: feature_std, effective_rank, rank_ceiling and dead_share of the features.
-        before: the same of the network before training; None where nobody knows how it began: then only what needs no
+        before: the same of the network before training; None where it is unknown: then only what needs no
             comparison is judged, a constant, a line and dead dimensions.
         what_to_try: the end of the words.
         before_is: as in `find_collapse`.
@@ -100,7 +100,7 @@ def find_feature_collapse(
         low_rank = _flat(before_is) * rank_before
         signs.append(_sign("features", std, std_before, rank, rank_before, low_rank=low_rank, before_is=before_is))
     elif std < ALONE:
-        signs.append(("collapsed", f"all images get nearly the same features (their spread is {std:.2g})"))
+        signs.append(("collapsed", f"all images get nearly the same features (their standard deviation is {std:.2g})"))
     elif rank < LINE and now["rank_ceiling"] >= 2 * LINE:
         signs.append(("collapsed", f"all features lie on one line (their effective rank is {rank:.1f})"))
     dead, dead_before = now["dead_share"], before["dead_share"] if before is not None else 0.0
@@ -117,17 +117,17 @@ def _flat(before_is: str) -> float:
 def _sign(
     what: str, std: float, std_before: float, rank: float, rank_before: float, *, low_rank: float, before_is: str
 ) -> tuple[str, str] | None:
-    """The state that spread and rank speak for, and the words."""
-    spread = f"the spread of the {what} is {std:.2g}, {before_is} {std_before:.2g}"
+    """The state by standard deviation and rank, and the words."""
+    told = f"the standard deviation of the {what} is {std:.2g}, {before_is} {std_before:.2g}"
     rank_of = f"the effective rank of the {what} is {rank:.1f}, {before_is} {rank_before:.1f}"
     if std < CONSTANT * std_before:
-        return "collapsed", f"all images get nearly the same {what} ({spread})"
+        return "collapsed", f"all images get nearly the same {what} ({told})"
     if rank_before < 2 * LINE:
         return None  # a few images, or dimensions, which lie on a line whatever the network does
     if rank < LINE:
         return "collapsed", f"all {what} lie on one line ({rank_of})"
     if std < (SHRUNK if before_is == UNTRAINED else SHRUNK_SINCE_START) * std_before:
-        return "partly_collapsed", spread
+        return "partly_collapsed", told
     if rank < low_rank:
         return "partly_collapsed", rank_of
     return None

@@ -25,7 +25,7 @@ SMALL_RESNETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 STEMS = ("standard", "small", "small_stride2")
 # As `small`, but no ReLU before the first block: how Lightly's ResNetGenerator comes out when its children are put into
-# a Sequential, as its CIFAR-10 benchmarks do. For their checkpoints; nobody should train one anew.
+# a Sequential, as its CIFAR-10 benchmarks do. For their checkpoints; do not train new ones.
 LINEAR_STEM = "small_linear"
 _SWINS = (SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr)
 _DECLARED = "_stopgrad_num_features"
@@ -53,8 +53,8 @@ def build_backbone(
         A module whose output dimension `num_features` tells.
 
     Raises:
-        ValueError: an unknown name or stem, a stem on a network that is no ResNet, no weights to be had, or something
-            asked of a network that does not have it.
+        ValueError: an unknown name or stem, a stem on a network that is no ResNet, weights that are not available, or
+            an option that the network does not have.
     """
     if stem not in (*STEMS, LINEAR_STEM):
         raise ValueError(f"unknown stem {stem!r}: valid: {', '.join(STEMS)}.")
@@ -110,7 +110,7 @@ def set_image_size(backbone: nn.Module, name: str, image_size: int, patch_size: 
     Positions and patches' weights are interpolated. Other backbones take any side.
 
     Raises:
-        ValueError: a side that does not fit, or patches asked of a network that has none.
+        ValueError: a side that does not fit, or a patch size for a network without patches.
     """
     has_patches = hasattr(getattr(backbone, "patch_embed", None), "patch_size")
     if patch_size and not (has_patches and hasattr(backbone, "set_input_size")):
@@ -163,7 +163,7 @@ def set_pool(backbone: nn.Module, name: str, pool: str) -> None:
     """Have features pooled as asked: `default`, `avg` or `token`.
 
     Raises:
-        ValueError: a class token asked of a network that has none.
+        ValueError: the class token of a network that has none.
     """
     has_token = getattr(backbone, "cls_token", None) is not None and hasattr(backbone, "global_pool")
     if pool == "token" and not has_token:

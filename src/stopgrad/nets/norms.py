@@ -1,4 +1,4 @@
-"""Normalisation layers: which passes may move BatchNorm's running statistics, and what may stand in its place."""
+"""Normalisation layers: which passes update BatchNorm's running statistics, and what can replace it."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The guided loss, the choice of partners, and both as one module for anybody's training loop."""
+"""The guided loss, the choice of partners, and both as one module for any training loop."""
 
 import torch
 from jaxtyping import Float, Int
@@ -127,7 +127,7 @@ class GuidedStopGradientLoss(nn.Module):
             target: projections, of the online or the EMA encoder; detached here.
             partners: `[image]`; None draws them, for a guide that needs any. Two views take a perfect matching
                 (one fixed point if the number of images is odd), four any permutation: image i's views 0, 1 are
-                held against views 2, 3 of image `partners[i]`, and the loss is the mean over i of
+                compared with views 2, 3 of image `partners[i]`, and the loss is the mean over i of
                 1/2 D(image i's source) + 1/2 D(image partners[i]'s source).
 
         Returns:

@@ -1,4 +1,4 @@
-"""Guides: which of an image's views carry the gradient (the sources), decided on targets alone.
+"""Guides: which of an image's views carry the gradient (the sources), chosen by the targets alone.
 
 A guide maps detached targets to source weights `[image, view]`, which sum to one over an image's views. Views
 come in pairs (0, 1) and (2, 3): a view's prediction is pulled toward the target of the other view of its pair.
@@ -118,7 +118,7 @@ def cross_image_distances(target: Targets, partners: Partners) -> tuple[Tensor, 
     """Squared Euclidean distances between the views of image a and those of its reference b, one row a choice.
 
     With two views a pair of mutual partners makes one row (an image left over makes none); with four, image i's
-    views 0 and 1 are held against the views 2 and 3 of image `partners[i]`. float32 at least: in half precision
+    views 0 and 1 are compared with the views 2 and 3 of image `partners[i]`. float32 at least: in half precision
     near-ties flip.
 
     Args:
@@ -149,7 +149,7 @@ def _guided(target: Targets, partners: Partners | None, sign: float) -> SourceWe
     if num_views not in (2, 4):
         raise ValueError(f"{num_views} views: this guide takes 2 (mutual partners) or 4 (any permutation).")
     if partners is None:
-        raise ValueError("this guide needs `partners`: which image is held against which.")
+        raise ValueError("this guide needs `partners`: which image each one is compared with.")
     first, second, distances = cross_image_distances(target, partners)
     # argmin takes the first of equals, as the authors' code does.
     choice = (sign * distances).argmin(dim=1)

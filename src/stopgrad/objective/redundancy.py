@@ -31,7 +31,7 @@ def vicreg(
     first: Float[Tensor, "image dim"], second: Float[Tensor, "image dim"], *, invariance: float = 25.0,
     variance: float = 25.0, covariance: float = 1.0,
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """Views alike, each dimension's deviation at 1 or above, dimensions uncorrelated.
+    """Views alike, each dimension's standard deviation at 1 or above, dimensions uncorrelated.
 
     Args:
         first, second: projections of two views of each image; at least 2 images.

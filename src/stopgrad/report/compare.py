@@ -53,8 +53,8 @@ def compare(
         overwrite: replace `out` if it exists.
 
     Returns:
-        Mean and deviation over seeds of every figure for each group, and differences to the first group, paired by
-        seed where seeds match.
+        Mean and standard deviation over seeds of every figure for each group, and differences to the first group,
+        paired by seed where seeds match.
 
     Raises:
         ConfigError: fewer than two runs, one twice, a folder without a run, or a file in the way.
@@ -96,13 +96,13 @@ def figures_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for group, seeds in zip(groups, by_seed, strict=True):
             if seeds:
                 row["groups"][group.name] = {
-                    **_spread(list(seeds.values())),
+                    **_mean_std(list(seeds.values())),
                     "by_seed": {str(s): v for s, v in seeds.items()},
                 }
         for group, seeds in zip(groups[1:], by_seed[1:], strict=True):
             shared = [seed for seed in seeds if seed in by_seed[0]]
             if shared:
-                row["paired"][group.name] = _spread([seeds[seed] - by_seed[0][seed] for seed in shared])
+                row["paired"][group.name] = _mean_std([seeds[seed] - by_seed[0][seed] for seed in shared])
         rows.append(row)
     return rows
 
@@ -155,7 +155,7 @@ def _by_seed(pairs: Any) -> dict[int, float]:
     return {seed: statistics.fmean(own) for seed, own in sorted(values.items())}
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def _mean_std(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample deviation (None of one value) and number."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": std, "num": len(values)}

@@ -15,7 +15,7 @@ from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
 from stopgrad.evaluate.shared.holdout import check_seed
-from stopgrad.evaluate.shared.subject import opened
+from stopgrad.evaluate.shared.prepare import opened
 from stopgrad.report.page import write_page
 from stopgrad.report.parts.embedded import MOST_IMAGES, Embedded, embed_splits, open_splits
 from stopgrad.report.parts.encoder import groups_shown, health_shown, knn_as_json, knn_shown, measured_health
@@ -91,22 +91,22 @@ def write_encoder_report(
     path = Path(out).expanduser()
     _check(data, path, points=points, duplicates=duplicates, num_images=num_images, seed=seed, overwrite=overwrite)
     splits = open_splits(data)
-    subject, run = opened(encoder)
-    backbone, place = subject.placed(device)
+    loaded, run = opened(encoder)
+    backbone, place = loaded.placed(device)
     embedded = embed_splits(
-        subject, backbone, splits, num_images=num_images, place=place, seed=seed, reporter=reporter
+        loaded, backbone, splits, num_images=num_images, place=place, seed=seed, reporter=reporter
     )  # fmt: skip
     parts: dict[str, Any] = {"health": None, "groups": None}
     missing: list[str] = []
     reporter.say("Measuring health ...")
-    health = measured_health(subject, run, embedded, place=place, seed=seed, reporter=reporter)
+    health = measured_health(loaded, run, embedded, place=place, seed=seed, reporter=reporter)
     if health is None:
         missing.append(f"No health: it takes at least {LEAST} readable images, and there are {len(embedded.bank)}.")
     else:
         parts["health"] = health_shown(health, run)
     found = None
     if embedded.is_finite and embedded.num > 1:
-        found = duplicates_in(embedded.as_bank(subject.name), duplicates, reporter)
+        found = duplicates_in(embedded.as_bank(loaded.name), duplicates, reporter)
         parts["groups"] = groups_shown(found, len(embedded.parts))
     elif not embedded.is_finite:
         missing.append(
@@ -115,14 +115,14 @@ def write_encoder_report(
     figures, more = _pictures(run, embedded, points=points, seed=seed, reporter=reporter)
     missing += more
     values = {
-        **_head(subject, splits, embedded, given=(encoder, data)), **parts, **figures, "missing": missing,
+        **_head(loaded, splits, embedded, given=(encoder, data)), **parts, **figures, "missing": missing,
         "command": _command(
             encoder, data, out=path, points=points, duplicates=duplicates, images=num_images, seed=seed
         ), "skipped": embedded.skipped, "tile": TILE, "large": 2 * TILE,
     }  # fmt: skip
     write_page(path, "encoder.html", **values)
     return EncoderPage(
-        path, path.stat().st_size, round(time.perf_counter() - began, 1), tuple(missing), subject.name,
+        path, path.stat().st_size, round(time.perf_counter() - began, 1), tuple(missing), loaded.name,
         str(embedded.parts), embedded.num, health,
         knn_as_json(figures["knn"]) if figures["knn"] else None, found, embedded.skipped,
     )  # fmt: skip
@@ -159,7 +159,7 @@ def _pictures(
     missing = []
     judged = knn_shown(run, embedded)
     knn, classes, predicted = judged if judged is not None else (None, None, None)
-    neighbours = neighbour_rows(embedded.images, embedded.asking, embedded.bank, seed=seed, head="Features")
+    neighbours = neighbour_rows(embedded.images, embedded.tested, embedded.bank, seed=seed, head="Features")
     if neighbours is None:
         missing.append("No neighbours and no near-duplicates: there is one readable image only.")
     if embedded.images.class_names and knn is None:
@@ -176,10 +176,10 @@ def _pictures(
 
 def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[Any, Any]) -> dict[str, Any]:
     """Title and facts."""
-    subject, data = given
+    given_encoder, data = given
     p, dim = encoder.preprocess, embedded.bank.features.shape[1]
     total, num, skipped = len(embedded.parts), embedded.num, len(embedded.skipped)
-    short = _short(subject) if isinstance(subject, (str, Path)) else encoder.name
+    short = _short(given_encoder) if isinstance(given_encoder, (str, Path)) else encoder.name
     images = _last_parts(data, 2) if isinstance(data, (str, Path)) and str(data) else splits.name
     weights = sum(tensor.numel() for tensor in encoder.backbone.parameters()) / 1e6
     counted = f"{num:,} images" if num == total else f"{num:,} of {total:,} images"
@@ -188,7 +188,7 @@ def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[
     facts = [
         encoder.name, counted, f"{len(classes):,} classes" if classes else "no labels", f"{dim:,} features an image",
         f"{weights:.1f} M weights", f"shorter side {p.resize}, centre {p.size} x {p.size} px",
-        f"mean {_triple(p.mean)}, deviation {_triple(p.std)}",
+        f"mean {_triple(p.mean)}, std {_triple(p.std)}",
     ]  # fmt: skip
     written = datetime.now().astimezone().isoformat(" ", "seconds")
     return {"title": f"{images}: features of {short}", "facts": facts, "written": written}

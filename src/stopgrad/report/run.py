@@ -57,7 +57,7 @@ def write_report(
 
     Raises:
         ConfigError: no run there, or a file in the way.
-        DataError: `data` was given and is not there. Without it the page does without pictures and says why.
+        DataError: `data` was given and does not exist. Without it the page does without pictures and says why.
     """
     reporter = reporter or QuietReporter()
     folder = RunDir(run)
@@ -129,7 +129,7 @@ def draw_page(
 def write_progress_page(
     run: RunDir, config: Config, untrained: Mapping[str, Any], *, ended: tuple[str, str] | None = None
 ) -> None:
-    """Write the page of a run that goes on, or that just ended before its time: curves and figures, no pictures.
+    """Write the page of a run in progress, or one that just ended before its time: curves and figures, no pictures.
 
     Args:
         run, config: the run.

@@ -101,7 +101,7 @@ def groups_words(found: Duplicates) -> str:
     )
     if found.num_unseen:
         words += (
-            f" {found.num_unseen:,} of them are not to be had any more: copies byte for byte were not looked for there."
+            f" {found.num_unseen:,} of them are no longer available: byte-for-byte copies were not looked for there."
         )
     return words
 

@@ -1,4 +1,4 @@
-"""The page and the figure of a study: many small pretrainings, told apart or not."""
+"""The page and the figure of a study: arms, comparisons and their confidence intervals."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ X_AXES = {"epoch": "epochs", "passes": "encoder passes", "seconds": "seconds of 
 # The arms' own names of the same.
 _ENDS = {"epoch": "epochs", "passes": "passes", "seconds": "seconds"}
 NOT_COLLAPSED = "not_collapsed"
-"""All that is asked of a cell: without baselines there is no verdict on what it learnt."""
+"""The one state that cells are checked for: without baselines there is no verdict on what they learnt."""
 # Each round of the colours has its own symbol and dash.
 ROUNDS = (("circle", "solid"), ("square", "dash"), ("diamond", "dot"), ("triangle-up", "dashdot"),
           ("cross", "longdash"), ("hourglass", "longdashdot"))  # fmt: skip

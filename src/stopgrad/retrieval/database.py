@@ -44,7 +44,7 @@ class Bank:
     precision: str
     """What the network computed in: `fp32` or `bf16`."""
     images: ImageSource | None
-    """The images themselves, where they are still to be had."""
+    """The images themselves, where they are still available."""
     places: Sequence[int]
     """Row -> index in `images`."""
     skipped: Sequence[dict[str, Any]] = ()
@@ -143,7 +143,7 @@ def query_encoder(bank: Bank, encoder: str | Path | Encoder | None) -> Encoder:
         encoder: the encoder, or what `load_encoder` takes; None: where the file says.
 
     Raises:
-        ConfigError: it is not there any more, or is another one.
+        ConfigError: it no longer exists, or is another one.
         CheckpointError: the one given cannot be loaded.
     """
     try:
@@ -153,7 +153,7 @@ def query_encoder(bank: Bank, encoder: str | Path | Encoder | None) -> Encoder:
         if encoder is not None:
             raise
         raise ConfigError(
-            f"the encoder of these embeddings, {bank.encoder}, is not there: give it (--encoder)."
+            f"the encoder of these embeddings, {bank.encoder}, does not exist: give it (--encoder)."
         ) from error
     if loaded.spec is not None and loaded.spec.num_features != bank.vectors.shape[1]:
         raise ConfigError(
@@ -176,7 +176,7 @@ def _bank_kept(
         try:
             return replace(_bank_of(read_embeddings(file), parts), encoder=encoder.name)
         except DataError as error:
-            reporter.warn(f"{error} It is written anew.")
+            reporter.warn(f"{error} It is written again.")
     embed_to_file(
         encoder, parts, file, batch_size=batch_size, device=device, precision=precision, overwrite=True,
         reporter=reporter,
@@ -225,7 +225,7 @@ def _pictures(embeddings: Embeddings, file: Path, data: Any, reporter: Reporter)
     except (DataError, ConfigError):
         if data is not None:
             raise
-        reporter.warn(f"the images of {file}, {meta['data']!r}, are not there any more: give --data for pictures.")
+        reporter.warn(f"the images of {file}, {meta['data']!r}, no longer exist: give --data for pictures.")
         return None
     without = {item["index"] for item in meta["skipped"]}
     kept = [i for i in range(len(parts)) if i not in without]

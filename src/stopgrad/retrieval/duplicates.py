@@ -58,7 +58,7 @@ class Duplicates:
     search_seconds: float
     """Of the comparison alone, without embedding."""
     num_unseen: int = 0
-    """Images of groups that are not to be had any more, so that nothing is known of their bytes."""
+    """Images of groups that are no longer available, so that nothing is known of their bytes."""
 
     @property
     def num_grouped(self) -> int:
@@ -219,7 +219,7 @@ def _copies(bank: Bank, rows: np.ndarray, digests: Mapping[int, str | None]) -> 
 
 
 def _bytes_digest(bank: Bank, row: int) -> str | None:
-    """Of an image's file, or of its pixels in memory; None where it is not to be had."""
+    """Of an image's file, or of its pixels in memory; None where it is not available."""
     try:
         data = bank.read(row)
     except OSError:

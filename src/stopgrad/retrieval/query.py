@@ -95,7 +95,7 @@ def search(
         index: `exact`: matrix products in bounded memory; `faiss`: its flat index, exact too.
         split: `train`, `test` or `all` of a data set with splits; None: its training images, or all of a file.
         encoder: for a file of embeddings, what embeds the query; None: the encoder that the file names.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         device: as the setting `device`.
         precision: what the network computes in, as the setting `precision`; with a file of embeddings `auto` is what
             the file was made in.
@@ -149,7 +149,7 @@ def search(
 
 def _open_query(query: Any) -> ImageSource:
     if isinstance(query, (str, Path)) and not Path(query).expanduser().exists():
-        raise DataError(f"the query {str(query)!r} is not there: give an image file or a folder of images.")
+        raise DataError(f"the query {str(query)!r} does not exist: give an image file or a folder of images.")
     source = as_source(query)
     if len(source) == 0:
         raise DataError("the query holds no images.")

@@ -1,19 +1,18 @@
-"""Studies: many small pretrainings that answer one question, with spread."""
+"""Studies: many small pretrainings that answer one question, over several seeds."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.studies import transfer
-from stopgrad.studies.questions import accuracy as main
-from stopgrad.studies.questions import adapt, batch_size, claims, guide, no_predictor, rivals, stability
+from stopgrad.studies.questions import accuracy, adapt, batch_size, claims, guide, no_predictor, rivals, stability
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
     {
         study.name: study
         for study in (
-            main.STUDY,
+            accuracy.STUDY,
             no_predictor.STUDY,
             batch_size.STUDY,
             guide.STUDY,

@@ -44,7 +44,7 @@ class Plan:
     data_name: str = ""
     """What the results' file calls the images, where the scale is for any."""
     knows_data: bool = True
-    """Whether it was planned for images at hand, by which cells that were run before are known."""
+    """Whether it was planned with the images available, by which earlier cells are recognised."""
 
     def seconds_of(self, cell: Cell) -> float:
         """How long a cell is expected to take."""
@@ -90,7 +90,7 @@ def plan_study(
 
     Raises:
         ConfigError: an unknown study, scale, arm or judge, or no data where some is needed, or some where none is.
-        DataError: data that is not there, too few images, or others than those of the cells that are kept.
+        DataError: data that does not exist, too few images, or others than those of the cells that are kept.
     """
     study, size = study_of(name), scale_of(scale)
     if seeds < 1 or first_seed < 0 or jobs < 0 or epochs < 0:
@@ -161,7 +161,7 @@ def conduct(
     Raises:
         Interrupted: by Ctrl-C, SIGTERM or the time limit; the files say how far it came.
         ConfigError: no data, no sets to transfer to, sets where none are wanted, or a time limit below 0.
-        DataError: a set that is not there, or has no labels.
+        DataError: a set that does not exist, or has no labels.
     """
     reporter = reporter or SilentReporter()
     _check_data_given(plan.scale, data)

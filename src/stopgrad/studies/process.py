@@ -1,4 +1,4 @@
-"""A cell in a process of its own: begun, listened to, and its result kept."""
+"""A cell in a process of its own: started, monitored, and its result stored."""
 
 import os
 import queue
@@ -123,11 +123,11 @@ class CellProcess:
             for done_with in (run.checkpoint_dir, run.tensorboard_dir):
                 shutil.rmtree(done_with, ignore_errors=True)
             return "done"
-        # By a signal that came from elsewhere, before or after training, it ends without a word.
+        # By a signal that came from elsewhere, before or after training, it ends without a message.
         if self._asked_to_stop or self._process.returncode in (-signal.SIGTERM, -signal.SIGINT):
             return "stopped"
         self._hear()
-        kind, words = self._error or ("StopgradError", f"ended without a word, exit code {self._process.returncode}")
+        kind, words = self._error or ("StopgradError", f"ended without a message, exit code {self._process.returncode}")
         if kind == Interrupted.__name__:
             return "stopped"
         self._store.write(self.cell, {"error": f"{kind}: {words}"})
@@ -184,18 +184,18 @@ def run_cells(
         if time_limit_seconds:
             stop.limit(time_limit_seconds)
         try:
-            while not crew.is_idle and stop.asked() is None:
+            while not crew.is_idle and stop.requested() is None:
                 crew.begin_more()
                 time.sleep(POLL_SECONDS)
                 # A signal may have reached the cells too: those that stop are not to be taken for failed.
-                if stop.asked() is None:
+                if stop.requested() is None:
                     crew.gather()
         finally:
             crew.stop()
         if not crew.is_done:
             raise Interrupted(
-                f"by {stop.asked() or 'a signal to its cells'}, {crew.num_done} of {len(cells)} cells done, the others "
-                "saved; the same command goes on."
+                f"by {stop.requested() or 'a signal to its cells'}, {crew.num_done} of {len(cells)} cells done, the "
+                "others saved; the same command resumes."
             )
     return crew.num_failed
 
@@ -246,7 +246,7 @@ class _Crew:
             self.at_work.append(CellProcess(cell, place, self.store, self.data, self.machine, lock))
         if self.waiting and not self.at_work and not self._told_of_others:
             self._told_of_others = True
-            self.reporter.say("Waiting for cells that another command is at ...")
+            self.reporter.say("Waiting for cells that another command is running ...")
 
     def _was_done_meanwhile(self, cell: Cell) -> bool:
         """Whether another command has done it since this one began; an earlier failure is to be tried again."""

@@ -18,12 +18,12 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """Some seeds' values."""
 
     mean: float
     std: float | None
-    """Sample deviation; None for one value."""
+    """Sample standard deviation; None for one value."""
     values: Sequence[float]
 
 
@@ -38,17 +38,17 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `not told apart` or `too few seeds`."""
+        """`better`, `worse`, `no significant difference` or `too few seeds`."""
         if self.interval is None or self.n < 3:
             return "too few seeds"
         low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
 
 
-def spread_of(values: Sequence[float]) -> Spread:
-    """Mean and sample deviation of one value or more."""
+def mean_std_of(values: Sequence[float]) -> MeanStd:
+    """Mean and sample standard deviation of one value or more."""
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.fmean(values), std, tuple(values))
+    return MeanStd(statistics.fmean(values), std, tuple(values))
 
 
 def difference_of(arm: Mapping[int, float], rival: Mapping[int, float]) -> Difference | None:
@@ -60,7 +60,7 @@ def difference_of(arm: Mapping[int, float], rival: Mapping[int, float]) -> Diffe
     differences = [arm[seed] - rival[seed] for seed in sorted(arm) if seed in rival]
     if not differences:
         return None
-    own = spread_of(differences)
+    own = mean_std_of(differences)
     if own.std is None:
         return Difference(1, own.mean, None)
     n = len(differences)
@@ -180,7 +180,7 @@ def _arm_entry(
     results = [done[seed] for seed in sorted(done)]
     on_cpu = bool(results) and results[0]["environment"].get("device_type") == "cpu"
     names = [name for name in results[0]["figures"] if all(name in r["figures"] for r in results)] if results else []
-    figures = {name: asdict(spread_of([r["figures"][name] for r in results])) for name in names}
+    figures = {name: asdict(mean_std_of([r["figures"][name] for r in results])) for name in names}
     return {
         "name": arm.name, "words": arm.words,
         "settings": {**arm.settings_at(scale), "lr": config.optimization.lr,

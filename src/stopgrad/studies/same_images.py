@@ -1,4 +1,4 @@
-"""Whether cells that are kept were run on the images at hand: other images are refused, not mixed in or passed over."""
+"""Whether kept cells were run on the given images: other images are refused, not mixed in or passed over."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ def check_same_images(cells: Sequence[Cell], store: CellStore, data: str, *, by_
     those that are kept, and other pictures with the same labels would quietly go on with them.
 
     Args:
-        cells: of a plan, with the images at hand.
+        cells: of a plan, with the given images.
         store: with the cells that are kept.
         data: the images, as the user gave them.
         by_name: several data sets share the folder, and are told by their names.
@@ -61,7 +61,7 @@ def _noted(cell: Cell, store: CellStore) -> Mapping[str, Any]:
 
 
 def _is_other(cell: Cell, key: str, images: Mapping[str, Any], *, by_name: bool) -> bool:
-    """Whether a kept cell of the same settings is of other labels than those at hand.
+    """Whether a kept cell of the same settings is of other labels than the given ones.
 
     Of another scale, judged otherwise or measured by more, it is another cell of the same images.
     """

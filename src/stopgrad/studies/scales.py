@@ -113,7 +113,7 @@ def full() -> Scale:
     return Scale(
         "full", "CIFAR-10, ResNet-18 with a 3 x 3 stem, 32 x 32 pixels", base, epochs=200, num_images=0,
         num_held_out=5000, pace=60_000, overhead=60,
-        planned_on="a data-centre GPU (a guess: none was at hand)", needs_data="CIFAR-10", data_size=50_000,
+        planned_on="a data-centre GPU (a guess: none was available)", needs_data="CIFAR-10", data_size=50_000,
         # Rate and temperature as in Lightly's CIFAR-10 benchmark.
         of_method={
             "simclr": {"lr": 0.12, "projection_dim": 128, "temperature": 0.5},

@@ -1,4 +1,4 @@
-"""The nouns of a study: arms that are compared, and which pairs of them the question is about."""
+"""The parts of a study: arms, and the comparisons between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

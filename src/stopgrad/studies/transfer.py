@@ -1,4 +1,4 @@
-"""What the features are good for on images that the network never saw: k-NN and a linear classifier on other sets."""
+"""How well the features transfer to other data sets: k-NN and a linear classifier on other sets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
 
     Raises:
         ConfigError: none, or two of one name.
-        DataError: one that is not there, or has no labels.
+        DataError: one that does not exist, or has no labels.
     """
     if not paths:
         raise ConfigError(
@@ -89,10 +89,10 @@ def measure_transfer(
             if missing and not store.run_of(cell).exists():
                 reporter.warn(f"{cell.name}: its encoder is not in {store.run_of(cell)}, so nothing is measured on it.")
                 continue
-            state = f"with the encoders of {done} of {len(cells)} cells measured; the same command goes on."
+            state = f"with the encoders of {done} of {len(cells)} cells measured; the same command resumes."
             for name in missing:
-                if stop.asked() is not None:
-                    raise Interrupted(f"by {stop.asked()} {state}")
+                if stop.requested() is not None:
+                    raise Interrupted(f"by {stop.requested()} {state}")
                 with stop.at_once(state):
                     measured = {"labels": digests[name], **_measured(store.run_of(cell), sets[name], reporter)}
                 # Another command may have added a set meanwhile.

@@ -54,7 +54,7 @@ def run_cell(config: Config, data: str, images: Images, run: Path, reporter: Rep
         config: of the run.
         data: as `open_images` takes it.
         images: which of them.
-        run: the run folder; a run that was interrupted goes on.
+        run: the run folder; an interrupted run is resumed.
         reporter: told of progress.
 
     Raises:
@@ -119,7 +119,7 @@ class _Price:
 
 
 def _cpu_seconds_before(run: Path) -> float:
-    """What earlier sittings took of a run that goes on; 0 for one that begins."""
+    """What earlier sessions took of a resumed run; 0 for a new one."""
     folder = RunDir(run)
     if not checkpoints_in(folder.checkpoint_dir):
         return 0.0
@@ -174,13 +174,13 @@ def _with_few_labels(run: Path, splits: Splits, seed: int, reporter: Reporter) -
 def _protocols(config: Config, splits: Splits, images: Images) -> dict[str, str]:
     assert splits.test is not None
     num, size = len(splits.train), config.data.image_size
-    asked = f"{len(splits.test):,} " + ("test images" if images.judged_by == "test" else "training images held out")
+    queries = f"{len(splits.test):,} " + ("test images" if images.judged_by == "test" else "training images held out")
     m = config.monitoring
     return {
         "knn_protocol": f"k-NN, k = {min(m.knn_k, num)}, T = {m.knn_temperature:g}, cosine; bank of the {num:,} images "
-        f"trained on, queries {asked}; {size} x {size} pixels",
+        f"trained on, queries {queries}; {size} x {size} pixels",
         "linear_protocol": "logistic regression on frozen features, standardised; L2 chosen on a fifth of each class "
-        f"of the {num:,} images trained on, then fitted to all; judged by {asked}",
+        f"of the {num:,} images trained on, then fitted to all; judged by {queries}",
     }
 
 
@@ -190,5 +190,5 @@ def _train(config: Config, splits: Splits, run: Path, reporter: Reporter) -> Run
         try:
             return pretrain(splits, out=run, resume=True, reporter=reporter, **settings)
         except (CheckpointError, ConfigError) as error:
-            reporter.warn(f"{run} cannot be gone on with and is begun anew: {error}")
+            reporter.warn(f"{run} cannot be resumed and is started over: {error}")
     return pretrain(splits, out=run, overwrite=True, reporter=reporter, **settings)

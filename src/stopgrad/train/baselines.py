@@ -36,7 +36,7 @@ class Table:
     scores: dict[str, float]
     """trained; where it was measured `start` or `untrained`; and with baselines pixels, pixels_centred."""
     few_label_scores: dict[str, tuple[float, float]]
-    """The same with few labels: mean and deviation over draws; empty where a class has too few images."""
+    """The same with few labels: mean and standard deviation over draws; empty where a class has too few images."""
     protocol: str
     num_queries: int
     paired: Paired | None = None

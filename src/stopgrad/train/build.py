@@ -1,4 +1,4 @@
-"""From a config to a method with its weights, and to the images it trains on."""
+"""Builds the method with its weights, and the images it trains on, from a config."""
 
 import copy
 
@@ -62,7 +62,7 @@ def build_start(config: Config, store: ImageStore, device: torch.device, initial
     """The network as training finds it, in eval mode.
 
     Where its weights are drawn, its BatchNorm statistics are settled on the images. A backbone that came with weights
-    is left as it came, its statistics too; only the projector's are settled.
+    is left unchanged, its statistics too; only the projector's are settled.
     """
     method = build_method(config, device, initial).eval()
     settled = method if initial is None else method.encoder[1]

@@ -1,4 +1,4 @@
-"""The end of a run: the encoder chosen and saved, the table measured, the verdict pronounced."""
+"""The end of a run: the encoder chosen and saved, the final figures and the verdict."""
 
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +21,7 @@ from stopgrad.train.progress import Progress
 def finish(training: Training, queries: ImageStore | None, initial: Initial | None, reporter: Reporter) -> None:
     """Write encoder.safetensors, encoder.json, summary.json and, if the config says so, report.html.
 
-    The encoder and a summary without the table come first: whoever stops the wait for the figures has a finished run.
+    The encoder and a summary without the table come first: stopped while the figures are measured, the run is finished.
 
     Args:
         training: at its end.
@@ -70,9 +70,9 @@ def _choose(training: Training) -> tuple[Kept | None, dict[str, float]]:
 def _chosen_without_labels(end: dict[str, float], progress: Progress) -> Kept:
     """The end, where nothing measured without labels speaks against it; else the start."""
     if is_harmless(end, progress.start):
-        why = "judged without labels: views of an image lie closer, and spread and rank are above half the start's"
+        why = "judged without labels: views of an image lie closer, standard deviation and rank above half the start's"
         return Kept(progress.step, progress.step, why)
-    why = "judged without labels: views lie no closer, or spread or rank fell below half the start's"
+    why = "judged without labels: views lie no closer, or standard deviation or rank fell below half the start's"
     return Kept(0, progress.step, why)
 
 

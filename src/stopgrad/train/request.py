@@ -1,4 +1,4 @@
-"""What can be said of a run that is asked for before torch is imported, which takes seconds."""
+"""Checks of a requested run that need no torch, whose import takes seconds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +8,16 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data import place
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.weights import options as asked
+from stopgrad.weights import options
 
 
 def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, overwrite: bool) -> RunDir:
-    """The run folder, once nothing is wrong with it, the images' place and the initial weights' place.
+    """The run folder, after checking it, the path of the images and that of the initial weights.
 
     Args:
         given: the settings that the user gave.
         out: the run folder.
-        resume, overwrite: whether the run goes on, or begins anew.
+        resume, overwrite: whether the run continues, or starts over.
 
     Raises:
         ConfigError: a folder that is taken or holds no run to resume.
@@ -26,7 +26,7 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
     """
     run = RunDir(out)
     if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: go on, or begin anew.")
+        raise ConfigError("resume and overwrite exclude each other: continue, or start over.")
     if resume and not run.is_run:
         raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
     if not resume and current_rank().leads:
@@ -36,7 +36,7 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
     init = given.get("init", "random")
     if init not in ("random", "pretrained") and not resume:
         try:
-            asked.check_there(init)
+            options.check_there(init)
         except (CheckpointError, ConfigError) as error:
             raise type(error)(f"init = {init!r}: {error}") from error
     return run

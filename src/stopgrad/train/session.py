@@ -32,7 +32,7 @@ from stopgrad.train.optim import peak_lr
 from stopgrad.train.start import initial_weights
 
 LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
-# Settings that may differ when a run goes on: they change where it runs and what is watched, not what it computes.
+# Settings that may differ when a run is resumed: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
@@ -147,11 +147,11 @@ def check_same_config(before: Config, after: Config, where: str) -> None:
     changed = [name for name in old if old[name] != new[name] and name not in FREE_ON_RESUME]
     if changed:
         list_of = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
-        raise CheckpointError(f"{where} is of another config: {list_of}. Resume without, or begin another run.")
+        raise CheckpointError(f"{where} is of another config: {list_of}. Resume without, or start another run.")
 
 
 def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
-    """Have torch compile the networks as they are first run; without a way to do so, say it and go on."""
+    """Have torch compile the networks when they first run; warn and continue where that fails."""
     problem = compile_problem(device)
     if problem is not None:
         reporter.warn(f"compile has no effect: torch.compile does not work here ({problem}).")
@@ -185,7 +185,7 @@ def _take_up(training: Training, reporter: Reporter) -> None:
     for problem in problems:
         reporter.warn(f"passed over: {problem}")
     if state is None and problems:
-        raise CheckpointError(f"no checkpoint in {run.checkpoint_dir} can be read: begin another run, or mend them.")
+        raise CheckpointError(f"no checkpoint in {run.checkpoint_dir} can be read: start another run, or repair them.")
     if state is None:
         return
     check_same_config(
@@ -194,10 +194,10 @@ def _take_up(training: Training, reporter: Reporter) -> None:
     if state["fingerprint"] != training.loader.store.fingerprint():
         raise CheckpointError(
             f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
-            "the same data, or begin another run."
+            "the same data, or start another run."
         )
     if state["precision"] != training.precision:
-        reporter.warn(f"the run was trained in {state['precision']} so far and goes on in {training.precision}.")
+        reporter.warn(f"the run was trained in {state['precision']} so far and continues in {training.precision}.")
     training.load_state(state)
     reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
 
@@ -221,8 +221,8 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         reporter.say(line)
     if len(store) < FEW_IMAGES:
         reporter.say(
-            f"Few       {len(store)} images show little, though each is augmented anew at every step: weights that "
-            "somebody trained on many (--init) are worth more, with training or without."
+            f"Few       {len(store)} images are few, though each is augmented anew at every step: weights pretrained "
+            "on many images (--init) do better, with training or without."
         )
 
 

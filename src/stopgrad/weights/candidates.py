@@ -1,4 +1,4 @@
-"""Which of timm's networks have the shapes of given weights.
+"""Which of timm's networks match the shapes of given weights.
 
 Every network is begun on torch's meta device, where nothing is allocated, and given up at the first weights that the
 file has no equal of: of more than a thousand networks a handful are built to their end, in a second or two.

@@ -1,4 +1,4 @@
-"""How images come to a network: as timm's config of it says, or as usual for its kind."""
+"""Preprocessing of a network: by timm's config of it, or as usual for its kind."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from torch import nn
 from stopgrad.errors import CheckpointError
 from stopgrad.loader.preprocess import eval_resize
 from stopgrad.weights.fit import weightless
-from stopgrad.weights.options import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, Asked, Triple
+from stopgrad.weights.options import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD, LoadOptions, Triple
 from stopgrad.weights.spec import EncoderSpec
 
 
@@ -30,13 +30,13 @@ class Usual:
     of: str = ""
     """The network whose config says so; empty: the defaults of this program."""
 
-    def spec(self, backbone: str, stem: str, num_features: int, asked: Asked) -> EncoderSpec:
+    def spec(self, backbone: str, stem: str, num_features: int, options: LoadOptions) -> EncoderSpec:
         """The spec of a network, with what was asked instead of what is usual."""
-        size = asked.image_size or self.image_size
+        size = options.image_size or self.image_size
         return EncoderSpec(
             backbone=backbone, stem=stem, num_features=num_features, image_size=size,
             resize=self.resize if size == self.image_size else eval_resize(size),
-            mean=asked.mean or self.mean, std=asked.std or self.std,
+            mean=options.mean or self.mean, std=options.std or self.std,
         )  # fmt: skip
 
 

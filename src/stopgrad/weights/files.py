@@ -1,4 +1,4 @@
-"""Tensors out of other programs' files, and nothing else: no code in them is ever run."""
+"""Tensors from other programs' files, and nothing else: no code in them is ever run."""
 
 import argparse
 import pickle
@@ -52,9 +52,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(_carries_code(path)) from error
     except SafetensorError as error:
         if path.suffix == ".safetensors":
-            raise CheckpointError(f"{path} is damaged or cut off: {error}. Fetch or copy it anew.") from error
+            raise CheckpointError(f"{path} is damaged or cut off: {error}. Download or copy it again.") from error
         raise CheckpointError(
-            f"{path} is no checkpoint: neither a safetensors file ({error}) nor one of torch.save."
+            f"{path} is not a checkpoint: neither a safetensors file ({error}) nor one of torch.save."
         ) from error
     # A damaged zip or pickle ends in errors of many kinds.
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Weights into a network: what fits, what does not, and the rest left at its random start where that is asked for."""
+"""Loading weights into a network: which fit and which do not; partial loading leaves the rest at random values."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ class Fit:
 
     @property
     def random(self) -> list[str]:
-        """What would stay at its random start."""
+        """What would keep its random initialisation."""
         return [*self.missing, *self.misshapen]
 
     @property
@@ -131,7 +131,7 @@ def fill(
         backbone, stem, image_size: the network.
         weights: heads included, which are left out.
         origin: where they are from, for messages.
-        partial: whether what does not fit stays at its random start instead of being refused.
+        partial: whether what does not fit keeps its random initialisation instead of being refused.
 
     Raises:
         CheckpointError: no such network, or the weights do not fit it, or not one of them does.

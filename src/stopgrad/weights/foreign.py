@@ -1,4 +1,4 @@
-"""Which network other programs' weights belong to, told from their names and shapes.
+"""Which network other programs' weights belong to, by their names and shapes.
 
 The names as training programs write them: the authors' GSG code and the official SimSiam `module.encoder.*` (its `fc`
 is the projector; BYOL's average is `module.encoder_momentum.*`), MoCo `module.encoder_q.*`, MoCo v3
@@ -19,7 +19,7 @@ from stopgrad.nets.backbones import LINEAR_STEM, SMALL_RESNETS, build_backbone, 
 from stopgrad.weights.candidates import Candidates, candidates_for
 from stopgrad.weights.conventions import Usual, triple_words, usual_of, usual_of_kind
 from stopgrad.weights.fit import Fit, MisfitError, fill, prefixes_of, some
-from stopgrad.weights.options import Asked
+from stopgrad.weights.options import LoadOptions
 
 # (bottleneck blocks?, blocks a stage, channels out of and into the first block's 3x3) -> timm's name.
 RESNETS: Mapping[tuple[bool, tuple[int, ...], tuple[int, int]], str] = {
@@ -81,8 +81,8 @@ class _Network:
     stem: str
 
 
-def recognise(tensors: Mapping[str, Tensor], asked: Asked, origin: str, hint: str | None = None) -> Recognised:
-    """Find the backbone among a file's tensors: by the name that is asked for, as a ResNet, or by all its shapes.
+def recognise(tensors: Mapping[str, Tensor], options: LoadOptions, origin: str, hint: str | None = None) -> Recognised:
+    """Find the backbone among a file's tensors: by the given name, as a ResNet, or by all its shapes.
 
     Weights do not tell everything: a 3x3 stem is taken to have stride 1, padding 1 and no max-pool, and a bottleneck
     its stride in the 3x3 convolution, as torchvision and timm have it. Where several networks of timm have the shapes,
@@ -90,53 +90,50 @@ def recognise(tensors: Mapping[str, Tensor], asked: Asked, origin: str, hint: st
 
     Args:
         tensors: by their names in the file.
-        asked: what the user says of it.
+        options: those of the user.
         origin: the file, for messages.
         hint: timm's name of the network as the file has it, which decides between several that fit.
 
     Raises:
-        CheckpointError: no network that is known, several, or another than was asked for.
+        CheckpointError: no known network, several, or another than the requested one.
     """
-    if asked.backbone is not None:
-        return _named(tensors, asked.backbone, asked, origin)
+    if options.backbone is not None:
+        return _named(tensors, options.backbone, options, origin)
     networks = _resnets(tensors)
     if networks:
-        prefix = _choose(networks, asked, origin)
+        prefix = _choose(networks, options, origin)
         name = networks[prefix].backbone
         try:
             if name is not None:
-                return _filled(name, networks[prefix], prefix, tensors, asked, origin)
+                return _filled(name, networks[prefix], prefix, tensors, options, origin)
         except MisfitError as error:
             # Its blocks are a ResNet's, but there is more to them.
             if not error.fit.unexpected:
                 raise
-            if (found := _by_shapes(tensors, asked, hint, origin)) is None:
+            if (found := _by_shapes(tensors, options, hint, origin)) is None:
                 raise
-            return _named(tensors, found[0], asked, origin, told_by=found[1])
+            return _named(tensors, found[0], options, origin, told_by=found[1])
     candidates = candidates_for(tensors)
-    if (found := _by_shapes(tensors, asked, hint, origin, candidates)) is not None:
-        return _named(tensors, found[0], asked, origin, told_by=found[1])
+    if (found := _by_shapes(tensors, options, hint, origin, candidates)) is not None:
+        return _named(tensors, found[0], options, origin, told_by=found[1])
     if networks:
-        what = (
-            f"a ResNet of {_blocks(networks[prefix].weights)} blocks a stage that is none of "
-            f"{', '.join(RESNETS.values())}, and its weights fit no other network of timm."
-        )
+        blocks, known = _blocks(networks[prefix].weights), ", ".join(RESNETS.values())
+        what = f"a ResNet of {blocks} blocks a stage, none of {known}, and its weights fit no other network of timm."
     else:
-        what = (
-            "no ResNet of a kind that is known, and weights that fit no network of timm; they begin with "
-            f"{some(_beginnings(tensors, ''))}."
-        )
+        begin = some(_beginnings(tensors, ""))
+        what = f"no known ResNet, and weights that fit no network of timm; they begin with {begin}."
     near = "; ".join(f"{name}, but {fit.words}" for name, fit in candidates.nearest)
     raise CheckpointError(
-        f"{origin} holds {what} Of another network, say its timm name: --backbone NAME (backbone=NAME in Python), and "
+        f"{origin} holds {what} Of another network, give its timm name: --backbone NAME (backbone=NAME in Python), and "
         "--partial where it fits in part." + (f" Nearest: {near}." if near else "")
         + ("" if candidates.whole else " Not all networks could be tried in the time for it.")
     )  # fmt: skip
 
 
 def _by_shapes(
-    tensors: Mapping[str, Tensor], asked: Asked, hint: str | None, origin: str, candidates: Candidates | None = None
-) -> tuple[str, str] | None:
+    tensors: Mapping[str, Tensor], options: LoadOptions, hint: str | None, origin: str,
+    candidates: Candidates | None = None,
+) -> tuple[str, str] | None:  # fmt: skip
     """The network that weights fit, and what tells it from others; None where they fit none.
 
     Raises:
@@ -148,58 +145,61 @@ def _by_shapes(
         return hint, "as the file says"
     if not fitting:
         return None
-    choices = [choice for name in fitting for choice in _choices(name, asked)]
+    choices = [choice for name in fitting for choice in _choices(name, options)]
     if len(choices) == 1 and candidates.whole:
         return choices[0][0], "the one network of timm with these shapes"
     named = some((f"{name} ({words})" if words else name for name, words in choices), 12)
     raise CheckpointError(
-        f"{origin} fits several networks of timm, which weights do not tell apart (padding, normalisation or the like "
-        f"differ): say which by --backbone NAME (backbone=NAME in Python), one of {named}."
+        f"{origin} fits several networks of timm, which the weights cannot distinguish (padding, normalisation "
+        f"or the like differ): choose one by --backbone NAME (backbone=NAME in Python), one of {named}."
     )
 
 
-def _choices(name: str, asked: Asked) -> list[tuple[str, str]]:
+def _choices(name: str, options: LoadOptions) -> list[tuple[str, str]]:
     """Names for an architecture with the normalisation of each: of those with weights that differ in it, the tags."""
     tags: dict[str, str] = {}
     for tag in timm.list_pretrained(f"{name}.*"):
         usual = usual_of(tag)
         if usual is not None:
             tags.setdefault(f"mean {triple_words(usual.mean)}, std {triple_words(usual.std)}", tag)
-    if len(tags) > 1 and not (asked.mean and asked.std):
+    if len(tags) > 1 and not (options.mean and options.std):
         return [(tag, words) for words, tag in tags.items()]
     return [(name, next(iter(tags), ""))]
 
 
-def _named(tensors: Mapping[str, Tensor], backbone: str, asked: Asked, origin: str, told_by: str = "") -> Recognised:
+def _named(
+    tensors: Mapping[str, Tensor], backbone: str, options: LoadOptions, origin: str, told_by: str = ""
+) -> Recognised:
     """The network of a name."""
     networks: Mapping[str, _Network] = {}
     if backbone.split(".")[0] in RESNETS.values():
         networks = _resnets(tensors)
-    if not networks and (asked.partial or backbone.split(".")[0] not in RESNETS.values()):
-        networks = _networks_like(tensors, backbone, asked.stem or "standard", origin)
+    if not networks and (options.partial or backbone.split(".")[0] not in RESNETS.values()):
+        networks = _networks_like(tensors, backbone, options.stem or "standard", origin)
     if not networks:
         raise CheckpointError(
             f"{origin} holds no {backbone}; its weights begin with {some(_beginnings(tensors, ''))}. Of another "
-            "network, say its timm name: --backbone NAME (backbone=NAME in Python)."
+            "network, give its timm name: --backbone NAME (backbone=NAME in Python)."
         )
-    prefix = _choose(networks, asked, origin)
+    prefix = _choose(networks, options, origin)
     network = networks[prefix]
-    if network.backbone is not None and not asked.partial and backbone.split(".")[0] != network.backbone.split(".")[0]:
-        raise CheckpointError(f"{origin} holds a {network.backbone}, not a {backbone}.")
-    return _filled(backbone, network, prefix, tensors, asked, origin, told_by=told_by)
+    kind = network.backbone
+    if kind is not None and not options.partial and backbone.split(".")[0] != kind.split(".")[0]:
+        raise CheckpointError(f"{origin} holds a {kind}, not a {backbone}.")
+    return _filled(backbone, network, prefix, tensors, options, origin, told_by=told_by)
 
 
 def _filled(
-    backbone: str, network: _Network, prefix: str, tensors: Mapping[str, Tensor], asked: Asked, origin: str,
+    backbone: str, network: _Network, prefix: str, tensors: Mapping[str, Tensor], options: LoadOptions, origin: str,
     told_by: str = "",
 ) -> Recognised:  # fmt: skip
-    stem = asked.stem or network.stem
+    stem = options.stem or network.stem
     usual = usual_of_kind(stem, native_image_size(backbone) if stem == "standard" else 32)
     # ResNets by their plain name are as torchvision's and most other programs', whatever timm's own weights want.
     if stem == "standard" and backbone not in RESNETS.values():
         usual = usual_of(backbone) or usual
-    size = asked.image_size or usual.image_size
-    module, fit = fill(backbone, stem, size, network.weights, origin, partial=bool(asked.partial))
+    size = options.image_size or usual.image_size
+    module, fit = fill(backbone, stem, size, network.weights, origin, partial=bool(options.partial))
     used = {network.places.get(name) for name in module.state_dict()}
     left_out = _beginnings((name for name in tensors if name not in used), prefix)
     return Recognised(module, backbone, stem, usual, prefix, left_out, fit, told_by)
@@ -265,13 +265,13 @@ def _networks_like(tensors: Mapping[str, Tensor], backbone: str, stem: str, orig
     return found
 
 
-def _choose(networks: Mapping[str, _Network], asked: Asked, origin: str) -> str:
+def _choose(networks: Mapping[str, _Network], options: LoadOptions, origin: str) -> str:
     """The prefix of the network to take."""
-    if asked.prefix is not None:
-        for prefix in (asked.prefix, f"{asked.prefix}."):
+    if options.prefix is not None:
+        for prefix in (options.prefix, f"{options.prefix}."):
             if prefix in networks:
                 return prefix
-        raise CheckpointError(f"{origin} has no network at prefix={asked.prefix!r}: there are {some(list(networks))}.")
+        raise CheckpointError(f"{origin} has no network at prefix={options.prefix!r}, but at {some(list(networks))}.")
     leaders = [p for p in networks if not FOLLOWERS & set(re.split(r"[._]", p))] or list(networks)
     shortest = min(leaders, key=len)
     # A module may be registered twice.
@@ -280,7 +280,7 @@ def _choose(networks: Mapping[str, _Network], asked: Asked, origin: str) -> str:
         there = networks[other].weights.get(first)
         if there is None or not torch.equal(there, networks[shortest].weights[first]):
             which = some(leaders)
-            raise CheckpointError(f"{origin} holds several networks: say which by prefix=, one of {which} (--prefix).")
+            raise CheckpointError(f"{origin} holds several networks: choose one by prefix=, one of {which} (--prefix).")
     return shortest
 
 

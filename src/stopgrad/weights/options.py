@@ -1,4 +1,4 @@
-"""What a user says of a checkpoint beyond its place: in keywords, or after a question mark."""
+"""Options for loading a checkpoint: given as keywords, or after a question mark in its path."""
 
 import re
 from collections.abc import Mapping
@@ -17,66 +17,66 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the file itself may not tell; None: found out, or the usual."""
+class LoadOptions:
+    """What the file itself may not record; None: inferred, or the default."""
 
     image_size: int | None = None
     """Side of the images in pixels."""
     mean: Triple | None = None
     """Channel means, of pixels in 0..1."""
     std: Triple | None = None
-    """Channel deviations."""
+    """Channel standard deviations."""
     backbone: str | None = None
     """A timm name, or one of our small ResNets."""
     stem: str | None = None
     """As the setting `stem`."""
     prefix: str | None = None
-    """What the names of the backbone's weights begin with, where a file holds several networks."""
+    """Prefix of the backbone's weight names, where a file holds several networks."""
     pretrained: bool | None = None
     """`timm:NAME`: with its weights (the default), or as built."""
     partial: bool | None = None
-    """Take weights that fit in part; the rest stays at its random start."""
+    """Accept weights that fit in part; the rest keeps its random initialisation."""
 
     def given(self) -> list[str]:
-        """The names of those that were said."""
+        """The names of the options that are set."""
         return [f.name for f in fields(self) if getattr(self, f.name) is not None]
 
-    def and_then(self, later: "Asked") -> "Asked":
-        """Both; where both say something, the later one counts."""
+    def updated(self, later: "LoadOptions") -> "LoadOptions":
+        """Both merged; where both set an option, the later one wins."""
         return replace(self, **{name: getattr(later, name) for name in later.given()})
 
 
-def split_question(text: str) -> tuple[str, Asked]:
-    """`simsiam.pth?image_size=96&backbone=resnet50` as the path and what is asked of it.
+def split_query(text: str) -> tuple[str, LoadOptions]:
+    """`simsiam.pth?image_size=96&backbone=resnet50` as the path and its options.
 
-    A file whose name has a question mark is itself.
+    A file whose own name has a question mark is a plain path.
 
     Raises:
-        ConfigError: a name that is unknown, or a value that is none.
+        ConfigError: an unknown option, or an invalid value.
     """
     path, mark, query = text.partition("?")
     if not mark or Path(text).expanduser().exists():
-        return text, Asked()
+        return text, LoadOptions()
     before, _, last = text.rpartition("?")
     if Path(before).expanduser().exists():
         path, query = before, last
     pairs = parse_qsl(query, keep_blank_values=True)
     if not pairs:
-        raise ConfigError(f"{text}: nothing is said after the question mark, such as image_size=96.")
-    return path, asked_of(dict(pairs))
+        raise ConfigError(f"{text}: no option after the question mark; give one such as image_size=96.")
+    return path, parse_options(dict(pairs))
 
 
 def place_of(text: str) -> str:
-    """The place alone, without what is asked of it."""
-    return split_question(text)[0]
+    """The path alone, without options."""
+    return split_query(text)[0]
 
 
 def check_there(text: str) -> None:
-    """Say it where nothing is at an encoder's place; without torch.
+    """Check that something is at an encoder's path; without torch.
 
     Raises:
-        CheckpointError: no such file or folder, or a name that is not fetched.
-        ConfigError: something asked of it that is unknown.
+        CheckpointError: no such file or folder, or a name that cannot be fetched.
+        ConfigError: an unknown option.
     """
     name = place_of(text)
     if name.startswith((TIMM, PACKAGE)):
@@ -89,37 +89,37 @@ def check_there(text: str) -> None:
     path = Path(name).expanduser()
     if not path.exists():
         raise CheckpointError(
-            f"{path} is not there: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
+            f"{path} does not exist: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "
             "timm:NAME."
         )
 
 
-def with_question(path: str, asked: Asked) -> str:
-    """What `split_question` takes apart again."""
-    said = {name: getattr(asked, name) for name in asked.given()}
-    texts = {n: ",".join(map(repr, v)) if isinstance(v, tuple) else str(v) for n, v in said.items()}
+def with_query(path: str, options: LoadOptions) -> str:
+    """The inverse of `split_query`."""
+    given = {name: getattr(options, name) for name in options.given()}
+    texts = {n: ",".join(map(repr, v)) if isinstance(v, tuple) else str(v) for n, v in given.items()}
     return f"{path}?{urlencode(texts, safe=',')}" if texts else path
 
 
-def asking(text: str, asked: Asked) -> str:
-    """A path, with a question or without, with more asked of it; the same text where nothing is."""
-    if not asked.given():
+def add_options(text: str, options: LoadOptions) -> str:
+    """A path, with or without options, with more options added; unchanged where none is set."""
+    if not options.given():
         return text
-    path, said = split_question(text)
-    return with_question(path, said.and_then(asked))
+    path, before = split_query(text)
+    return with_query(path, before.updated(options))
 
 
-def asked_of(values: Mapping[str, Any]) -> Asked:
-    """The same from names and values, texts or not.
+def parse_options(values: Mapping[str, Any]) -> LoadOptions:
+    """Options from names and values, as text or typed.
 
     Raises:
-        ConfigError: a name that is unknown, or a value that is none.
+        ConfigError: an unknown option, or an invalid value.
     """
-    known = {f.name for f in fields(Asked)}
+    known = {f.name for f in fields(LoadOptions)}
     for name in values:
         if name not in known:
-            raise ConfigError(f"{name} is nothing that can be said of a checkpoint: {did_you_mean(name, known)}")
-    return Asked(**{name: _value(name, value) for name, value in values.items() if value is not None})
+            raise ConfigError(f"{name} is not an option of a checkpoint: {did_you_mean(name, known)}")
+    return LoadOptions(**{name: _value(name, value) for name, value in values.items() if value is not None})
 
 
 def _value(name: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""ImageNet weights that come as a Python package: to be had from a package index where model hubs are not."""
+"""ImageNet weights in a Python package: available from a package index where model hubs cannot be reached."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

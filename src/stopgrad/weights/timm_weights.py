@@ -1,7 +1,7 @@
-"""Where timm's weights of a network are to be had: in a cache on disk, in a package, from the network, or nowhere.
+"""Where timm's weights of a network are: in a cache on disk, in a package, or on a hub; or nowhere.
 
-timm and huggingface_hub ask the network again and again before they give up, for about a minute, cached weights or
-not. Here the cache is looked into first, and the network is asked once, for a few seconds.
+timm and huggingface_hub retry the hub for about a minute before they give up, even where weights are cached. Here the
+cache is looked into first, and the hub is asked once, for a few seconds.
 """
 
 import logging
@@ -70,7 +70,7 @@ def locate(name: str) -> Located:
     """Where weights are, in words where they are not.
 
     Raises:
-        CheckpointError: no such network, none with weights, or nowhere to be had now.
+        CheckpointError: no such network, none with weights, or weights not available now.
     """
     config = _config_of(name)
     cached = _cached(config)

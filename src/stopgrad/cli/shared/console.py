@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, plain lines in a log."""
+"""Console output: a progress bar on a terminal, plain lines in a log."""
 
 import sys
 import time

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from stopgrad.cli.shared.settings import whole_number
-from stopgrad.weights.options import Asked, asked_of, asking, check_there
+from stopgrad.weights.options import LoadOptions, add_options, check_there, parse_options
 
 GROUP = Group("Of the encoder, where its file does not tell", sort_key=10)
 
@@ -23,7 +23,7 @@ _TRIPLE = Parameter(consume_multiple=True, negative="", converter=_one_text, n_t
 @Parameter(name="*", group=GROUP)
 @dataclass(frozen=True)
 class Loading:
-    """What may be said of an encoder beside its place; each can stand behind a question mark as well."""
+    """Options of an encoder beside its path; each can be given after a question mark in the path as well."""
 
     backbone: str | None = None
     "timm's name of the network that another program's weights are of, with the tag of the weights or without."
@@ -36,22 +36,22 @@ class Loading:
     mean: Annotated[str | None, _TRIPLE] = None
     "Channel means of pixels in 0..1, as 0.5 0.5 0.5. Without it: as the encoder was trained, or timm's config says."
     std: Annotated[str | None, _TRIPLE] = None
-    "Channel deviations."
+    "Channel standard deviations."
     partial: Annotated[bool, Parameter(negative="")] = False
-    "Take weights that fit the network in part; what does not stays at its random start, and is named."
+    "Take weights that fit the network in part; the rest keeps its random initialisation, and is named."
 
     def of(self, encoder: str) -> str:
-        """The encoder's place with all that was said of it; nothing there is said before torch is imported."""
-        text = asking(encoder, self._asked())
+        """The encoder's path with all its options; a path that does not exist is reported before torch is imported."""
+        text = add_options(encoder, self._options())
         check_there(text)
         return text
 
     def given(self) -> list[str]:
         """The flags that were given."""
-        return [f"--{name.replace('_', '-')}" for name in self._asked().given()]
+        return [f"--{name.replace('_', '-')}" for name in self._options().given()]
 
-    def _asked(self) -> Asked:
-        return asked_of({**vars(self), "partial": self.partial or None})
+    def _options(self) -> LoadOptions:
+        return parse_options({**vars(self), "partial": self.partial or None})
 
 
 NOTHING = Loading()

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation, for a person."""
+"""The outcome of an evaluation, as text."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -38,8 +38,8 @@ def _score_table(outcome: "Outcome") -> Table:
     by_k = outcome.details.get("by_k", {})
     table = Table(title="top-1 accuracy, %", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
-    spread = any(score.std is not None for score in outcome.scores.values())
-    table.add_column("mean ± deviation" if spread else "accuracy", justify="right", no_wrap=True)
+    std = any(score.std is not None for score in outcome.scores.values())
+    table.add_column("mean ± std" if std else "accuracy", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
     paired = outcome.details.get("paired", {})
     if paired:
@@ -63,7 +63,7 @@ def _paired_words(found: Mapping[str, float]) -> str:
 
 
 def _few_label_table(outcome: "Outcome") -> Table:
-    table = Table(title="top-1 accuracy, %: mean ± deviation over draws",
+    table = Table(title="top-1 accuracy, %: mean ± std over draws",
                   title_justify="left", box=None, padding=(0, 2, 0, 0))  # fmt: skip
     for name, justify in (("labels", "left"), ("features", "left"), ("linear", "right"),
                           ("95% interval", "right"), ("k-NN", "right")):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The end of a run, for a person."""
+"""The end of a run, as text."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -13,7 +13,7 @@ from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features, Network, features_of, num_not_finite, settle_batchnorm
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import DataError
-from stopgrad.evaluate.shared.splits import Sides
+from stopgrad.evaluate.shared.splits import LabelledSplits
 from stopgrad.loader.preprocess import Preprocess
 from stopgrad.reporter import Reporter
 from stopgrad.weights.spec import EncoderSpec
@@ -44,7 +44,7 @@ def fresh_network(spec: EncoderSpec, seed: int) -> nn.Module:
 def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: torch.device) -> nn.Module | None:
     """The encoder's network with random weights, its BatchNorm statistics settled on the images, in eval mode.
 
-    None for a network of the caller's own, of which nobody knows how it begins.
+    None for a network of the caller's own, whose initialisation is unknown.
     """
     if encoder.spec is None:
         return None
@@ -61,7 +61,7 @@ def before_training(
 ) -> tuple[str, nn.Module] | None:  # fmt: skip
     """The network before training and what it is: `start`, as a run kept what it started from, or `untrained_like`.
 
-    None for a network of the caller's own, of which nobody knows how it begins.
+    None for a network of the caller's own, whose initialisation is unknown.
     """
     if run is not None and run.start_file.is_file():
         start: nn.Module = load_encoder(run.start_file).backbone
@@ -71,17 +71,17 @@ def before_training(
 
 
 def feature_variants(
-    encoder: Encoder, run: RunDir | None, sides: Sides, device: str, *, batch_size: int = 0, precision: str = "auto",
-    baselines: bool = True, seed: int = 0, centred: bool = True, reporter: Reporter,
+    encoder: Encoder, run: RunDir | None, splits: LabelledSplits, device: str, *, batch_size: int = 0,
+    precision: str = "auto", baselines: bool = True, seed: int = 0, centred: bool = True, reporter: Reporter,
 ) -> Iterator[tuple[str, Features, Features | None]]:  # fmt: skip
     """Features of both sides, one variant after another.
 
     Only one is held in memory, if the caller drops it before the next; `pixels` become `pixels_centred` in place.
 
     Args:
-        encoder, sides, device: what is embedded, and where.
+        encoder, splits, device: what is embedded, and where.
         run: the encoder's, where it has one.
-        batch_size: images a forward pass; 0: what the device is fast at.
+        batch_size: images a forward pass; 0: chosen for the device.
         precision: what the networks compute in, as the setting `precision`.
         baselines: whether there are others than `trained`.
         seed: of the untrained network's weights.
@@ -97,17 +97,17 @@ def feature_variants(
     """
     backbone, place = encoder.placed(device)
     trained = _Variant("trained", "embedding", backbone, encoder.preprocess)
-    yield trained.name, *_both(trained, sides, place, batch_size, precision, reporter, encoder.name)
+    yield trained.name, *_both(trained, splits, place, batch_size, precision, reporter, encoder.name)
     if not baselines:
         return
-    if (before := before_training(encoder, run, sides.train, seed, place)) is not None:
+    if (before := before_training(encoder, run, splits.train, seed, place)) is not None:
         name, network = before
         variant = _Variant(name, f"embedding by the network {_BEFORE[name]}", network, encoder.preprocess)
-        yield variant.name, *_both(variant, sides, place, batch_size, precision, reporter, encoder.name)
+        yield variant.name, *_both(variant, splits, place, batch_size, precision, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
     plain = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     pixels = _Variant("pixels", "reading raw pixels", nn.Flatten(), plain)
-    train, test = _both(pixels, sides, place, batch_size, precision, reporter, encoder.name)
+    train, test = _both(pixels, splits, place, batch_size, precision, reporter, encoder.name)
     yield pixels.name, train, test
     if not centred:
         return
@@ -119,8 +119,8 @@ def feature_variants(
 
 
 def _both(
-    variant: _Variant, sides: Sides, device: torch.device, batch_size: int, precision: str, reporter: Reporter,
-    encoder_name: str,
+    variant: _Variant, splits: LabelledSplits, device: torch.device, batch_size: int, precision: str,
+    reporter: Reporter, encoder_name: str,
 ) -> tuple[Features, Features | None]:  # fmt: skip
     def features(source: ImageSource, which: str) -> Features:
         found = features_of(
@@ -130,10 +130,10 @@ def _both(
         if num := num_not_finite(found.vectors):
             raise DataError(
                 f"{encoder_name}, {variant.name}: the features of {num:,} of {len(found):,} {which} hold NaN or "
-                "infinite numbers, by which nothing can be judged: stopgrad check looks for the cause."
+                "infinite numbers, so that nothing can be evaluated: stopgrad check looks for the cause."
             )
         return found
 
-    if sides.test is None:
-        return features(sides.train, "images"), None
-    return features(sides.train, "training images"), features(sides.test, "test images")
+    if splits.test is None:
+        return features(splits.train, "images"), None
+    return features(splits.train, "training images"), features(splits.test, "test images")

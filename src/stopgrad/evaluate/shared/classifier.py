@@ -18,7 +18,7 @@ def check_free(encoder: Encoder, out: str | Path, *, overwrite: bool) -> None:
     """Raise `ConfigError` where the network could not be written in the end: before it is trained."""
     folder = Path(out).expanduser()
     if encoder.spec is None:
-        raise ConfigError("out: the encoder is a network of your own, of which nobody knows how to build it again.")
+        raise ConfigError("out: the encoder is a network of your own, which cannot be rebuilt from a file.")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"out = {folder} is a file: name a folder.")
     names = ("encoder.safetensors", "encoder.json", HEAD_FILE, HEAD_SPEC_FILE)

@@ -23,7 +23,7 @@ class LinearHeads:
         rates: the peak learning rate of each head.
         optimizer: "sgd", with momentum 0.9 and without Nesterov's; or "lars" (arXiv 1708.03888).
         weight_decay: on weights and biases.
-        seed: of the initial weights: normal of deviation 0.01, biases 0.
+        seed: of the initial weights: normal with standard deviation 0.01, biases 0.
         device: where the features are.
     """
 

@@ -1,4 +1,4 @@
-"""Images held out of each class: to test on, or to choose a setting on so that no test image is asked."""
+"""Images held out of each class: to test on, or to choose a setting by without any test image."""
 
 from collections.abc import Sequence
 

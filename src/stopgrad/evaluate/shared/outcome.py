@@ -1,4 +1,4 @@
-"""What an evaluation found: a number with its protocol, its interval and where the mistakes are."""
+"""The result of an evaluation: accuracy with protocol, interval, per-class figures and confusions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -80,15 +80,15 @@ class Outcome:
             run.write_evaluation(self.evaluation, content)
         except OSError as error:
             reporter.warn(
-                f"the outcome of {self.evaluation} could not be kept in {run.path}: {error.strerror or error}. The run "
-                "has none, or its earlier one; what is returned or printed is all there is of this one."
+                f"the outcome of {self.evaluation} could not be saved in {run.path}: {error.strerror or error}. The "
+                "run has none, or the earlier one; this one is only returned or printed."
             )
 
 
 def score_of(num_right: float, num: int) -> Score:
     """The accuracy of `num_right` of `num` images, with Wilson's interval; `num_right` may be a mean over draws."""
     if num == 0:
-        raise ValueError("no images were judged.")
+        raise ValueError("no images were evaluated.")
     z, share = Z, num_right / num
     centre = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))

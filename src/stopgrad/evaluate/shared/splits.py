@@ -1,4 +1,4 @@
-"""The labelled images of an evaluation: those to learn from and those to be judged by."""
+"""The labelled images of an evaluation: training and test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ Images = str | Path | ImageSource
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Labelled images, their classes numbered alike on both sides."""
+class LabelledSplits:
+    """Labelled images, their classes numbered alike in both."""
 
     train: ImageSource
     test: ImageSource | None
@@ -35,9 +35,9 @@ class Sides:
         return self.train.class_names
 
 
-def open_sides(
+def open_labelled_splits(
     train: Images | None, test: Images | None, run: RunDir | None = None, *, holdout: float = 0.0, seed: int = 0
-) -> Sides:
+) -> LabelledSplits:
     """Open the images of an evaluation and check their labels.
 
     Args:
@@ -63,7 +63,7 @@ def open_sides(
         given = splits_of(test)
         if given.test is None and _same(train, test):
             raise ConfigError(
-                f"{str(test)!r} is both what to learn from and what to judge by: every image would find itself. Leave "
+                f"{str(test)!r} is given both as training and as test images: every image would find itself. Leave "
                 "--test out."
             )
         test_source, test_name = given.test or given.train, given.name
@@ -76,14 +76,14 @@ def open_sides(
     train_name = splits.name if test_source is None else f"{splits.name}, training images"
     if test_source is None:
         if not holdout:
-            return Sides(train_source, None, train_name, train_name, left)
+            return LabelledSplits(train_source, None, train_name, train_name, left)
         train_source, test_source = _split(train_source, holdout, seed)
         test_name = f"{holdout:.0%} of each class of {splits.name}, held out by seed {seed}"
     else:
         more, test_source = _labelled(test_source, test_name)
         left += more
         test_source = _numbered_alike(test_source, class_names, present, test_name)
-    return Sides(train_source, test_source, train_name, test_name, left)
+    return LabelledSplits(train_source, test_source, train_name, test_name, left)
 
 
 class Renumbered:

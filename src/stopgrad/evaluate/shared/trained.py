@@ -19,8 +19,8 @@ from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.evaluate.shared.crops import crops_words
 from stopgrad.evaluate.shared.holdout import check_can_choose, hold_out
 from stopgrad.evaluate.shared.outcome import Outcome, by_class, score
-from stopgrad.evaluate.shared.splits import Sides
-from stopgrad.evaluate.shared.subject import pixel_words, unlabelled_words
+from stopgrad.evaluate.shared.prepare import pixel_words, unlabelled_words
+from stopgrad.evaluate.shared.splits import LabelledSplits
 from stopgrad.loader.labelled import batching
 from stopgrad.reporter import Reporter
 
@@ -36,7 +36,7 @@ class Task:
 
     encoder: Encoder
     run: RunDir | None
-    sides: Sides
+    splits: LabelledSplits
     store: ImageStore
     """The training images, decoded."""
     config: Config
@@ -61,8 +61,8 @@ class Task:
     @property
     def test(self) -> ImageSource:
         """The test images."""
-        assert self.sides.test is not None
-        return self.sides.test
+        assert self.splits.test is not None
+        return self.splits.test
 
 
 @dataclass(frozen=True)
@@ -133,21 +133,21 @@ def conclude(
         details: what only this evaluation has.
         beside: what the protocol says of the baselines, at its end.
     """
-    trained, sides, augmentation = judged["trained"], task.sides, task.config.augmentation
+    trained, splits, augmentation = judged["trained"], task.splits, task.config.augmentation
     chooses = len(task.rates) > 1
     tried = (
         f", of {', '.join(f'{rate:g}' for rate in task.rates)} the best on {HELD_OUT:.0%} of each class held out, then "
         "all images" if chooses else ""
     )  # fmt: skip
     rest = [
-        f"tested on {len(trained.labels):,} of {sides.test_name}", unlabelled_words(sides),
+        f"tested on {len(trained.labels):,} of {splits.test_name}", unlabelled_words(splits),
         pixel_words(task.encoder, baselines=False), f"seed {task.seed}", beside,
     ]  # fmt: skip
     chosen = f"lr {trained.rate:g}"
     protocol, compared_by = (
         "; ".join(filter(None, [words(rate), *rest])) for rate in (chosen + tried, f"lr{tried}" if chooses else chosen)
     )
-    per_class, confusions = by_class(trained.predicted, trained.labels, sides.class_names)
+    per_class, confusions = by_class(trained.predicted, trained.labels, splits.class_names)
     outcome = Outcome(
         evaluation=evaluation, encoder=task.encoder.name, protocol=protocol, compared_by=compared_by,
         settings={
@@ -155,7 +155,7 @@ def conclude(
             "schedule": "cosine", "precision": task.precision, "augmentation": crops_words(task.config),
             "crop_scale_min": augmentation.crop_scale_min, "flip_probability": augmentation.flip_probability,
             "held_out": HELD_OUT if chooses else 0.0, "preprocess": asdict(task.encoder.preprocess),
-            "seed": task.seed, "num_unlabelled": sides.num_unlabelled,
+            "seed": task.seed, "num_unlabelled": splits.num_unlabelled,
         },
         scores={name: score(j.predicted, j.labels) for name, j in judged.items()},
         num_train=len(task.store), num_test=len(trained.labels), per_class=per_class, confusions=confusions,
@@ -195,7 +195,7 @@ class Pace:
         return self._images / max(time.perf_counter() - self._began, 1e-9)
 
     def words(self, done: int) -> str:
-        """Speed, and the time left if it goes on like this."""
+        """Speed, and the time left at that speed."""
         seconds = time.perf_counter() - self._began
         left = seconds / max(done, 1) * (self.total - done)
         speed = f"{self.images_per_second():,.0f} images/s"

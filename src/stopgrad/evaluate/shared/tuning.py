@@ -1,4 +1,4 @@
-"""Training a backbone end to end, with a linear layer on it, to tell classes apart."""
+"""Training a backbone end to end, with a linear layer on it, to classify."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         backbone: trained along with the layer.
         dim: of its features.
         num_classes: at least 2.
-        seed: of the layer's initial weights: normal of deviation 0.01, biases 0.
+        seed: of the layer's initial weights: normal with standard deviation 0.01, biases 0.
     """
 
     def __init__(self, backbone: nn.Module, dim: int, num_classes: int, seed: int) -> None:

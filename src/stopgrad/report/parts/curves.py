@@ -8,7 +8,7 @@ from stopgrad.report.page import finite
 
 MAX_LINES = 1500
 """Lines of the log that are drawn: more would not be seen, and would make long runs' pages heavy."""
-# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind readers.
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable for colour-blind readers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a5a5a", "#b8a900")
 # What stands along the x axis, and the log's name of it.
 X_AXES = {"step": "steps", "epoch": "epochs", "images_seen": "images seen", "seconds": "seconds of training"}
@@ -32,23 +32,24 @@ class Chart:
 CHARTS = (
     Chart("loss", "Loss", "negative cosine", {"loss": "loss"},
           "Mean over the steps since the point before; -1 where predictions and targets agree in full. A collapsed run "
-          "comes near -1 as well, so read it beside spread and rank."),
+          "comes near -1 as well, so read it beside standard deviation and rank."),
     Chart("knn", "k-NN accuracy while training", "top-1, %", {"knn_top1": "k-NN"},
           "Training images ask other training images, so that watching tunes nothing on test images. It is not the "
           "figure at the top.", percent=True),
-    Chart("spread", "Spread", "share of an even spread",
+    Chart("spread", "Standard deviation", "1: evenly on the sphere",
           {"feature_std": "features", "projection_std": "projections"},
           "How far the L2-normalised features of different images lie apart: 0 if all images get the same, about 1 for "
           "directions drawn at random."),
     Chart("rank", "Effective rank", "dimensions (log scale)",
           {"effective_rank": "features", "projection_effective_rank": "projections"},
-          "How many dimensions the features use. Near 1 they lie on a line: collapsed, whatever the spread says.",
+          "How many dimensions the features use. Near 1 they lie on a line: collapsed, whatever the standard "
+          "deviation.",
           log=True),
     Chart("alignment", "Alignment", "squared distance",
           {"alignment": "two views of an image", "relative_alignment": "as a share of that between images"},
-          "How far two views of one image lie apart. It should fall while the spread stays."),
+          "How far two views of one image lie apart. It should fall while the standard deviation stays."),
     Chart("uniformity", "Uniformity", "log of the mean potential", {"uniformity": "features"},
-          "How evenly the features fill the sphere: 0 for a constant, toward -4 for an even spread."),
+          "How evenly the features fill the sphere: 0 for a constant, toward -4 for an even distribution."),
     Chart("guide_balance", "How the guide chose: balance", "share of the weight on first views",
           {"guide_balance": "balance"},
           "How often an image's first view is the source. Views are drawn alike, so it should scatter about 0.5; a "

@@ -46,7 +46,7 @@ class Embedded:
         return [bank] if self.queries is None else [(self.images.test_name, self.queries), bank]
 
     @property
-    def asking(self) -> Sample:
+    def tested(self) -> Sample:
         """Those that ask for neighbours: the test images, or where there are none, all."""
         return self.bank if self.queries is None else self.queries
 

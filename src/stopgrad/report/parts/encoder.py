@@ -39,7 +39,7 @@ def measured_health(
     """
     if len(embedded.bank) < LEAST:
         return None
-    sample = embedded.bank.spread(NUM_IMAGES)
+    sample = embedded.bank.evenly_spaced(NUM_IMAGES)
     source = Subset(sample.store.source, sample.positions)
     store = ImageStore(source, shortest_for(encoder, run, seed), kept=list(range(len(source))))
     which = "images" if not embedded.images.train_name else f"{embedded.images.train_name} images"
@@ -68,7 +68,7 @@ def health_shown(health: Health, run: RunDir | None) -> dict[str, Any]:
     alone = ""
     if health.untrained is None and health.measures:
         why = (
-            "the weights that this run began from are not there any more"
+            "the weights that this run began from no longer exist"
             if run is not None
             else "how it began is not known here, or it was pretrained"
         )
@@ -89,13 +89,13 @@ def knn_shown(
     """k-NN by the features and by raw pixels, as `evaluate knn` has it; None without labels.
 
     Returns:
-        the table, for the template; the classes and confusions, for the template; each asking image's class by k-NN,
+        the table, for the template; the classes and confusions, for the template; each query's class by k-NN,
         -1 where it has no label.
     """
-    images, bank, asking = embedded.images, embedded.bank, embedded.asking
+    images, bank, tested = embedded.images, embedded.bank, embedded.tested
     own = run.read_config().monitoring if run is not None else None
     k, temperature = (own.knn_k, own.knn_temperature) if own is not None else (K, TEMPERATURE)
-    result = voted(images, asking, bank, k=k, temperature=temperature)
+    result = voted(images, tested, bank, k=k, temperature=temperature)
     if result is None:
         return None
     predicted, k = result
@@ -103,23 +103,23 @@ def knn_shown(
     mean = bank.pixels.mean(dim=0)
     pixels = replace(bank, features=bank.pixels - mean)
     by_pixels = voted(
-        images, pixels if asking is bank else replace(asking, features=asking.pixels - mean), pixels, k=k,
+        images, pixels if tested is bank else replace(tested, features=tested.pixels - mean), pixels, k=k,
         temperature=temperature,
     )  # fmt: skip
     assert by_pixels is not None
     rows = []
     for key, name, said in (("trained", "Features", predicted), ("", variant_name("pixels_centred"), by_pixels[0])):
-        found = score(said[judged], asking.labels[judged])
+        found = score(said[judged], tested.labels[judged])
         rows.append({"key": key, "name": name[:1].upper() + name[1:], "accuracy": 100 * found.accuracy,
                      "interval": (100 * found.low, 100 * found.high), "few": None})  # fmt: skip
     which = (
-        f"each of {num_known:,} labelled images asks the others (leave-one-out)"
-        if asking is bank
+        f"leave-one-out over {num_known:,} labelled images"
+        if tested is bank
         else f"bank of {num_known:,} training images, queries {int(judged.sum()):,} test images"
     )
     side = min(32, bank.thumbnails.shape[-1])
     protocol = f"k-NN, k = {k}, T = {temperature:g}, cosine; {which}; raw pixels at {side} x {side}"
-    per_class, confusions = by_class(predicted[judged], asking.labels[judged], images.class_names)
+    per_class, confusions = by_class(predicted[judged], tested.labels[judged], images.class_names)
     table = {"rows": rows, "protocol": protocol, "has_few": False}
     return table, classes_as_rows(per_class, confusions, "By the features' k-NN above."), predicted
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
-# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind readers; the verdict is in words too.
-VERDICT_COLOURS = {"better": "#0072b2", "worse": "#c24e00", "not told apart": "#5f6878"}
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable for colour-blind readers; the verdict is in words too.
+VERDICT_COLOURS = {"better": "#0072b2", "worse": "#c24e00", "no significant difference": "#5f6878"}
 UNDECIDED = "#98a1b0"
 FIGURES = {
     "knn_top1": "k-NN", "linear_top1": "linear probe", "projection_std": "spread of projections",

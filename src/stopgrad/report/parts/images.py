@@ -14,7 +14,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.augment import augment
 from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
-from stopgrad.data.decode import spread
+from stopgrad.data.decode import evenly_spaced
 from stopgrad.data.open import open_images
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.sources import ImageSource, Splits
@@ -91,11 +91,11 @@ class Sample:
     def __len__(self) -> int:
         return len(self.features)
 
-    def spread(self, num: int) -> "Sample":
-        """At most `num` of the images, evenly spread over their order."""
+    def evenly_spaced(self, num: int) -> "Sample":
+        """At most `num` of the images, evenly spaced over their order."""
         if num >= len(self):
             return self
-        rows = spread(len(self), num)
+        rows = evenly_spaced(len(self), num)
         lengths = None if self.lengths is None else self.lengths[rows]
         positions = [self.positions[row] for row in rows]
         return Sample(self.features[rows], self.thumbnails[rows], self.labels[rows], positions, self.store, lengths)

@@ -11,13 +11,13 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from stopgrad.data.decode import spread
+from stopgrad.data.decode import evenly_spaced
 from stopgrad.report.page import picture
 from stopgrad.report.parts.images import RunImages, Sample
 from stopgrad.report.parts.layout import clusters, layout_2d
 from stopgrad.report.parts.neighbours import as_pixels
 
-# Paul Tol, "Colour schemes" (2021), muted: told apart by colour-blind readers; the last for what has no class.
+# Paul Tol, "Colour schemes" (2021), muted: distinguishable for colour-blind readers; the last for what has no class.
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#ddaa33", "#882255", "#44aa99", "#aa4499", "#999933", "#6e6e6e")
 NONE_COLOUR = "#b8bcc4"
 RIGHT, WRONG = "#0072b2", "#d55e00"
@@ -41,7 +41,7 @@ def feature_map(
     for what, sample in samples:
         taken = min(len(sample), num - sum(len(part) for _, part in parts))
         if taken > 0:
-            parts.append((what, sample.spread(taken)))
+            parts.append((what, sample.evenly_spaced(taken)))
     features = torch.cat([part.features for _, part in parts])
     if not bool(features.isfinite().all()):
         return None, "There is no map: some features are no finite numbers."
@@ -55,7 +55,7 @@ def feature_map(
     found, nearest = clusters(features)
     said = torch.full((len(features),), -1)
     if predicted is not None:
-        said[: len(parts[0][1])] = predicted[spread(len(predicted), len(parts[0][1]))]
+        said[: len(parts[0][1])] = predicted[evenly_spaced(len(predicted), len(parts[0][1]))]
     span = max(float(np.ptp(places, axis=0).max()), 1e-9)
     scaled = np.round((places - places.min(axis=0)) / span * 10_000).astype(int)
     sprite, side, columns = sprite_sheet(thumbnails)

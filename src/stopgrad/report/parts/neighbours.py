@@ -50,13 +50,13 @@ def neighbour_rows(
         found.append((name, cosines[chosen], places[chosen]))
         shares.append(_share(places, queries.labels[asked], bank.labels))
     shown = _Shown(bank)
-    asking = shown if alone else _Shown(queries)
+    tested = shown if alone else _Shown(queries)
     names = queries.names
     rows = []
     for row, query in enumerate(asked[chosen].tolist()):
         label = int(queries.labels[query])
         rows.append({
-            "picture": asking.picture(query), "name": names[query], "label": _class(images, label),
+            "picture": tested.picture(query), "name": names[query], "label": _class(images, label),
             "sides": [
                 [
                     shown.neighbour(place, cosine, label, images)
@@ -69,7 +69,7 @@ def neighbour_rows(
         "rows": rows, "heads": [name for name, _, _ in found], "shares": shares, "k": k,
         "pixelated": 2 * bank.thumbnails.shape[-1] < SHOWN_SIDE,
         "num_queries": len(asked), "num_bank": len(bank), "of": len(bank.store),
-        "asking": images.train_name if alone else images.test_name, "bank": images.train_name,
+        "queries": images.train_name if alone else images.test_name, "bank": images.train_name,
         "pixel_side": min(32, bank.thumbnails.shape[-1]),
     }  # fmt: skip
 

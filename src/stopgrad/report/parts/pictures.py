@@ -55,16 +55,16 @@ def features_shown(
     queries = None if images.test is None else sampled(images.test, max(points, 200), images.test_name)
     bank = sampled(images.train, max(BANK, points - (0 if queries is None else len(queries))), "training")
     samples = [("training", bank)] if queries is None else [(images.test_name, queries), ("training", bank)]
-    asking = bank if queries is None else queries
-    voted = _predicted(images, asking, bank, config) if bool(bank.features.isfinite().all()) else None
+    tested = bank if queries is None else queries
+    voted = _predicted(images, tested, bank, config) if bool(bank.features.isfinite().all()) else None
     predicted = None if voted is None else voted[0]
     reporter.say("Arranging the map ...")
     drawn, words = feature_map(images, samples, points, predicted)
     return {
         "map": drawn,
         "map_words": words,
-        "neighbours": neighbour_rows(images, asking, bank, seed=seed) if bool(bank.features.isfinite().all()) else None,
-        "classes": None if voted is None else _classes(images, asking, bank, *voted, config),
+        "neighbours": neighbour_rows(images, tested, bank, seed=seed) if bool(bank.features.isfinite().all()) else None,
+        "classes": None if voted is None else _classes(images, tested, bank, *voted, config),
     }
 
 
@@ -82,10 +82,10 @@ def _classes(
     per_class, confusions = by_class(predicted[judged], queries.labels[judged], images.class_names)
     # Only images with a label vote.
     num_known = int((bank.labels >= 0).sum())
-    asking = "each asks the others" if queries is bank else f"{int(judged.sum()):,} {images.test_name} images ask"
+    query_words = "leave-one-out" if queries is bank else f"{int(judged.sum()):,} {images.test_name} images ask"
     origin = (
         f"From the sample on this page: k-NN, k = {k}, T = {config.monitoring.knn_temperature:g}; a bank of "
-        f"{num_known:,} labelled images, of {len(bank.store):,} training images; {asking}."
+        f"{num_known:,} labelled images, of {len(bank.store):,} training images; {query_words}."
     )
     return classes_as_rows(per_class, confusions, origin)
 

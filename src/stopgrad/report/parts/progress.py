@@ -75,7 +75,7 @@ def standing_of(
         is_running = _age(run) < QUIET_SECONDS
     if is_running:
         return Standing("running", f"Running: {where}. {health}".strip(), step, total)
-    return Standing("stopped", f"Not finished: {where}; --resume goes on. {health}".strip(), step, total)
+    return Standing("stopped", f"Not finished: {where}; --resume continues. {health}".strip(), step, total)
 
 
 def total_steps(config: Config, lines: Sequence[Mapping[str, Any]]) -> int:

@@ -92,9 +92,7 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
         if panel:
             _stand(panel["rows"], top, height)
     resolution = found.get("resolution")
-    foot = (
-        "Dots: seeds. Bar: mean ± deviation." if any(len(row["dots"]) > 1 for row in left["rows"]) else "Dots: seeds."
-    )
+    foot = "Dots: seeds. Bar: mean ± std." if any(len(row["dots"]) > 1 for row in left["rows"]) else "Dots: seeds."
     if any(row["untrained"] is not None for row in left["rows"]):
         foot += " Open ring: the untrained network."
     if left["pixels"]:
@@ -105,7 +103,7 @@ def figure_values(found: Mapping[str, Any]) -> dict[str, Any]:
     if right and resolution is not None:
         right_foot += f" Differences under {100 * resolution:.1f} points cannot be told here."
     if right and any(row["cut_low"] or row["cut_high"] for row in right["rows"]):
-        right_foot += " Arrow: the interval goes on."
+        right_foot += " Arrow: the interval extends further."
     feet = [wrapped(foot, half, 11, 2), wrapped(right_foot, half, 11, 2)]
     return {
         "width": WIDTH, "height": round(top + height + 44 + 14 * max(map(len, feet)), 1), "size": SIZE, "line": LINE,
@@ -129,9 +127,9 @@ def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -
     pixels = {round(arm["pixels_knn"], 4) for arm in arms if arm.get("pixels_knn") is not None}
     line = 100 * pixels.pop() if len(pixels) == 1 else None
     untrained = [None if arm.get("untrained_knn") is None else 100 * arm["untrained_knn"] for arm in arms]
-    spreads = [_spread(own) for own in figures]
+    stats = [_mean_std(own) for own in figures]
     fallen = [sum((arm.get("verdicts") or {}).get(state) or 0 for state in COLLAPSES) for arm in arms]
-    low, high = _scale(values, spreads, [*untrained, line], fallen)
+    low, high = _scale(values, stats, [*untrained, line], fallen)
 
     def x(value: float | None) -> float | None:
         return None if value is None else round(plot + (end - plot) * (max(value, low) - low) / (high - low), 1)
@@ -139,17 +137,17 @@ def _arms_panel(arms: Sequence[Mapping[str, Any]], begin: float, width: float) -
     rows = []
     for place, arm in enumerate(arms):
         label = wrapped(arm.get("words") or arm.get("name") or "", label_width - 22, SIZE, _LABEL_LINES)
-        spread = spreads[place]
+        stat = stats[place]
         # An arm that fell off the scale is an arrow at its end; its mean stands beside it.
-        is_off = spread is not None and spread[0] < low
+        is_off = stat is not None and stat[0] < low
         rows.append({
             "height": LINE * max(len(label), 2 if fallen[place] else 1) + _PAD, "label": label, "number": place + 1,
             "name": clean(arm.get("words") or arm.get("name") or ""), "dots": [x(v) for v in values[place] if v >= low],
-            "mean": x(spread[0]) if spread and not is_off else None,
+            "mean": x(stat[0]) if stat and not is_off else None,
             "off": plot - 10 if is_off else None, "untrained": x(untrained[place]),
-            "bar": [x(spread[0] + way * spread[1]) for way in (-1, 1)] if spread and spread[1] and not is_off else None,
+            "bar": [x(stat[0] + way * stat[1]) for way in (-1, 1)] if stat and stat[1] and not is_off else None,
             "text": _told(figures[place]),
-            "note": f"{fallen[place]} {_fallen_words(arm)}" if fallen[place] else "" if spread
+            "note": f"{fallen[place]} {_fallen_words(arm)}" if fallen[place] else "" if stat
             else "failed" if arm.get("failed") else "no figure" if arm.get("figures") else "not run",
         })  # fmt: skip
     return {"begin": begin, "plot": plot, "end": end, "right": begin + width, "rows": rows, "pixels": x(line),
@@ -191,25 +189,25 @@ def _forest_panel(
 
 
 def _told(figures: Mapping[str, Any]) -> str:
-    spread, has_std = _spread(figures), figures.get("std") is not None
-    return f"{spread[0]:.1f}" + (f" ± {spread[1]:.1f}" if has_std else "") if spread else ""
+    stat, has_std = _mean_std(figures), figures.get("std") is not None
+    return f"{stat[0]:.1f}" + (f" ± {stat[1]:.1f}" if has_std else "") if stat else ""
 
 
-def _spread(figures: Mapping[str, Any]) -> tuple[float, float] | None:
+def _mean_std(figures: Mapping[str, Any]) -> tuple[float, float] | None:
     if figures.get("mean") is None:
         return None
     return 100 * figures["mean"], 100 * (figures.get("std") or 0.0)
 
 
 def _scale(
-    values: Sequence[Sequence[float]], spreads: Sequence[tuple[float, float] | None], levels: Sequence[float | None],
+    values: Sequence[Sequence[float]], stats: Sequence[tuple[float, float] | None], levels: Sequence[float | None],
     fallen: Sequence[int],
 ) -> tuple[float, float]:  # fmt: skip
     """The accuracies' scale; collapsed arms are left off it where they would squeeze all others together."""
 
     def ends(kept: Sequence[int]) -> tuple[float, float] | None:
         own = [v for place in kept for v in values[place]] + [v for v in levels if v is not None]
-        own += [v for p in kept if (s := spreads[p]) for v in (s[0] - s[1], s[0] + s[1])]
+        own += [v for p in kept if (s := stats[p]) for v in (s[0] - s[1], s[0] + s[1])]
         return (min(own), max(own)) if own else None
 
     every = ends(range(len(values))) or (0.0, 100.0)

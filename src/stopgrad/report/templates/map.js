@@ -193,7 +193,7 @@
   canvas.addEventListener("pointerup", lift);
   canvas.addEventListener("pointercancel", lift);
   canvas.addEventListener("pointerleave", () => hover(-1));
-  // The wheel scrolls the page until somebody has clicked into the map.
+  // The wheel scrolls the page until the map was clicked.
   canvas.addEventListener("wheel", (event) => {
     if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();

@@ -1,4 +1,4 @@
-// While a run goes on, its page is read anew now and then; one that has not been written for long says so.
+// During a run its page is reloaded now and then; one that has not been written for long says so.
 (() => {
   const note = document.getElementById("freshness");
   const minutes = (Date.now() / 1000 - Number(note.dataset.written)) / 60;

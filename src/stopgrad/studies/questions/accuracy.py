@@ -37,7 +37,7 @@ def arms_of(method: str) -> list[Arm]:
 
 
 def comparisons_of(method: str) -> list[Comparison]:
-    """What guiding earns over chance in the same graph, and what the whole earns at equal passes or epochs."""
+    """What guiding gains over a random source in the same graph, and the whole at equal passes or epochs."""
 
     def pair(arm: str, rival: str, question: str) -> Comparison:
         return Comparison(f"{method}_{arm}", f"{method}_{rival}", question)
@@ -58,8 +58,8 @@ FASTSIAM_ALL = Arm("fastsiam_all", "FastSiam, four views, all of them sources",
 STUDY = Study(
     "main",
     "Does guided stop-gradient raise accuracy?",
-    "SimSiam and BYOL: symmetric, with a random source, and guided. Guiding earns credit only beyond a random source "
-    "in the same graph; a configuration wins only over the best rival at equal cost.",
+    "SimSiam and BYOL: symmetric, with a random source, and guided. Guiding counts only as its difference from a "
+    "random source in the same graph; a configuration wins only over the best rival at matched compute.",
     (
         UNTRAINED,
         *arms_of("simsiam"),

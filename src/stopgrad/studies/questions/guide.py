@@ -1,4 +1,4 @@
-"""Claim 4, and beyond: which guide, if any, earns more than chance, at equal encoder passes.
+"""Claim 4, and beyond: which guide, if any, improves on a random source at equal encoder passes.
 
 All arms are BYOL and cost what symmetric BYOL costs: those that encode sources first save passes, and spend them on
 more epochs, and so on more steps. `symmetric_steps` and `symmetric_more_steps` are the controls for the steps:
@@ -81,10 +81,10 @@ _RATED = (STEPS, MORE_STEPS, "batch_bare", "half_bare", "batch_half_bare")
 
 STUDY = Study(
     "guide",
-    "Which guide earns more than chance?",
+    "Which guide improves on a random source?",
     "Reference (the partner, the batch, a memory) x distance (raw, normalised) x weights (one-hot, soft), beside a "
-    "random source and the farthest one, all at the cost of symmetric BYOL. A guide earns credit only beyond chance in "
-    "the same graph, and a graph only beyond symmetric BYOL with as many steps.",
+    "random source and the farthest one, all at the cost of symmetric BYOL. A guide counts only as its difference from "
+    "a random source in the same graph, and a graph only as its difference from symmetric BYOL with as many steps.",
     (*_ARMS, *_WITHOUT, *(arm.at_rate(4.0) for arm in (*_ARMS, *_WITHOUT) if arm.name in _RATED)),
     (
         *(Comparison(arm, rival, "the guide, beside chance in the same graph") for arm, rival in _RIVALS.items()),

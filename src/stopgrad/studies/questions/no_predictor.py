@@ -21,7 +21,7 @@ STUDY = Study(
     "no-predictor",
     "Does guiding prevent collapse without a predictor?",
     "Targets from the online encoder (SimSiam) or its moving average (BYOL), with and without a predictor. Collapse is "
-    "judged in eval mode by the spread and effective rank of features and projections.",
+    "judged in eval mode by standard deviation and effective rank of features and projections.",
     (UNTRAINED, *_WITH, *_WITHOUT, *_RATED),
     (
         *(

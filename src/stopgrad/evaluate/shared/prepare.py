@@ -1,4 +1,4 @@
-"""What is evaluated: an encoder, and the run it belongs to."""
+"""What evaluations prepare alike: encoder, run, precision, device, and the words of the protocol."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.evaluate.shared.baselines import PIXEL_SIZE
-from stopgrad.evaluate.shared.splits import Sides
+from stopgrad.evaluate.shared.splits import LabelledSplits
 from stopgrad.hardware import check_precision, choose_device, choose_precision
 from stopgrad.weights.options import place_of
 
@@ -22,7 +22,7 @@ def opened(encoder: str | Path | Encoder) -> tuple[Encoder, RunDir | None]:
     return load_encoder(encoder), run if run.is_run else None
 
 
-def precision_asked(precision: str | None, run: RunDir | None) -> str:
+def requested_precision(precision: str | None, run: RunDir | None) -> str:
     """What an evaluation computes features in, as the setting `precision`; None: as the run did, else `auto`.
 
     Raises:
@@ -36,7 +36,7 @@ def precision_asked(precision: str | None, run: RunDir | None) -> str:
 
 def precision_for(precision: str | None, run: RunDir | None, device: str) -> str:
     """The same on a device: `fp32` or `bf16`."""
-    return choose_precision(precision_asked(precision, run), choose_device(device))
+    return choose_precision(requested_precision(precision, run), choose_device(device))
 
 
 def pixel_words(encoder: Encoder, baselines: bool) -> str:
@@ -47,9 +47,9 @@ def pixel_words(encoder: Encoder, baselines: bool) -> str:
     return f"{words}; raw pixels at {side} x {side}" if baselines else words
 
 
-def unlabelled_words(sides: Sides) -> str:
+def unlabelled_words(splits: LabelledSplits) -> str:
     """How many images have no label, for a protocol; empty where all have one."""
-    num = sides.num_unlabelled
+    num = splits.num_unlabelled
     return f"{num:,} image{'s' if num > 1 else ''} without a label left out" if num else ""
 
 
