@@ -1,6 +1,8 @@
 """The main job: from images to a run folder with a trained backbone."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,13 +50,26 @@ class Run:
         return load_encoder(self.path, backbone=self.own) if self.own is not None else load_encoder(self.path)
 
 
-@torch.random.fork_rng(devices=[])
+@contextmanager
+def _generators_as_found() -> Iterator[None]:
+    """Leave the caller's global generators as they were: training seeds torch's, and libraries draw when imported."""
+    state = random.getstate()
+    # GPUs that are not in use yet have no state to keep.
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+@_generators_as_found()
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
     config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
-    """Pretrain a backbone on unlabelled images. Torch's global generators are left as they were found.
+    """Pretrain a backbone on unlabelled images; the caller's random generators stay as they are.
 
     Args:
         data: a folder of images, a parquet file or folder, an `ImageSource`, or `Splits`: one with its test images;
