@@ -388,6 +388,8 @@ class Slow(folders.FileSource):
         return super().read(index)
 
 told = []
+print("ready", flush=True)
+sys.stdin.readline()
 store = load_images(
     Slow(sorted(Path(sys.argv[1]).iterdir())), shortest=64, workers=1,
     cache=cache.ImageCache(sys.argv[2], 1, say=told.append, warn=told.append),
@@ -397,9 +399,20 @@ print("read", Slow.read_images, len(store), sum(int(store.pixels(i).sum()) for i
 """
 
 
-def start_building(folder, root, pause):
+def start_building(folder, root, pause, begins=True):
     command = [sys.executable, "-c", BUILD, str(folder), str(root), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    if begins:
+        begin(process)
+    return process
+
+
+def begin(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 @pytest.mark.slow
@@ -441,7 +454,9 @@ def test_a_journal_that_says_too_much(files, load, root, lost):
 
 @pytest.mark.slow
 def test_two_runs_at_once_build_once(files, root):
-    processes = [start_building(files[0].parent, root, 0.03) for _ in range(2)]
+    processes = [start_building(files[0].parent, root, 0.03, begins=False) for _ in range(2)]
+    for process in processes:
+        begin(process)
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     lines = [out.splitlines()[-1].split(maxsplit=4) for out, _ in said]

@@ -161,7 +161,7 @@ def test_without_its_images_the_page_says_why(run, tmp_path):
     page = stopgrad.write_report(run.path, reporter=Recorder())
     assert page.path == run.report_file
     assert len(page.missing) == 1
-    assert "are not there" in page.missing[0]
+    assert "no longer exist" in page.missing[0]
     assert "--data" in page.missing[0]
     html = page.path.read_text()
     assert "curves-data" in html

@@ -70,7 +70,7 @@ def test_a_request_to_stop_saves_what_is_at_work(store):
     cells = cells_of(study_with(3.5), scale_of("digits"), [0, 1, 2])
 
     def interrupt():
-        while not begun(store, cells[1]):
+        while not (begun(store, cells[0]) and begun(store, cells[1])):
             time.sleep(0.02)
         time.sleep(0.2)
         signal.raise_signal(signal.SIGTERM)

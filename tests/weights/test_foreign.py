@@ -310,7 +310,7 @@ def test_another_network_than_asked_for(tmp_path):
         ("mean=1,2", "three numbers"),
         ("std=0,0,0", "three numbers above 0"),
         ("pretrained=false", "pretrained cannot be chosen here"),
-        ("", "nothing is said"),
+        ("", "no option after the question mark"),
     ],
 )
 def test_questions_that_are_none(tmp_path, question, message):

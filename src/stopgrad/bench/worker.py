@@ -26,11 +26,11 @@ WORK = {
     "guide_share": "guide",
     "knn": "neighbours",
     "training": "training",
-    "lightly_training": "peers",
-    "paper_training": "peers",
-    "timm_embedding": "timm_loop",
-    "lightly_views": "peers",
-    "lightly_photo_views": "peers",
+    "lightly_training": "peers.peers",
+    "paper_training": "peers.peers",
+    "timm_embedding": "peers.timm_loop",
+    "lightly_views": "peers.peers",
+    "lightly_photo_views": "peers.peers",
 }
 
 
