@@ -1,6 +1,9 @@
 """The house's rooms: a room imports only rooms above it."""
 
 import ast
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,8 +66,6 @@ def test_every_room_has_its_place():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_go_up(path):
-    import sys
-
     room = room_of(path)
     for name in imports_of(path):
         parts = name.split(".")
@@ -97,3 +98,15 @@ def test_only_distributed_reads_the_launcher():
     for path in FILES:
         if room_of(path) != "distributed":
             assert "WORLD_SIZE" not in path.read_text(), path
+
+
+def test_names_are_defined():
+    """What ruff's rule says, but for the dimensions in jaxtyping's strings, which it takes for names."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--output-format", "json"]
+    found = json.loads(subprocess.run([*command, str(SOURCE)], capture_output=True, text=True, check=False).stdout)
+
+    def in_a_string(error):
+        line = Path(error["filename"]).read_text().splitlines()[error["location"]["row"] - 1]
+        return line[: error["location"]["column"] - 1].count('"') % 2 == 1
+
+    assert [(e["filename"], e["location"]["row"], e["message"]) for e in found if not in_a_string(e)] == []
