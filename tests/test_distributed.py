@@ -39,6 +39,7 @@ def test_a_process_that_dies_ends_the_others(monkeypatch):
         launch("averaging", {"shares": True, "dies_at": 1}, 3, Listener())
 
 
+@pytest.mark.slow
 def test_what_the_first_process_does_alone_has_no_time_limit():
     recorder = Recorder()
     launch("meeting", {"do": "work long"}, 2, recorder)
@@ -57,6 +58,7 @@ def test_where_the_first_process_fails_alone_its_own_words_count():
         ("stay away from the group", r"has not answered for .* minutes \(says process 0 of 2"),
     ],
 )
+@pytest.mark.slow
 def test_nobody_waits_without_end_for_a_process_that_does_something_else(monkeypatch, do, words):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     with pytest.raises(LostProcessError, match=words):

@@ -85,6 +85,7 @@ def test_after_fit(fitted, digits):
     assert features.shape == (60, 128)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_and_labels_change_nothing(fitted, digits):
     X, y = digits
     assert np.array_equal(tiny(image_shape=(8, 8)).fit(X, y).transform(X), fitted.transform(X))

@@ -73,6 +73,7 @@ def check(calls, weights, num_steps, num_views):
 
 
 @pytest.mark.parametrize("num_views", [2, 4])
+@pytest.mark.slow
 def test_the_plain_loop(calls, first_convolution, num_views):
     pytest.importorskip("torchvision")
     module = example("plain_loop")

@@ -119,6 +119,7 @@ def test_without_results_there_is_no_verdict():
     assert "| BYOL: equal passes |  |  |  | too few seeds |" in claims.table()
 
 
+@pytest.mark.slow
 def test_check_tells_what_is_out_of_date(results, tmp_path, monkeypatch, capsys):
     root = tmp_path / "root"
     shutil.copytree(results, root / "benchmarks" / "results", ignore=lambda *_: ["root"])

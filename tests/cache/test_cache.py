@@ -536,6 +536,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 """ + BUILD.replace("len(store),", "len(store), store.whereabouts,")
 
 
+@pytest.mark.slow
 def test_a_write_that_really_fails(even, root):
     command = [sys.executable, "-c", LIMITED, str(even[0].parent), str(root), "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -124,6 +124,7 @@ def tiny_flags(tiny):
     return off + [part for name, value in given.items() if value is not False for part in (f"--{name}", str(value))]
 
 
+@pytest.mark.slow
 def test_pretrain_prints_the_table_and_the_verdict(tmp_path, tiny, capsys):
     assert run(["pretrain", "--out", str(tmp_path / "run"), "--steps", "3", *tiny_flags(tiny)]) == 0
     output = capsys.readouterr().out
@@ -134,6 +135,7 @@ def test_pretrain_prints_the_table_and_the_verdict(tmp_path, tiny, capsys):
     assert summary["verdict_words"] in output
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_nothing_else(tmp_path, tiny, capsys):
     assert run(["pretrain", "--out", str(tmp_path / "run"), "--steps", "3", "--json", *tiny_flags(tiny)]) == 0
     captured = capsys.readouterr()

@@ -51,6 +51,7 @@ def test_the_flags_are_pinned(command):
 VIT = ["--backbone", "vit_tiny_patch16_224", "--image-size", "32"]
 
 
+@pytest.mark.slow
 def test_a_file_that_needs_its_networks_name(vit, data, tmp_path, capsys):
     out = str(tmp_path / "e.parquet")
     assert stopgrad(["embed", vit, str(data), "-o", out, *VIT, "--mean", "0.4", "0.5", "0.6"]) == 0
@@ -71,6 +72,7 @@ def test_three_numbers_in_every_way_they_are_written(vit, data, tmp_path, capsys
     assert "mean 0.4,0.5,0.6, std 0.25" in json.loads(capsys.readouterr().out)["encoder"]
 
 
+@pytest.mark.slow
 def test_without_the_name_the_flag_is_asked_for(vit, data, capsys):
     assert stopgrad(["evaluate", "knn", vit, "--train", str(data)]) == 1
     error = capsys.readouterr().err

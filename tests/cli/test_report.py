@@ -17,6 +17,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_report(trained, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert run(["report", str(trained / "run-0"), "--out", str(page), "--points", "50"]) == 0

@@ -24,6 +24,7 @@ def test_what_the_processes_say_is_said_here(monkeypatch):
     assert recorder.steps == [("work", 1, 2, "half")] * 2
 
 
+@pytest.mark.slow
 def test_no_word_is_lost_though_a_grandchild_keeps_the_pipe(monkeypatch):
     monkeypatch.setattr(module, "LAST_WORDS_SECONDS", 1.0)
     recorder = Recorder()
@@ -65,6 +66,7 @@ def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_without_a_word(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     with pytest.raises(StopgradError, match=r"ended without a message \(exit codes 7, 7\)"):

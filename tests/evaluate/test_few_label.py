@@ -21,6 +21,7 @@ def test_draws_are_balanced_and_follow_the_seed():
     assert len(drawn.unique()) == 13
 
 
+@pytest.mark.slow
 def test_one_and_ten_percent(pixels, digits):
     outcome = evaluate_few_label(pixels, *digits, draws=3, baselines=False)
     found = outcome.details["by_labels"]["trained"]
@@ -39,6 +40,7 @@ def test_one_and_ten_percent(pixels, digits):
     assert outcome.num_test == 120
 
 
+@pytest.mark.slow
 def test_knn_beside_is_that_of_the_drawn_labels(pixels, digits):
     train, test = digits
     outcome = evaluate_few_label(pixels, train, test, labels_per_class=4, draws=2, baselines=False)
@@ -52,6 +54,7 @@ def test_knn_beside_is_that_of_the_drawn_labels(pixels, digits):
     assert outcome.details["by_labels"]["trained"]["4 a class"]["knn"]["accuracy"] == pytest.approx(sum(expected) / 2)
 
 
+@pytest.mark.slow
 def test_several_numbers_and_baselines(pixels, digits):
     outcome = evaluate_few_label(pixels, *digits, labels_per_class=(2, 1), percent=(5,), draws=2)
     assert list(outcome.scores) == ["trained", "pixels", "pixels_centred"]
@@ -89,6 +92,7 @@ def test_all_the_labels(pixels):
     assert "intervals over draws" not in outcome.protocol
 
 
+@pytest.mark.slow
 def test_all_the_labels_of_classes_that_differ_in_size(pixels):
     train, test = images_of([0] * 30 + [1] * 20), images_of([0, 1] * 20, seed=1)
     outcome = evaluate_few_label(pixels, train, test, percent=100, draws=2, baselines=False)
@@ -116,6 +120,7 @@ def test_bad_arguments(pixels, digits, settings, message):
         evaluate_few_label(pixels, *digits, **settings)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_it_and_the_command_prints_it(run_folder, pixels, digits, capsys):
     arguments = ["evaluate", "few-label", str(run_folder), "--no-baselines", "--labels-per-class", "1", "2"]
     assert run_cli([*arguments, "--draws", "2", "--json"]) == 0

@@ -74,6 +74,7 @@ def test_only_the_network_computes_in_bf16(encoder, digits, monkeypatch):
     assert not any(made)
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_the_seed(encoder, digits, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         evaluate_finetune(encoder, *digits, seed=seed, out=tmp_path / name, **QUICK)
@@ -82,6 +83,7 @@ def test_it_is_a_function_of_the_seed(encoder, digits, tmp_path):
     assert a != c
 
 
+@pytest.mark.slow
 def test_what_is_saved_classifies_as_it_was_tested(encoder, digits, tmp_path):
     outcome = evaluate_finetune(encoder, *digits, out=tmp_path / "tuned", **QUICK)
     from safetensors.torch import load_file
@@ -104,6 +106,7 @@ def test_few_labels(encoder, digits):
     assert evaluate_finetune(encoder, *digits, labels=1e-6, **QUICK).num_train == 10
 
 
+@pytest.mark.slow
 def test_of_several_rates_the_best_is_chosen_and_one_that_diverges_is_not(encoder, digits):
     with pytest.warns(UserWarning, match="no longer finite"):
         outcome = evaluate_finetune(encoder, *digits, lr=[1e30, 0.1, 1e-7], **QUICK)

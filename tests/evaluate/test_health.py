@@ -120,6 +120,7 @@ def test_a_run_that_collapsed_is_told_what_to_try(run_folder, capsys):
     assert "is collapsed (--fail-on-collapse)" in captured.err
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite(run_folder, capsys):
     def spoil(backbone):
         next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)).weight.data[0] = float("nan")

@@ -73,6 +73,7 @@ def test_in_leave_one_out_an_image_is_not_its_own_neighbour(pixels, digits):
         evaluate_knn(pixels, digits[0], k=(280,), baselines=False)
 
 
+@pytest.mark.slow
 def test_features_are_in_the_precision_of_the_run(run_folder):
     config_file = run_folder / "config.toml"
     for own, asked, used in (("auto", "bf16", "bf16"), ("fp32", None, "fp32"), ("bf16", None, "bf16"),
@@ -92,6 +93,7 @@ def test_unlabelled_images_are_left_out_and_counted(pixels):
     assert "without a label" not in evaluate_knn(pixels, images_of([0, 1] * 5), baselines=False).protocol
 
 
+@pytest.mark.slow
 def test_a_run_keeps_it_and_gives_k_and_temperature(run_folder, capsys):
     assert run_cli(["evaluate", "knn", str(run_folder), "--json", "--k", "3", "1"]) == 0
     captured = capsys.readouterr()

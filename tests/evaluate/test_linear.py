@@ -149,6 +149,7 @@ def test_a_run_keeps_it(run_folder, capsys):
     assert run_cli(["evaluate", "linear", str(run_folder), "--l2", "0"]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_costs_a_warning_only(run_folder, capsys):
     # A file in the folder's place stops root as well, who may write into read-only folders.
     (run_folder / "evaluations").write_text("in the way")

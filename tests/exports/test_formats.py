@@ -227,6 +227,7 @@ def test_the_lines_of_the_card_work(runs, tmp_path, monkeypatch):
         assert_same_features(runs(kind), run_lines(blocks[1])["model"])
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_run_knows(tmp_path, tiny):
     from stopgrad import pretrain
 

@@ -260,6 +260,7 @@ def test_an_encoder_is_loaded_without_the_plugin(folder, tiny, monkeypatch):
         stopgrad.pretrain(out=made.path, resume=True, reporter=Recorder())
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_in_two_processes(folder, tiny):
     """Each process imports it, from the working directory too."""
     made = stopgrad.pretrain(
@@ -277,6 +278,7 @@ def test_the_command_line(folder, tiny, capsys):
     assert "off by 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_installed_program_finds_a_module_beside_it(folder):
     """Whose own folder, not the working directory, is on Python's path."""
     script = textwrap.dedent(

@@ -69,6 +69,7 @@ def splits(tmp_path):
 
 
 @pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.slow
 def test_a_flat_folder(flat, tmp_path, width):
     page = written(write_run(tmp_path / "run"), flat, tmp_path)
     assert page.missing == ()
@@ -99,6 +100,7 @@ def _quoted(name, folder):
     return f'"{text}"'
 
 
+@pytest.mark.slow
 def test_with_labels_and_test_images(splits, tmp_path):
     page = written(write_run(tmp_path / "run"), splits, tmp_path)
     with opened_page(page.path) as (tab, errors, requests):
@@ -125,6 +127,7 @@ def test_each_image_is_embedded_once(splits, tmp_path):
 
 
 @pytest.mark.parametrize("has_test", [True, False])
+@pytest.mark.slow
 def test_the_figures_are_those_of_evaluate_and_check(splits, tmp_path, has_test):
     encoder = pixels_encoder()
     data = splits if has_test else splits.train
@@ -147,6 +150,7 @@ def test_the_figures_are_those_of_evaluate_and_check(splits, tmp_path, has_test)
     ]
 
 
+@pytest.mark.slow
 def test_an_untrained_network_beside_a_run_from_random_weights_only(splits, tmp_path):
     """Of any other encoder nobody knows how it began."""
     run = RunDir(write_run(tmp_path / "run"))

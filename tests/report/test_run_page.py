@@ -320,6 +320,7 @@ def test_constant_features_have_no_map(run):
     assert "nearly the same features" in run.report_file.read_text()
 
 
+@pytest.mark.slow
 def test_a_failure_to_draw_does_not_fail_the_run(tmp_path, monkeypatch):
     def fail(*arguments, **more):
         raise RuntimeError("no pencil")
@@ -331,6 +332,7 @@ def test_a_failure_to_draw_does_not_fail_the_run(tmp_path, monkeypatch):
     assert any("no pencil" in text for text in recorder.warned)
 
 
+@pytest.mark.slow
 def test_the_page_is_renewed_while_training(tmp_path, monkeypatch):
     monkeypatch.setattr("stopgrad.train.live_page.SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr("stopgrad.train.live_page.MOST_SHARE", 1e9)

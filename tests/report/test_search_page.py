@@ -54,6 +54,7 @@ def test_nothing_is_fetched_and_everything_escaped(result, tmp_path):
     assert all(uri.startswith("data:") for uri in re.findall(r'(?:src|href)="([^"]*)"', text))
 
 
+@pytest.mark.slow
 def test_duplicates(tmp_path):
     data = tmp_path / "data"
     paths = write_photos(data, num=24)

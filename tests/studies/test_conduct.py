@@ -119,6 +119,7 @@ def test_arms_that_are_one_at_a_short_length_are_one_cell(tmp_path):
     assert len(plan.missing) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_stays_until_it_is_tried_again(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("stopgrad.studies.process.WORKER", "celled")
     monkeypatch.setattr(module, "draw_study", lambda *_: None)

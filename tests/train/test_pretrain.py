@@ -95,6 +95,7 @@ def test_the_environment(finished):
     assert environment["command"] == sys.argv
 
 
+@pytest.mark.slow
 def test_the_config_repeats_the_run(finished, tmp_path):
     again = stopgrad.pretrain(out=tmp_path / "again", config=finished.path / "config.toml", reporter=Recorder())
     assert same_weights(finished.path, again.path)
@@ -121,6 +122,7 @@ def test_resuming_is_as_never_having_stopped(finished, tmp_path, monkeypatch, st
     assert metrics(finished.path) == metrics(out)
 
 
+@pytest.mark.slow
 def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
     """The newest checkpoint is damaged, the log runs ahead of the one before."""
     import shutil
@@ -185,6 +187,7 @@ def test_the_encoder_embeds(finished):
     assert torch.cosine_similarity(usual, features).min() > 0.999
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_ones_backbone(finished, tmp_path, tiny):
     run = stopgrad.pretrain(out=tmp_path / "run", init=str(finished.path), steps=1, lr=0.0, reporter=Recorder(), **tiny)
     a, b = weights(finished.path), weights(run.path)
@@ -232,6 +235,7 @@ def test_resume_without_a_run(tmp_path):
         stopgrad.pretrain(out=tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_overwrite_begins_anew(finished, tmp_path, tiny):
     import shutil
 
@@ -257,6 +261,7 @@ def test_a_run_that_cannot_begin_overwrites_nothing(finished, tmp_path, tiny, wr
     assert RunDir(out).newest_checkpoint()[0]["progress"]["step"] == 30
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_begin_is_not_in_the_way_of_the_next(tmp_path, tiny):
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="did you mean"):
@@ -289,6 +294,7 @@ def test_numbers_of_images_that_leave_one_over(tmp_path, tiny, rng):
     assert run.metrics["num_images"] == 257
 
 
+@pytest.mark.slow
 def test_settings_as_a_runs_own_config_has_them_are_not_warned_of(finished, tmp_path):
     recorder = Recorder()
     stopgrad.pretrain(out=tmp_path / "again", config=finished.path / "config.toml", steps=1, reporter=recorder)
@@ -300,6 +306,7 @@ def test_resume_and_overwrite_exclude_each_other(tmp_path):
         stopgrad.pretrain(out=tmp_path, resume=True, overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, tiny, monkeypatch):
     from stopgrad.methods.siamese import Siamese
 
@@ -375,6 +382,7 @@ SMALL_PHOTOS = {"image_size": 32, "steps": 3, "batch_size": 16}
 
 
 @pytest.mark.parametrize("memory_gb", [4.0, 1e-9])
+@pytest.mark.slow
 def test_a_folder_of_photos(photos, tmp_path, tiny, memory_gb):
     recorder = Recorder()
     run = stopgrad.pretrain(
@@ -400,6 +408,7 @@ def test_unlabelled_photos_get_a_verdict_without_knn(photos, tmp_path, tiny):
     assert run.metrics["verdict"] in ("healthy", "not_learnt", "partly_collapsed", "collapsed")
 
 
+@pytest.mark.slow
 def test_fewer_images_than_a_batch(photos, tmp_path, tiny):
     recorder = Recorder()
     stopgrad.pretrain(photos, out=tmp_path / "run", reporter=recorder, **{**tiny, **SMALL_PHOTOS, "batch_size": 512})
@@ -423,12 +432,14 @@ def test_nothing_to_train_on(tmp_path, content):
     assert not (tmp_path / "run" / "checkpoints").exists() or content is not None
 
 
+@pytest.mark.slow
 def test_images_held_out_are_not_trained_on(tmp_path, tiny):
     run = stopgrad.pretrain(out=tmp_path / "run", holdout=100, steps=2, reporter=Recorder(), **tiny)
     assert run.metrics["num_images"] == 1337
     assert "queries 100 training images held out" in run.metrics["knn_protocol"]
 
 
+@pytest.mark.slow
 def test_settings_without_effect_are_warned_of(tmp_path, tiny):
     recorder = Recorder()
     stopgrad.pretrain(out=tmp_path / "run", steps=1, epochs=5, reporter=recorder, **tiny)

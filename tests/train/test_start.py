@@ -154,6 +154,7 @@ class Own(nn.Module):
         return self.body(x).mean(dim=(2, 3))
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own(tmp_path, tiny):
     network = Own()
     before = copy.deepcopy(network.state_dict())
@@ -221,6 +222,7 @@ def test_a_vit_trains_by_adamw(method, guide, tmp_path):
     assert all(tensor.isfinite().all() for tensor in after.values())
 
 
+@pytest.mark.slow
 def test_a_class_token_is_asked_of_a_network_that_has_one():
     pooled = {}
     for pool in ("default", "token", "avg"):
@@ -307,6 +309,7 @@ def flat_folder(at):
 
 
 @pytest.mark.parametrize("lr", [0.0, 0.01])
+@pytest.mark.slow
 def test_without_labels_the_end_is_kept_only_where_nothing_speaks_against_it(trained, tmp_path, tiny, lr, monkeypatch):
     from stopgrad.train import finish
 
@@ -323,6 +326,7 @@ def test_without_labels_the_end_is_kept_only_where_nothing_speaks_against_it(tra
     assert "without labels" in run.metrics["verdict_words"]
 
 
+@pytest.mark.slow
 def test_features_that_are_no_longer_finite_end_the_run_with_a_way_out(trained, tmp_path, tiny, monkeypatch):
     from stopgrad.train import monitor
 

@@ -19,6 +19,7 @@ def shapes(name, prefix="", **given):
 
 
 @pytest.mark.parametrize("name", ["regnety_002", "convnext_atto"])
+@pytest.mark.slow
 def test_one_network_of_a_thousand(name):
     found = candidates_for(shapes(name, prefix="state_dict.module."))
     assert found.fitting == (name,)
@@ -37,10 +38,12 @@ def few(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "seresnet50", "deit_tiny_distilled_patch16_224"])
+@pytest.mark.slow
 def test_others_that_make_more_weights_than_they_keep_or_have_heads_by_a_name_of_the_trunk(few, name):
     assert candidates_for(shapes(name)).fitting == (name,)
 
 
+@pytest.mark.slow
 def test_networks_that_weights_do_not_tell_apart():
     assert set(candidates_for(shapes("efficientnet_lite0")).fitting) == {"efficientnet_lite0", "tf_efficientnet_lite0"}
 
@@ -51,6 +54,7 @@ def test_a_vit_for_every_normalisation(few):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_nearest_and_why_it_does_not_fit(few):
     tensors = shapes("vit_tiny_patch16_224", img_size=320)
     found = candidates_for(tensors)

@@ -123,6 +123,7 @@ def test_timms_own_size_and_normalisation_of_the_network_that_is_named(tmp_path)
     assert (smaller.preprocess.size, smaller.preprocess.resize, smaller.preprocess.std) == (96, 110, (0.2,) * 3)
 
 
+@pytest.mark.slow
 def test_one_architecture_whose_weights_are_normalised_in_several_ways(tmp_path):
     save_file(weights("resnet18d"), tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"resnet18d\.ra2_in1k \(mean 0\.485.*resnet18d\.ra4.*\(mean 0\.5"):

@@ -196,6 +196,7 @@ def other_names(network):
             for name, tensor in network.state_dict().items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_a_package(package):
     network = source(LITE0)
     torch.save(other_names(network), package)
