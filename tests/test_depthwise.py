@@ -43,9 +43,9 @@ def test_nothing_else_is_touched():
         in_fp32 = F.conv2d(x, weight, None, 1, 2, 1, 4)
         with torch.autocast("cpu", torch.bfloat16):
             dense = F.conv2d(x, torch.randn(3, 4, 5, 5, requires_grad=True))
-            with torch.no_grad():
-                forward_only = F.conv2d(x, weight, None, 1, 2, 1, 4)
             same = F.conv2d(x, weight, None, 1, "same", 1, 4)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            forward_only = F.conv2d(x, weight, None, 1, 2, 1, 4)
     names = [type(t.grad_fn).__name__ for t in (in_fp32, dense, same)]
     assert all(name.startswith("Convolution") for name in names), names
     assert forward_only.grad_fn is None
