@@ -130,7 +130,8 @@ class Study:
     def arms_table(self):
         """All arms that were run."""
         keys = accuracies_of(self.content)
-        head = ["arm", "n", *(f"{figure_name(key)}, %" for key in keys), "spread of projections", "their rank",
+        head = ["arm", "n", *(f"{figure_name(key)}, %" for key in keys),
+                "standard deviation of projections", "their rank",
                 "passes, millions", "seconds", ""]  # fmt: skip
         return table(head, [_arm_row(arm, keys) for arm in self.arms.values() if arm["seeds"]])
 

@@ -7,7 +7,8 @@ from pages.found import plain, table, with_std
 
 NOT_TOLD = {"seed", "path"}
 HEAD = ("settings", "n", "trained", "untrained", "raw pixels", "raw pixels, centred", "trained, 10 labels a class",
-        "raw pixels, centred, 10 labels", "spread of projections", "their rank", "verdict", "views/s", "seconds",
+        "raw pixels, centred, 10 labels", "standard deviation of projections", "their rank",
+        "verdict", "views/s", "seconds",
         "loading, augmentation, network, monitors, %")  # fmt: skip
 
 

@@ -154,6 +154,8 @@ def test_little_is_enough(results, tmp_path):
 @pytest.mark.parametrize("results", [invented(20, 15), broken()], ids=["many", "broken"])
 def test_words_in_the_figure_do_not_overlap(results, tmp_path):
     draw_study(results, tmp_path / "page.html", tmp_path / "figure.svg")
+    # The legend has the verdict in full: it once was cut.
+    assert ">no significant difference</tspan>" in (tmp_path / "figure.svg").read_text()
     with opened_page(tmp_path / "figure.svg", width=1000) as (tab, _, _):
         boxes = tab.evaluate("""() => [...document.querySelectorAll("text")].map((t) => {
             const b = t.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height, t.textContent]; })""")

@@ -143,7 +143,7 @@ def _print_results(results: dict[str, Any]) -> None:
     console.print(f"\n{results['protocol']}")
     accuracies = accuracies_of(results)
     table = _table(("arm", "left"), ("n", "right"), *((f"{figure_name(key)}, %", "right") for key in accuracies),
-                   ("spread of projections", "right"), ("rank", "right"), ("passes", "right"), ("seconds", "right"),
+                   ("std of projections", "right"), ("rank", "right"), ("passes", "right"), ("seconds", "right"),
                    ("verdicts", "left"))  # fmt: skip
     for arm in results["arms"]:
         f = arm["figures"]

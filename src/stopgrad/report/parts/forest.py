@@ -9,8 +9,8 @@ MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 VERDICT_COLOURS = {"better": "#0072b2", "worse": "#c24e00", "no significant difference": "#5f6878"}
 UNDECIDED = "#98a1b0"
 FIGURES = {
-    "knn_top1": "k-NN", "linear_top1": "linear probe", "projection_std": "spread of projections",
-    "projection_effective_rank": "effective rank of projections", "feature_std": "spread of features",
+    "knn_top1": "k-NN", "linear_top1": "linear probe", "projection_std": "standard deviation of projections",
+    "projection_effective_rank": "effective rank of projections", "feature_std": "standard deviation of features",
     "effective_rank": "effective rank of features",
 }  # fmt: skip
 
