@@ -22,8 +22,8 @@ from stopgrad.cache.cache import ImageCache, entry_key
 from stopgrad.cache.entry import DamagedEntryError, open_entry
 from stopgrad.cache.locks import try_lock
 from stopgrad.cache.store import load_images
-from stopgrad.data.folders import FileSource
-from stopgrad.data.parquet import ParquetSource
+from stopgrad.data.kinds.folders import FileSource
+from stopgrad.data.kinds.parquet import ParquetSource
 from stopgrad.data.sources import ArraySource, Subset
 from stopgrad.errors import ConfigError, DataError
 

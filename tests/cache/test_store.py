@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from stopgrad.cache.store import load_images
-from stopgrad.data.folders import FileSource
+from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.sources import ArraySource, ListSource
 from stopgrad.errors import DataError
 

@@ -1,17 +1,36 @@
 """Open a data set by its path."""
 
 import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from stopgrad.data.decode import UnreadableImageError, decode
-from stopgrad.data.folders import open_folder
-from stopgrad.data.parquet import ParquetSource, open_parquet_folder
+from stopgrad.data.kinds import folders, parquet
 from stopgrad.data.place import check_there
 from stopgrad.data.sources import ArraySource, Splits
+from stopgrad.errors import DataError
 
 DIGITS = "scikit-learn's digits"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of data set that a path can name."""
+
+    fits: Callable[[Path], bool]
+    """Whether an existing path is of this kind; nothing is read but names."""
+    open: Callable[[Path], Splits]
+    """Open it, or raise `DataError`."""
+
+
+# The first that fits opens it.
+KINDS: Sequence[Kind] = (
+    Kind(parquet.is_parquet, parquet.open_parquet),
+    Kind(Path.is_dir, folders.open_folder),
+)
 
 
 def open_images(path: str | Path) -> Splits:
@@ -28,12 +47,10 @@ def open_images(path: str | Path) -> Splits:
         return _digits()
     check_there(path)
     root = Path(path).expanduser()
-    if root.is_file():
-        return Splits(root.stem, ParquetSource([root]))
-    tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
-    if tables:
-        return open_parquet_folder(root, tables)
-    return open_folder(root)
+    for kind in KINDS:
+        if kind.fits(root):
+            return kind.open(root)
+    raise DataError(f"{str(path)!r} is nothing that holds images.")
 
 
 def _digits() -> Splits:

@@ -1,6 +1,6 @@
 """Where images come from: one small protocol, and sources that are in memory.
 
-To add a format: a class with the members of `ImageSource`, and one branch in `open_images` (`data/open.py`).
+To add a kind: a class with the members of `ImageSource` in a file of `data/kinds/`, a line in `KINDS` (`data/open.py`).
 """
 
 import hashlib

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stopgrad.data.decode import UnreadableImageError, decode
-from stopgrad.data.folders import FileSource
+from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ImageSource, Splits, Subset
 from stopgrad.errors import ConfigError, did_you_mean

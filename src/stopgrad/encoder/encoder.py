@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stopgrad.data.decode import Progress
-from stopgrad.data.folders import FileSource
+from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ArraySource, ImageSource, ListSource
 from stopgrad.encoder.features import features_of
