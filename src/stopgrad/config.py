@@ -4,6 +4,7 @@ import dataclasses
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -90,8 +91,9 @@ def _coerce(name: str, value: Any) -> Any:
     wanted = SETTINGS[name].type
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, list):
-        return tuple(float(v) if isinstance(v, int) else v for v in value)
+    if isinstance(value, (list, tuple)) and wanted not in (int, float, str, bool):
+        whole = wanted == tuple[int, ...]
+        return tuple(float(v) if type(v) is int and not whole else v for v in value)
     if isinstance(value, Path):
         return str(value)
     return value
@@ -103,10 +105,11 @@ def _check(name: str, value: Any) -> None:
     if setting.type in (str, int, float, bool):
         if type(value) is not setting.type:
             raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")
-    elif not (isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, float) for v in value)):
-        raise ConfigError(f"{name} = {value!r}: needs three numbers.")
+    else:
+        _check_numbers(name, value, int if setting.type == tuple[int, ...] else float)
+        return
     or_plugin = setting.metadata["or_plugin"]
-    if choices and value not in choices and not (or_plugin and is_plugin(value)):
+    if choices and value not in choices and not (or_plugin and is_plugin(str(value))):
         hint = did_you_mean(value, choices) if isinstance(value, str) else f"valid: {choices}."
         more = " One of your own goes by 'package.module:name'." if or_plugin else ""
         raise ConfigError(removed_words(name, value) or f"{name} = {value!r} is unknown: {hint}{more}")
@@ -114,6 +117,16 @@ def _check(name: str, value: Any) -> None:
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
         raise ConfigError(f"{name} = {value!r}: must be {bounds}.")
+
+
+def _check_numbers(name: str, value: Any, kind: type) -> None:
+    (least, most), low, high = (SETTINGS[name].metadata[key] for key in ("length", "low", "high"))
+    fits = isinstance(value, tuple) and least <= len(value) <= most and all(type(v) is kind for v in value)
+    if fits and all((low is None or v >= low) and (high is None or v <= high) for v in value):
+        return
+    count = f"{least}" if least == most else f"{least} to {most}"
+    within = "" if low is None else f" from {low:g} to {high:g}"
+    raise ConfigError(f"{name} = {value!r}: needs {count} {'whole ' if kind is int else ''}numbers{within}.")
 
 
 def _check_together(config: Config) -> None:
@@ -127,7 +140,14 @@ def _check_together(config: Config) -> None:
             f"{'./' + config.data.cache!r})."
         )
     if min(aug.std) <= 0:
-        raise ConfigError(f"std = {aug.std!r}: all three must be above 0.")
+        raise ConfigError(f"std = {aug.std!r}: all must be above 0.")
+    if len(aug.mean) != len(aug.std):
+        raise ConfigError(f"mean has {len(aug.mean)} numbers and std {len(aug.std)}: each channel needs both.")
+    black, white = config.data.value_range
+    if (black, white) != (0, 0) and not (isfinite(black) and isfinite(white) and black < white):
+        raise ConfigError(f"value_range = ({black:g}, {white:g}): needs black and white, the smaller first.")
+    if len(config.data.shown_channels) == 2:
+        raise ConfigError("shown_channels: needs three channels, for red, green and blue, or one.")
     decides = objective.guide_keep < 1 and objective.guide_keep_by == "decided"
     if decides and objective.guide != "nearest_views":
         raise ConfigError(

@@ -22,9 +22,9 @@ def is_plugin(name: str) -> bool:
 
 
 def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), or_plugin: bool = False,
-             low: float | None = None, high: float | None = None) -> Any:  # fmt: skip
+             low: float | None = None, high: float | None = None, length: tuple[int, int] = (1, 1)) -> Any:  # fmt: skip
     return field(default=default, metadata={"help": help, "choices": choices, "or_plugin": or_plugin, "low": low,
-                                            "high": high})  # fmt: skip
+                                            "high": high, "length": length})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,17 @@ class Data:
     """What is trained on, and how it is read."""
 
     path: str = _setting("", "folder, parquet file or folder of them; empty: scikit-learn's digits")
+    channels: int = _setting(0, "channels of an image, 1 to 16; 0: as the files have them, of 8-bit grey and colour "
+                             "files RGB", low=0, high=16)  # fmt: skip
+    depth: int = _setting(0, "bits of a pixel, 8 or 16; 0: 16 where files have more than 8", choices=(0, 8, 16))
+    value_range: tuple[float, ...] = _setting((0.0, 0.0), "which values are black and white; 0 0: of 8-bit files 0 "
+                                              "255, of DICOM its window, else 0.1% and 99.9% of a sample's values",
+                                              length=(2, 2))  # fmt: skip
+    pages: str = _setting("first", "of a TIFF with several pages: the first, or all as channels",
+                          choices=("first", "channels"))  # fmt: skip
+    shown_channels: tuple[int, ...] = _setting((), "channels that pictures show as red, green and blue, or one as "
+                                               "grey, counted from 0; none: the first three", low=0, high=15,
+                                               length=(0, 3))  # fmt: skip
     image_size: int = _setting(32, "side in pixels of the views the network sees", low=4)
     eval_size: int = _setting(0, "side of the images that the monitors, the final figures and the encoder see; 0: "
                               "image_size", low=0)  # fmt: skip
@@ -74,8 +85,10 @@ class Augmentation:
     blur_probability: float = _setting(0.0, "Gaussian blur", low=0.0, high=1.0)
     blur_sigma_min: float = _setting(0.1, "Gaussian blur: smallest sigma, pixels", low=0.01)
     blur_sigma_max: float = _setting(2.0, "Gaussian blur: largest sigma, pixels", low=0.01)
-    mean: tuple[float, float, float] = _setting((0.485, 0.456, 0.406), "channel means, of pixels in 0..1")
-    std: tuple[float, float, float] = _setting((0.229, 0.224, 0.225), "channel standard deviations, of pixels in 0..1")
+    mean: tuple[float, ...] = _setting((0.485, 0.456, 0.406), "channel means, of pixels in 0..1; of others than 8-bit "
+                                       "RGB, those of a sample", length=(1, 16))  # fmt: skip
+    std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "channel standard deviations, of pixels in 0..1; as mean",
+                                      length=(1, 16))  # fmt: skip
 
 
 @dataclass(frozen=True)

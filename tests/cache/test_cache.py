@@ -24,6 +24,7 @@ from stopgrad.cache.locks import try_lock
 from stopgrad.cache.store import load_images
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.kinds.parquet import ParquetSource
+from stopgrad.data.pixels import RGB8
 from stopgrad.data.sources import ArraySource, Subset
 from stopgrad.errors import ConfigError, DataError
 
@@ -334,11 +335,11 @@ def test_of_many_pixels_a_sample_is_checked(even, load, root, monkeypatch):
     data = bytearray((folder / "pixels").read_bytes())
     data[3 * 8 * 9 * 10] ^= 1
     (folder / "pixels").write_bytes(data)
-    assert open_entry(folder, folder.name) is not None
+    assert open_entry(folder, folder.name, RGB8) is not None
     data[-1] ^= 1
     (folder / "pixels").write_bytes(data)
     with pytest.raises(DamagedEntryError):
-        open_entry(folder, folder.name)
+        open_entry(folder, folder.name, RGB8)
 
 
 def test_those_who_use_a_damaged_entry_keep_what_they_see(even, load, root):
@@ -375,7 +376,7 @@ def test_an_interrupted_build_goes_on(files, load, heard, stop_at):
 BUILD = """
 import sys, time
 from pathlib import Path
-from stopgrad.data import folders
+from stopgrad.data.kinds import folders
 from stopgrad.cache import cache
 from stopgrad.cache.store import load_images
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stopgrad.data.decode import UnreadableImageError, decode
+from stopgrad.data.decode import decode
+from stopgrad.data.pixels import UnreadableImageError
 
 
 @pytest.fixture
@@ -98,9 +99,10 @@ def test_animation_gives_its_first_frame():
     [
         (b"", "empty file"),
         (b"not an image at all", "known format"),
-        (np.zeros((4, 4, 3)), "float64"),
-        (np.zeros((0, 4, 3), np.uint8), "shape"),
-        (np.zeros((4, 4, 7), np.uint8), "."),
+        (np.full((4, 4, 3), None), "object"),
+        (np.full((4, 4, 3), np.nan), "NaN"),
+        (np.zeros((0, 4, 3), np.uint8), "0 x 4 x 3"),
+        (np.zeros((4, 4, 7), np.uint8), "7 channels, not 3"),
     ],
 )
 def test_what_is_no_image_is_said(data, message):

@@ -19,6 +19,7 @@ from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.loader.preprocess import Preprocess
+from stopgrad.loader.shown import PLAIN
 from stopgrad.report.parts.images import RunImages, Sample
 from stopgrad.report.parts.map import feature_map
 
@@ -355,7 +356,7 @@ def test_the_map_shows_images_from_the_whole_sample(generator):
     source = ArraySource(np.zeros((400, 8, 8), np.uint8), labels.tolist(), list("abcd"))
     store = ImageStore(source, 8, kept=list(range(400)))
     features = nn.functional.normalize(torch.randn(400, 8, generator=generator), dim=1)
-    sample = Sample(features, torch.zeros(400, 3, 8, 8, dtype=torch.uint8), labels, range(400), store)
+    sample = Sample(features, torch.zeros(400, 3, 8, 8, dtype=torch.uint8), labels, range(400), store, PLAIN)
     drawn, words = feature_map(RunImages(store, None), [("training", sample)], 50, labels)
     assert words.startswith("50 points: 50 of 400 training images, drawn by seed;")
     shown = drawn["data"]["label"]

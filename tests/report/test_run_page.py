@@ -18,6 +18,7 @@ from stopgrad.config import Config
 from stopgrad.data.open import open_images
 from stopgrad.data.sources import ArraySource
 from stopgrad.errors import ConfigError, DataError
+from stopgrad.loader.shown import PLAIN
 from stopgrad.report.parts.images import RunImages, Sample
 from stopgrad.report.parts.pictures import _classes, _predicted
 from stopgrad.report.run import write_progress_page
@@ -301,7 +302,7 @@ def test_classes_are_said_to_be_judged_by_the_images_that_vote(generator):
     pixels = np.zeros((50, 8, 8), dtype=np.uint8)
     store = ImageStore(ArraySource(pixels, [0, 1] * 4 + [-1] * 42, ["a", "b"]), 8, kept=list(range(50)))
     features, thumbnails = torch.randn(38, 4, generator=generator), torch.zeros(38, 3, 8, 8, dtype=torch.uint8)
-    bank, images = Sample(features, thumbnails, store.labels[:38], range(38), store), RunImages(store, None)
+    bank, images = Sample(features, thumbnails, store.labels[:38], range(38), store, PLAIN), RunImages(store, None)
     said, k = _predicted(images, bank, bank, Config())
     # Eight have a label, and none asks itself.
     assert k == 7

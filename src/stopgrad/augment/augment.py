@@ -4,34 +4,38 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
 from stopgrad.augment import color, geometry
 from stopgrad.augment.draws import ViewDraws
 from stopgrad.settings import Augmentation
 
-Views = Float[Tensor, "image 3 size size"]
+Views = Float[Tensor, "image channel size size"]
+Images = UInt8[Tensor, "image channel _ _"] | UInt16[Tensor, "image channel _ _"]
 
 
-def to_unit(images: UInt8[Tensor, "image 3 height width"]) -> Float[Tensor, "image 3 height width"]:
-    """Pixels 0..255 to 0..1, float32, laid out in planes."""
-    return color.in_planes(images).mul_(1 / 255)
+def to_unit(images: Images) -> Float[Tensor, "image channel height width"]:
+    """Pixels of 8 or 16 bits to 0..1, float32, laid out in planes."""
+    return color.in_planes(images).mul_(1 / (255 if images.dtype == torch.uint8 else 65535))
 
 
-def to_uint8(pixels: Float[Tensor, "*image 3 height width"]) -> UInt8[Tensor, "*image 3 height width"]:
+def to_uint8(pixels: Float[Tensor, "*image channel height width"]) -> UInt8[Tensor, "*image channel height width"]:
     """Pixels 0..1 to 0..255, rounded."""
     return pixels.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def fit(images: UInt8[Tensor, "image 3 _ _"], resize: int, crop: int) -> Float[Tensor, "image 3 crop crop"]:
+def to_uint16(pixels: Float[Tensor, "*image channel height width"]) -> UInt16[Tensor, "*image channel height width"]:
+    """Pixels 0..1 to 0..65535, rounded."""
+    return pixels.mul(65535).round_().clamp_(0, 65535).to(torch.uint16)
+
+
+def fit(images: Images, resize: int, crop: int) -> Float[Tensor, "image channel crop crop"]:
     """Images without augmentation, in 0..1: shorter side to `resize`, antialiased, and the centre of `crop` pixels."""
     return geometry.centre_crop(geometry.resize_shorter(to_unit(images), resize), crop)
 
 
-def cut(
-    images: UInt8[Tensor, "image 3 height width"], draws: ViewDraws, augmentation: Augmentation, size: int
-) -> Views:
+def cut(images: Images, draws: ViewDraws, augmentation: Augmentation, size: int) -> Views:
     """The geometric part of a view, mirroring included, from images of one size; the result is in 0..1."""
     pixels = to_unit(images)
     mirrored = _send(draws.flip, pixels)
@@ -46,8 +50,13 @@ def cut(
 def recolour(pixels: Views, draws: ViewDraws, augmentation: Augmentation) -> Views:
     """The rest of a view, from pixels 0..1: colour jitter, grey, blur; in the order of the SimSiam paper.
 
-    What it is given may be overwritten.
+    Of other channels than three, each channel's intensity is jittered on its own, and nothing turns grey. What it is
+    given may be overwritten.
     """
+    if pixels.shape[1] != 3:
+        _change(pixels, draws.jitter, lambda x, rows: color.jitter_intensity(x, _send(draws.gains[rows], x)))
+        _change(pixels, draws.sigma > 0, lambda x, rows: geometry.gaussian_blur(x, _send(draws.sigma[rows], x)))
+        return pixels
     if augmentation.jitter_form == "exact" and draws.jitter.any():
         order, drawn = torch.from_numpy(draws.order), torch.from_numpy(draws.jitter)
         pixels = color.jitter(pixels, _send(draws.factors, pixels), order, drawn)

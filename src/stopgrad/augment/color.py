@@ -12,24 +12,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Pixels = Float[Tensor, "image 3 height width"]
+AnyPixels = Float[Tensor, "image channel height width"]
 # ITU-R BT.601 luma in torchvision's digits.
 LUMA = (0.2989, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
-def empty_planes(num_images: int, height: int, width: int, *, device: torch.device) -> Pixels:
-    """float32 `[image, 3, height, width]` of no particular values, whose channels lie in memory one after another."""
-    return torch.empty(3, num_images, height, width, device=device).movedim(0, 1)
+def empty_planes(num_images: int, height: int, width: int, *, device: torch.device, channels: int = 3) -> AnyPixels:
+    """float32 `[image, channels, height, width]` of no particular values, channels one after another in memory."""
+    return torch.empty(channels, num_images, height, width, device=device).movedim(0, 1)
 
 
-def in_planes(images: Tensor) -> Pixels:
-    """A copy of images `[image, 3, height, width]` in float32, laid out as `empty_planes` does."""
-    return empty_planes(len(images), images.shape[2], images.shape[3], device=images.device).copy_(images)
+def in_planes(images: Tensor) -> AnyPixels:
+    """A copy of images `[image, channels, height, width]` in float32, laid out as `empty_planes` does."""
+    num, channels, height, width = images.shape
+    return empty_planes(num, height, width, device=images.device, channels=channels).copy_(images)
 
 
-def select(images: Pixels, rows: Int[Tensor, "row"]) -> Float[Tensor, "row 3 height width"]:
+def select(images: AnyPixels, rows: Int[Tensor, "row"]) -> Float[Tensor, "row channel height width"]:
     """A copy of some of the images, laid out as `empty_planes` does."""
-    chosen = empty_planes(len(rows), images.shape[2], images.shape[3], device=images.device)
+    _, channels, height, width = images.shape
+    chosen = empty_planes(len(rows), height, width, device=images.device, channels=channels)
     torch.index_select(images.movedim(1, 0), 1, rows, out=chosen.movedim(1, 0))
     return chosen
 
@@ -97,6 +100,22 @@ def jitter_single_affine(images: Pixels, factors: Float[Tensor, "image 4"]) -> P
     mean_luma = (grayscale(images).mean(dim=(1, 2, 3)) * brightness).clamp(0, 1)
     offset = ((1 - contrast) * mean_luma).view(-1, 1, 1)
     return (matrix @ images.flatten(2) + offset).clamp_(0, 1).view_as(images)
+
+
+def jitter_intensity(images: AnyPixels, gains: Float[Tensor, "image channel 2"]) -> AnyPixels:
+    """Brightness and contrast of each channel on its own: what is left of `jitter` where channels are no colours.
+
+    Args:
+        images: pixels in 0..1.
+        gains: of each image and channel the brightness factor, and the contrast factor about the channel's mean.
+
+    Returns:
+        A copy, clamped after each step, laid out in planes.
+    """
+    brightness, contrast = gains.unsqueeze(-1).unsqueeze(-1).unbind(2)
+    result = in_planes(images).mul_(brightness).clamp_(0, 1)
+    means = result.mean(dim=(2, 3), keepdim=True)
+    return result.mul_(contrast).add_((1 - contrast) * means).clamp_(0, 1)
 
 
 def _luma(images: Tensor) -> Tensor:

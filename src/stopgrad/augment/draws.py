@@ -20,6 +20,7 @@ _ASPECT = slice(_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS)
  _SHIFT_Y, _SHIFT_X) = range(2 * _CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS + 15)  # fmt: skip
 _ORDER = slice(2 * _CROP_ATTEMPTS + 15, 2 * _CROP_ATTEMPTS + 19)
 _NUM_SLOTS = 2 * _CROP_ATTEMPTS + 19
+_OF_CHANNELS = 2**32
 _LOG_ASPECT = np.log(4 / 3)
 
 
@@ -47,6 +48,8 @@ class ViewDraws:
     """float32 factor by which the content grows."""
     shift: np.ndarray
     """float32 shift of the content (down, right), as a share of the side."""
+    gains: np.ndarray
+    """float32 `[image, channel, 2]` brightness and contrast factors of channels that are no colours; of three, none."""
 
     def __getitem__(self, images: slice) -> "ViewDraws":
         """Those of some of the images."""
@@ -93,7 +96,16 @@ def draw_view(
         rotation=within(_ROTATION, -a.rotation_degrees, a.rotation_degrees),
         zoom=within(_ZOOM, 1 - a.zoom, 1 + a.zoom),
         shift=np.stack([within(_SHIFT_Y, -a.shift, a.shift), within(_SHIFT_X, -a.shift, a.shift)], axis=1),
+        gains=_gains(a, seed, epoch, images, view),
     )
+
+
+def _gains(a: Augmentation, seed: int, epoch: int, images: np.ndarray, view: int) -> np.ndarray:
+    channels = len(a.mean) if len(a.mean) != 3 else 0
+    # Views of their own, so that they share no number with the other draws.
+    u = uniforms(seed, epoch, images, view + _OF_CHANNELS, 2 * channels).reshape(len(images), channels, 2)
+    reach = np.array([a.brightness, a.contrast])
+    return (1 + (2 * u - 1) * reach).astype(np.float32)
 
 
 def uniforms(seed: int, epoch: int, images: np.ndarray, view: int, num: int) -> np.ndarray:

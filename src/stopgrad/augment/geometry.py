@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stopgrad.augment.color import empty_planes
 
-Pixels = Float[Tensor, "image 3 height width"]
+Pixels = Float[Tensor, "image channel height width"]
 
 
 def resize_matrix(
@@ -44,17 +44,18 @@ def resize_matrix(
 
 def apply_separable(
     images: Pixels, rows: Float[Tensor, "image new_height height"], columns: Float[Tensor, "image new_width width"]
-) -> Float[Tensor, "image 3 new_height new_width"]:
+) -> Float[Tensor, "image channel new_height new_width"]:
     """rows x image x columns^T for every channel of every image, laid out in planes."""
-    result = empty_planes(len(images), rows.shape[1], columns.shape[1], device=images.device)
-    for channel in range(3):
+    channels = images.shape[1]
+    result = empty_planes(len(images), rows.shape[1], columns.shape[1], device=images.device, channels=channels)
+    for channel in range(channels):
         torch.bmm(rows, torch.bmm(images[:, channel], columns.transpose(1, 2)), out=result[:, channel])
     return result
 
 
 def crop_and_resize(
     images: Pixels, box: Tensor, size: int, mirrored: Tensor | None = None
-) -> Float[Tensor, "image 3 {size} {size}"]:
+) -> Float[Tensor, "image channel {size} {size}"]:
     """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`.
 
     Args:
@@ -72,27 +73,28 @@ def gaussian_blur(images: Pixels, sigma: Tensor) -> Pixels:
 
     Kernel of a tenth of the side, odd, as in SimCLR (arXiv 2002.05709, appendix A).
     """
-    num_images, _, height, width = images.shape
+    num_images, channels, height, width = images.shape
     # Every channel of every image is a channel of one large image, with a kernel of its own.
-    planes = images.movedim(1, 0).reshape(1, 3 * num_images, height, width)
-    kernel, radius = _gaussian(sigma, width)
-    planes = F.conv2d(F.pad(planes, (radius, radius, 0, 0), "reflect"), kernel[:, :, None, :], groups=3 * num_images)
-    kernel, radius = _gaussian(sigma, height)
-    planes = F.conv2d(F.pad(planes, (0, 0, radius, radius), "reflect"), kernel[:, :, :, None], groups=3 * num_images)
-    return planes.view(3, num_images, height, width).movedim(0, 1)
+    num = channels * num_images
+    planes = images.movedim(1, 0).reshape(1, num, height, width)
+    kernel, radius = _gaussian(sigma, width, channels)
+    planes = F.conv2d(F.pad(planes, (radius, radius, 0, 0), "reflect"), kernel[:, :, None, :], groups=num)
+    kernel, radius = _gaussian(sigma, height, channels)
+    planes = F.conv2d(F.pad(planes, (0, 0, radius, radius), "reflect"), kernel[:, :, :, None], groups=num)
+    return planes.view(channels, num_images, height, width).movedim(0, 1)
 
 
-def _gaussian(sigma: Tensor, side: int) -> tuple[Float[Tensor, "channel_image 1 tap"], int]:
-    """Kernels along an axis of so many pixels, of three channels' images one after another; and their radius."""
+def _gaussian(sigma: Tensor, side: int, channels: int) -> tuple[Float[Tensor, "channel_image 1 tap"], int]:
+    """Kernels along an axis of so many pixels, of the channels' images one after another; and their radius."""
     radius = max(1, round(side * 0.1) // 2)
     offset = torch.arange(-radius, radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
-    return (kernel / kernel.sum(dim=1, keepdim=True)).repeat(3, 1)[:, None], radius
+    return (kernel / kernel.sum(dim=1, keepdim=True)).repeat(channels, 1)[:, None], radius
 
 
 def affine(
     images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int, mirrored: Tensor | None = None
-) -> Float[Tensor, "image 3 {size} {size}"]:
+) -> Float[Tensor, "image channel {size} {size}"]:
     """Rotate (degrees), zoom and shift (down, right; share of the side) each image, then mirror it left to right.
 
     Black outside, bilinear. `mirrored` says who is mirrored; None: nobody.
@@ -110,11 +112,11 @@ def affine(
     )
     if mirrored is not None:
         theta[:, :, 0] *= 1 - 2 * mirrored[:, None].float()
-    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def resize_shorter(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tensor, "image 3 _ _"]:
+def resize_shorter(image: Float[Tensor, "image channel _ _"], size: int) -> Float[Tensor, "image channel _ _"]:
     """Resize so that the shorter side has `size` pixels, antialiased."""
     height, width = image.shape[2:]
     shorter = min(height, width)
@@ -125,7 +127,7 @@ def resize_shorter(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tens
     return F.interpolate(image, size=target, mode="bilinear", antialias=True, align_corners=False)
 
 
-def centre_crop(image: Float[Tensor, "image 3 _ _"], size: int) -> Float[Tensor, "image 3 size size"]:
+def centre_crop(image: Float[Tensor, "image channel _ _"], size: int) -> Float[Tensor, "image channel size size"]:
     """Cut the central square of `size` pixels."""
     height, width = image.shape[2:]
     # Rounded as torchvision's CenterCrop does.

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.cache.entry import FORMAT, INDEX, JOURNAL, META, PIXELS, USED, Unreadable, crc_of_json, num_bytes
+from stopgrad.cache.entry import FORMAT, INDEX, JOURNAL, META, PIXELS, USED, Unreadable, crc_of_json, num_values
 from stopgrad.cache.eviction import NoRoomError
-from stopgrad.data.decode import Progress, UnreadableImageError, UnreadImageError, in_order, read_image
+from stopgrad.data.decode import Progress, UnreadImageError, in_order, read_image
+from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
 from stopgrad.data.sources import ImageSource
 from stopgrad.errors import DataError
 
@@ -38,13 +39,15 @@ class EntryWriter:
         key: what it is of.
         num_images: in the source.
         layout: "chw" or "hwc"; an earlier builder's goes before.
+        pixels: what images are decoded to.
 
     Raises:
         OSError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, key: str, num_images: int, layout: str) -> None:
+    def __init__(self, folder: Path, key: str, num_images: int, layout: str, pixels: PixelFormat = RGB8) -> None:
         self.folder, self.key, self.num_images, self.layout = folder, key, num_images, layout
+        self.pixels_are = pixels
         self.shapes: list[tuple[int, int]] = []
         self.unreadable: list[Unreadable] = []
         self.chunks: list[tuple[int, int]] = []
@@ -155,7 +158,8 @@ class EntryWriter:
                 line = json.loads(text)
                 shapes = [(height, width) for height, width in line["shapes"]]
                 pixels = self._pixels.read(line["size"])
-                fits = num_bytes(np.array(shapes).reshape(-1, 2)).sum() == len(pixels) == line["size"]
+                values = num_values(np.array(shapes).reshape(-1, 2), self.pixels_are.channels).sum()
+                fits = values * self.pixels_are.depth // 8 == len(pixels) == line["size"]
                 if not fits or zlib.crc32(pixels) != line["crc32"] or line["stop"] != self.done + len(shapes):
                     break
                 unreadable = [Unreadable(i, reason, transient) for i, reason, transient in line["unreadable"]]
@@ -212,7 +216,7 @@ def decode_all(
             if ended.is_set():
                 break
             try:
-                pixels = read_image(source, index, shortest)
+                pixels = read_image(source, index, shortest, writer.pixels_are)
             except UnreadableImageError as error:
                 if strict:
                     raise DataError(f"{source.name(index)} cannot be read: {error}.") from error

@@ -17,7 +17,8 @@ from stopgrad.cache.entry import JOURNAL, META, CacheEntry, DamagedEntryError, o
 from stopgrad.cache.eviction import NoRoomError, lock_path, make_room, remove_entry
 from stopgrad.cache.locks import FileLock, try_lock
 from stopgrad.data.decode import VERSION as DECODER_VERSION
-from stopgrad.data.decode import Progress, UnreadableImageError, evenly_spaced, read_image
+from stopgrad.data.decode import Progress, evenly_spaced, read_image
+from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
 from stopgrad.data.sources import ImageSource
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import ConfigError
@@ -59,7 +60,7 @@ class ImageCache:
 
     def open(
         self, source: ImageSource, *, shortest: int, workers: int = 0, strict: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | None = None, pixels: PixelFormat = RGB8,
     ) -> CacheEntry | None:  # fmt: skip
         """The entry of a source, built if need be; None where the cache cannot be used, which is said.
 
@@ -71,6 +72,7 @@ class ImageCache:
             workers: decoding threads; 0: one per core.
             strict: refuse unreadable images while building.
             progress: told of building, and of another run's building that this one waits for.
+            pixels: what images are decoded to.
 
         Raises:
             DataError: an unreadable image where `strict` is set; what was decoded so far is kept.
@@ -78,26 +80,26 @@ class ImageCache:
         """
         if self.root is None:
             return None
-        key = entry_key(source, shortest)
+        key = entry_key(source, shortest, pixels)
         if key is None:
             if self.explicit:
                 self._warn_once("cache has no effect: the images are in memory, or of a source without cache_key.")
             return None
         folder = self.root / key
         try:
-            entry = self._existing(folder, source)
+            entry = self._existing(folder, source, pixels)
             if entry is not None:
                 return entry
-            sample = _sample(source, shortest)
+            sample = _sample(source, shortest, pixels)
             if not sample or (not self.explicit and _estimate(sample, source) < SMALL_BYTES):
                 return None
             if not current_rank().leads:
                 time.sleep(HEAD_START_SECONDS)
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(folder, len(source), progress):
-                return self._existing(folder, source) or self._build(
+                return self._existing(folder, source, pixels) or self._build(
                     folder, source, sample, shortest=shortest, workers=workers or os.cpu_count() or 1, strict=strict,
-                    progress=progress,
+                    progress=progress, pixels=pixels,
                 )  # fmt: skip
         except NoRoomError as error:
             self._warn_once(f"the decoded images are not kept in the cache {self.root}: {error}. {_WITHOUT}")
@@ -110,10 +112,10 @@ class ImageCache:
                 self._give_up(_reason(error))
         return None
 
-    def _existing(self, folder: Path, source: ImageSource) -> CacheEntry | None:
+    def _existing(self, folder: Path, source: ImageSource, pixels: PixelFormat) -> CacheEntry | None:
         """The entry if it is there and sound; a damaged one is told of."""
         try:
-            entry = open_entry(folder, folder.name)
+            entry = open_entry(folder, folder.name, pixels)
         except DamagedEntryError as error:
             self._warn_once(f"the cache in {folder} is damaged ({error}): decoding again.")
             return None
@@ -141,20 +143,20 @@ class ImageCache:
 
     def _build(
         self, folder: Path, source: ImageSource, sample: list[np.ndarray], *, shortest: int, workers: int,
-        strict: bool, progress: Progress | None,
+        strict: bool, progress: Progress | None, pixels: PixelFormat,
     ) -> CacheEntry | None:  # fmt: skip
         """Decode a source, or the rest of it; None if no image can be read."""
         assert self.root is not None
         if (folder / META).exists() or not (folder / JOURNAL).exists():
             remove_entry(folder)
-        even = len({pixels.shape for pixels in sample}) == 1
+        even = len({image.shape for image in sample}) == 1
         # Where sizes vary, the sample is taken to be right to a tenth.
         needed = _estimate(sample, source) * (1.0 if even else 1.1)
         room, removed = make_room(self.root, needed, self.limit, folder)
         if removed:
             self._say(f"Cache     removed {len(removed)} data sets, the least recently used, from {self.root}")
         try:
-            with EntryWriter(folder, folder.name, len(source), "chw" if even else "hwc") as writer:
+            with EntryWriter(folder, folder.name, len(source), "chw" if even else "hwc", pixels) as writer:
                 size = max(1, min(CHUNK_IMAGES, int(CHUNK_BYTES * len(source) / _estimate(sample, source))))
                 decode_all(
                     writer, source, shortest=shortest, chunk_images=size, workers=workers, strict=strict, room=room,
@@ -170,7 +172,7 @@ class ImageCache:
         except NoRoomError:
             remove_entry(folder)
             raise
-        return open_entry(folder, folder.name)
+        return open_entry(folder, folder.name, pixels)
 
     def _give_up(self, reason: str) -> None:
         if self.explicit:
@@ -190,7 +192,7 @@ class ImageCache:
 _WITHOUT = "Continuing without it; cache = a folder places it elsewhere, cache = 'off' does without."
 
 
-def entry_key(source: ImageSource, shortest: int) -> str | None:
+def entry_key(source: ImageSource, shortest: int, pixels: PixelFormat = RGB8) -> str | None:
     """What tells a source's decoded images from all others; None for a source that cannot say.
 
     Besides what the source says of its files, the contents of some: sizes and times alone may agree by chance, as
@@ -201,6 +203,8 @@ def entry_key(source: ImageSource, shortest: int) -> str | None:
     if listing is None:
         return None
     digest = hashlib.sha256(f"{listing};{len(source)};{shortest};{DECODER_VERSION};{PIL.__version__}".encode())
+    if pixels != RGB8:
+        digest.update(repr(pixels).encode())
     for index in evenly_spaced(len(source), 32):
         try:
             data = source.read(index)
@@ -231,14 +235,14 @@ def _reason(error: OSError) -> str:
 
 def _estimate(sample: list[np.ndarray], source: ImageSource) -> float:
     """Bytes of all images decoded, judging by some."""
-    return float(np.mean([pixels.nbytes for pixels in sample])) * len(source)
+    return float(np.mean([image.nbytes for image in sample])) * len(source)
 
 
-def _sample(source: ImageSource, shortest: int) -> list[np.ndarray]:
+def _sample(source: ImageSource, shortest: int, pixels: PixelFormat) -> list[np.ndarray]:
     sample = []
     for index in evenly_spaced(len(source), 16):
         try:
-            sample.append(read_image(source, index, shortest))
+            sample.append(read_image(source, index, shortest, pixels))
         except UnreadableImageError:
             continue
     return sample

@@ -1,7 +1,7 @@
 """One data set's decoded images in a folder: written chunk by chunk, mapped into memory when it is used.
 
-pixels      the readable images one after another, uint8: each `[3, height, width]` (layout "chw", where a sample
-            of the images is all of one size) or `[height, width, 3]` (layout "hwc")
+pixels      the readable images one after another, uint8 or uint16: each `[channels, height, width]` (layout "chw",
+            where a sample of the images is all of one size) or `[height, width, channels]` (layout "hwc")
 index.npy   int32 `[image, 2]`: height and width of every image of the source; 0, 0 where it is unreadable
 meta.json   what it is of, checksums of all the rest, the unreadable images; there when the entry is complete
 journal     while it is built: a line of JSON for every chunk that is in `pixels`
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from stopgrad.cache.locks import FileLock, try_lock
 from stopgrad.data.decode import evenly_spaced
+from stopgrad.data.pixels import PixelFormat
 
 FORMAT = 1
 PIXELS, INDEX, META, JOURNAL, USED = "pixels", "index.npy", "meta.json", "journal", "used"
@@ -54,20 +55,22 @@ class CacheEntry:
 
     folder: Path
     layout: str
+    pixels_are: PixelFormat
     shapes: np.ndarray
     """int32 `[image, 2]`: height and width of every image of the source; 0 where unreadable."""
     unreadable: dict[int, Unreadable]
     pixels: np.ndarray
-    """uint8 `[byte]`."""
+    """`[value]`, of the format's type."""
     lock: FileLock
 
     @property
     def stacked(self) -> Tensor | None:
-        """uint8 `[readable image, 3, height, width]`, if they are all of one size."""
+        """`[readable image, channels, height, width]`, if they are all of one size."""
         sizes = self.shapes[self.shapes[:, 0] > 0]
         if self.layout != "chw" or not (sizes == sizes[0]).all():
             return None
-        return torch.from_numpy(self.pixels).view(len(sizes), 3, int(sizes[0, 0]), int(sizes[0, 1]))
+        shape = (len(sizes), self.pixels_are.channels, int(sizes[0, 0]), int(sizes[0, 1]))
+        return torch.from_numpy(self.pixels).view(shape)
 
     def rows(self, indices: Sequence[int]) -> np.ndarray:
         """int64 `[index]`: the places of readable images among all that are readable."""
@@ -76,12 +79,12 @@ class CacheEntry:
 
     def images(self, indices: Sequence[int]) -> "CachedImages":
         """The images of the source at these indices, which are all readable."""
-        starts = np.concatenate([[0], np.cumsum(num_bytes(self.shapes))])
+        starts = np.concatenate([[0], np.cumsum(num_values(self.shapes, self.pixels_are.channels))])
         return CachedImages(self, starts, np.asarray(indices, dtype=np.int64))
 
 
 class CachedImages(Sequence[np.ndarray]):
-    """uint8 `[height, width, 3]` each, as views of the mapped file."""
+    """`[height, width, channels]` each, as views of the mapped file."""
 
     def __init__(self, entry: CacheEntry, starts: np.ndarray, indices: np.ndarray) -> None:
         self.entry, self.starts, self.indices = entry, starts, indices
@@ -93,22 +96,24 @@ class CachedImages(Sequence[np.ndarray]):
         index = self.indices[position]
         height, width = self.entry.shapes[index].tolist()
         flat = self.entry.pixels[self.starts[index] : self.starts[index + 1]]
+        channels = self.entry.pixels_are.channels
         if self.entry.layout == "chw":
-            return flat.reshape(3, height, width).transpose(1, 2, 0)
-        return flat.reshape(height, width, 3)
+            return flat.reshape(channels, height, width).transpose(1, 2, 0)
+        return flat.reshape(height, width, channels)
 
 
-def num_bytes(shapes: np.ndarray) -> np.ndarray:
-    """int64 `[image]`: how much each takes."""
-    return 3 * shapes.astype(np.int64).prod(axis=1)
+def num_values(shapes: np.ndarray, channels: int) -> np.ndarray:
+    """int64 `[image]`: how many numbers each is."""
+    return channels * shapes.astype(np.int64).prod(axis=1)
 
 
-def open_entry(folder: Path, key: str) -> CacheEntry | None:
+def open_entry(folder: Path, key: str, pixels: PixelFormat) -> CacheEntry | None:
     """Open a complete entry; None if there is none (yet).
 
     Args:
         folder: the entry's.
         key: what it must be of.
+        pixels: what its images are decoded to.
 
     Raises:
         DamagedEntryError: it is not as it was written, or of another key or format.
@@ -128,13 +133,14 @@ def open_entry(folder: Path, key: str) -> CacheEntry | None:
     except OSError as error:
         raise DamagedEntryError(f"{PIXELS} cannot be read: {error.strerror}") from error
     with file:
-        _check_pixels(file, meta["chunks"], int(num_bytes(shapes).sum()))
+        _check_pixels(file, meta["chunks"], int(num_values(shapes, pixels.channels).sum()) * pixels.depth // 8)
         # Private, so that torch may take it for writable while the file stays as it is.
         mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
     with contextlib.suppress(OSError):  # another user's, or read-only
         os.utime(folder / USED)
     unreadable = {index: Unreadable(index, reason, transient) for index, reason, transient in meta["unreadable"]}
-    return CacheEntry(folder, meta["layout"], shapes, unreadable, np.frombuffer(mapped, dtype=np.uint8), lock)
+    values = np.frombuffer(mapped, dtype=pixels.dtype)
+    return CacheEntry(folder, meta["layout"], pixels, shapes, unreadable, values, lock)
 
 
 def _read_meta(path: Path, key: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stopgrad.cache.cache import ImageCache
 from stopgrad.cache.entry import CacheEntry
-from stopgrad.data.decode import Progress, UnreadableImageError, evenly_spaced, in_order, read_image
+from stopgrad.data.decode import Progress, evenly_spaced, in_order, read_image
+from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
 from stopgrad.data.sources import ImageSource, Subset
 from stopgrad.errors import DataError
 
@@ -26,10 +27,12 @@ class ImageStore:
     """Longer images are reduced to this shorter side when decoded."""
     kept: list[int]
     """Position -> index in the source; unreadable images found so far have no position."""
+    pixels_are: PixelFormat = RGB8
+    """What images are decoded to."""
     decoded: Sequence[np.ndarray] | None = None
-    """uint8 `[height, width, 3]` each, if held in memory or cached, and of several sizes."""
+    """`[height, width, channels]` each, if held in memory or cached, and of several sizes."""
     stacked: Tensor | None = None
-    """uint8 `[image, 3, height, width]`, if held in memory or cached, and all of one size."""
+    """`[image, channels, height, width]`, if held in memory or cached, and all of one size."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Name -> reason of each image that cannot be read."""
     strict: bool = False
@@ -56,7 +59,7 @@ class ImageStore:
         return self.source.name(self.kept[position])
 
     def pixels(self, position: int) -> np.ndarray | None:
-        """uint8 `[height, width, 3]`; None for an image that turns out unreadable, which is noted in `skipped`."""
+        """`[height, width, channels]`; None for an image that turns out unreadable, which is noted in `skipped`."""
         if self.stacked is not None:
             return self.stacked[position].permute(1, 2, 0).numpy()
         if self.decoded is not None:
@@ -72,7 +75,7 @@ class ImageStore:
 
     def _decode(self, index: int) -> np.ndarray | None:
         try:
-            return read_image(self.source, index, self.shortest)
+            return read_image(self.source, index, self.shortest, self.pixels_are)
         except UnreadableImageError as error:
             self._skip(index, str(error), error)
             return None
@@ -105,7 +108,7 @@ class ImageStore:
 
 def load_images(
     source: ImageSource, *, shortest: int, memory_gb: float = 4.0, workers: int = 0, strict: bool = False,
-    cache: ImageCache | None = None, progress: Progress | None = None,
+    cache: ImageCache | None = None, progress: Progress | None = None, pixels: PixelFormat = RGB8,
 ) -> ImageStore:  # fmt: skip
     """Decode a source into the cache or, where that takes it not, into memory if it fits.
 
@@ -117,14 +120,15 @@ def load_images(
         strict: refuse unreadable images instead of skipping them.
         cache: where decoded images are kept for later runs; a part of a source is taken out of the whole's entry.
         progress: called with (images done, images in all).
+        pixels: what images are decoded to.
 
     Raises:
         DataError: no image can be read, or one cannot and `strict` is set.
     """
-    store = ImageStore(source, shortest, kept=list(range(len(source))), strict=strict)
+    store = ImageStore(source, shortest, kept=list(range(len(source))), strict=strict, pixels_are=pixels)
     if cache is not None:
         whole, places = _whole_of(source)
-        entry = cache.open(whole, shortest=shortest, workers=workers, strict=strict, progress=progress)
+        entry = cache.open(whole, shortest=shortest, workers=workers, strict=strict, progress=progress, pixels=pixels)
         if entry is not None:
             store._take_from(entry, places, memory_gb * 1e9)
             return _checked(store)
@@ -135,19 +139,20 @@ def load_images(
     decoded: list[np.ndarray] = []
     kept: list[int] = []
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for index, pixels in enumerate(in_order(pool, store._decode, range(len(source)))):
-            if pixels is not None:
-                decoded.append(pixels)
+        for index, image in enumerate(in_order(pool, store._decode, range(len(source)))):
+            if image is not None:
+                decoded.append(image)
                 kept.append(index)
             if progress is not None:
                 progress(index + 1, len(source))
     store.kept = kept
     _checked(store)
     if len({p.shape for p in decoded}) == 1:
-        height, width, _ = decoded[0].shape
-        store.stacked = torch.empty((len(decoded), 3, height, width), dtype=torch.uint8)
-        for position, pixels in enumerate(decoded):
-            store.stacked[position] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        height, width, channels = decoded[0].shape
+        kind = torch.uint8 if pixels.depth == 8 else torch.uint16
+        store.stacked = torch.empty((len(decoded), channels, height, width), dtype=kind)
+        for position, image in enumerate(decoded):
+            store.stacked[position] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             decoded[position] = _FREED
     else:
         store.decoded = decoded

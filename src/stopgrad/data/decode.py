@@ -1,4 +1,4 @@
-"""From the bytes of a file to upright uint8 RGB."""
+"""From the bytes of a file to upright pixels."""
 
 import io
 import warnings
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError, range_of, with_channels
+from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
 from stopgrad.data.sources import ImageSource
 
 # Pillow warns of large images and odd metadata; an image it can decode is readable. Set once, not around each call:
@@ -19,36 +21,28 @@ VERSION = 1
 """Goes up when `decode` makes other pixels of some image: what is cached is decoded anew."""
 
 
-class UnreadableImageError(Exception):
-    """An image that is empty, truncated, damaged or of no known format; the message says which."""
-
-
-def decode(data: "bytes | np.ndarray | Image.Image", *, shortest: int | None = None) -> np.ndarray:
+def decode(
+    data: "bytes | np.ndarray | Image.Image", *, shortest: int | None = None, pixels: PixelFormat = RGB8
+) -> np.ndarray:
     """Decode an image.
 
     Args:
-        data: an encoded file, a Pillow image, or uint8 pixels `[height, width]`, `[height, width, 1, 3 or 4]`.
+        data: an encoded file, a Pillow image, or an array `[height, width]` or `[height, width, channels]`.
         shortest: an image whose shorter side is longer than this is reduced to it, antialiased; JPEGs are decoded
             at a reduced scale on the way, which is much faster.
+        pixels: what to decode to.
 
     Returns:
-        uint8 `[height, width, 3]`, RGB, upright (EXIF orientation applied). Alpha is laid over white, 16-bit grey
-        scaled to 8, the first frame taken of an animation.
+        `[height, width, channels]` of the format's type, upright (EXIF orientation applied). Alpha is laid over white,
+        the first frame taken of an animation. In 8-bit RGB, the default, 16-bit grey is scaled to 8.
 
     Raises:
-        UnreadableImageError: it cannot be decoded.
+        UnreadableImageError: it cannot be decoded, or not to these channels.
     """
     try:
-        image = _open(data)
-        if shortest is not None:
-            image.draft(None, (shortest, shortest))
-        image.load()
-        image = _to_rgb(_upright(image))
-        if shortest is not None and min(image.size) > shortest:
-            ratio = shortest / min(image.size)
-            size = (max(shortest, round(image.width * ratio)), max(shortest, round(image.height * ratio)))
-            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(image)
+        if pixels == RGB8 and (decoded := _decode_rgb(data, shortest)) is not None:
+            return decoded
+        return _decode_any(data, shortest, pixels)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -58,15 +52,61 @@ def decode(data: "bytes | np.ndarray | Image.Image", *, shortest: int | None = N
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
-def _open(data: "bytes | np.ndarray | Image.Image") -> Image.Image:
+def _decode_rgb(data: "bytes | np.ndarray | Image.Image", shortest: int | None) -> np.ndarray | None:
+    """8-bit RGB by Pillow; None of what it does not read."""
+    if is_for_others(data):
+        return None
+    image = _open(data)
+    if image is None:
+        return None
+    if shortest is not None:
+        image.draft(None, (shortest, shortest))
+    image.load()
+    image = _to_rgb(_upright(image))
+    if shortest is not None and min(image.size) > shortest:
+        image = image.resize(_reduced(image.size, shortest), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image)
+
+
+def _decode_any(data: "bytes | np.ndarray | Image.Image", shortest: int | None, pixels: PixelFormat) -> np.ndarray:
+    raw = read_raw(data, pixels.pages)
+    low, high = range_of(raw, pixels.value_range)
+    values = raw.values.astype(np.float32)
+    if np.abs([low, high]).max() >= 2**24:  # float32 has no room for the digits that count
+        values = (raw.values.astype(np.float64) - low).astype(np.float32)
+    else:
+        values -= np.float32(low)
+    values = np.clip(values / np.float32(high - low), 0, 1)
+    values = with_channels(1 - values if raw.inverted else values, pixels.channels, has_alpha=raw.has_alpha)
+    height, width = values.shape[:2]
+    if shortest is not None and min(height, width) > shortest:
+        size = _reduced((width, height), shortest)
+        planes = [Image.fromarray(np.ascontiguousarray(values[:, :, c])) for c in range(values.shape[2])]
+        values = np.stack(
+            [np.asarray(plane.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)) for plane in planes], axis=2
+        )
+    return np.rint(values * np.float32(2**pixels.depth - 1)).astype(pixels.dtype)
+
+
+def _reduced(size: tuple[int, int], shortest: int) -> tuple[int, int]:
+    ratio = shortest / min(size)
+    return max(shortest, round(size[0] * ratio)), max(shortest, round(size[1] * ratio))
+
+
+def _open(data: "bytes | np.ndarray | Image.Image") -> Image.Image | None:
     if isinstance(data, Image.Image):
         return data.copy()
     if isinstance(data, bytes):
         if not data:
             raise UnreadableImageError("empty file")
-        return Image.open(io.BytesIO(data))
-    if data.dtype != np.uint8 or data.size == 0:
-        raise UnreadableImageError(f"pixels of type {data.dtype} and shape {data.shape}, not uint8")
+        try:
+            return Image.open(io.BytesIO(data))
+        except UnidentifiedImageError:
+            if is_tiff(data):
+                return None
+            raise
+    if data.dtype != np.uint8 or data.size == 0 or (data.ndim == 3 and data.shape[2] not in (1, 3, 4)):
+        return None
     return Image.fromarray(data[..., 0] if data.ndim == 3 and data.shape[2] == 1 else data)
 
 
@@ -99,8 +139,8 @@ class UnreadImageError(UnreadableImageError):
     """An image whose bytes could not be read, which may pass."""
 
 
-def read_image(source: ImageSource, index: int, shortest: int) -> np.ndarray:
-    """Read and decode an image: uint8 `[height, width, 3]`, its shorter side reduced to `shortest`.
+def read_image(source: ImageSource, index: int, shortest: int, pixels: PixelFormat = RGB8) -> np.ndarray:
+    """Read and decode an image: `[height, width, channels]`, its shorter side reduced to `shortest`.
 
     Raises:
         UnreadImageError: it could not even be read.
@@ -110,7 +150,7 @@ def read_image(source: ImageSource, index: int, shortest: int) -> np.ndarray:
         data = source.read(index)
     except OSError as error:
         raise UnreadImageError(error.strerror or str(error)) from error
-    return decode(data, shortest=shortest)
+    return decode(data, shortest=shortest, pixels=pixels)
 
 
 def evenly_spaced(length: int, num: int) -> list[int]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stopgrad.data.decode import UnreadableImageError, decode
+from stopgrad.data.decode import decode
 from stopgrad.data.kinds import folders, parquet
+from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.place import check_there
 from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import DataError

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.data.decode import UnreadableImageError, decode
+from stopgrad.data.decode import decode
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
+from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.sources import ImageSource, Splits, Subset
 from stopgrad.errors import ConfigError, did_you_mean
 

@@ -168,7 +168,8 @@ def _embed_rest(
             first = done if done not in (ends := _batch_ends(0, len(source), size)) else 0
             if first:
                 ends = _batch_ends(first, len(source), size)
-            store = ImageStore(source, loaded.preprocess.shortest, kept=list(range(len(source))), strict=strict)
+            p = loaded.preprocess
+            store = ImageStore(source, p.shortest, kept=list(range(len(source))), strict=strict, pixels_are=p.pixels)
             with closing(outputs_in_order(
                 backbone, store, loaded.preprocess, list(range(first, len(source))), place, batch_size=size,
                 first_batch=bisect.bisect_right(ends, done), precision=precision,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stopgrad.data.decode import Progress
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
+from stopgrad.data.pixels import RGB8
 from stopgrad.data.sources import ArraySource, ImageSource, ListSource
 from stopgrad.encoder.features import features_of
 from stopgrad.errors import DataError
@@ -27,7 +28,7 @@ class Encoder:
     """A trained backbone with its preprocessing."""
 
     backbone: nn.Module
-    """Normalised images `[image, 3, size, size]` to pooled features `[image, dim]`."""
+    """Normalised images `[image, channels, size, size]` to pooled features `[image, dim]`."""
     preprocess: Preprocess
     spec: EncoderSpec | None = None
     """How the backbone is built; None for a network of the caller's own."""
@@ -110,7 +111,11 @@ def as_source(images: Any) -> ImageSource:
 def encoder_digest(encoder: Encoder) -> str:
     """A digest of weights, architecture and preprocessing: equal for encoders that embed alike."""
     architecture = type(encoder.backbone).__name__ if encoder.spec is None else encoder.spec.backbone
-    digest = hashlib.sha256(f"{architecture}\0{asdict(encoder.preprocess)}\0".encode())
+    preprocess = asdict(encoder.preprocess)
+    if encoder.preprocess.pixels == RGB8:
+        # As it was before there were others.
+        del preprocess["pixels"]
+    digest = hashlib.sha256(f"{architecture}\0{preprocess}\0".encode())
     for name, weights in sorted(encoder.backbone.state_dict().items()):
         digest.update(f"{name}\0{tuple(weights.shape)}\0{weights.dtype}\0".encode())
         digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

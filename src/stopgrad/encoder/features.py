@@ -177,7 +177,9 @@ def features_of(
         ConfigError: a negative batch size, or no such precision.
         DataError: no image can be read, or one cannot and `strict` is set.
     """
-    store = ImageStore(source, preprocess.shortest, kept=list(range(len(source))), strict=strict)
+    store = ImageStore(
+        source, preprocess.shortest, kept=list(range(len(source))), strict=strict, pixels_are=preprocess.pixels
+    )
     kept, outputs = extract(
         network, store, preprocess, None, device, batch_size=batch_size, precision=precision, progress=progress
     )

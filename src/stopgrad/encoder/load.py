@@ -19,7 +19,7 @@ from stopgrad.config import Config
 from stopgrad.encoder.encoder import Encoder, encoder_of
 from stopgrad.encoder.from_timm import from_package, from_timm
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.loader.preprocess import eval_resize
+from stopgrad.loader.preprocess import eval_resize, pixels_of
 from stopgrad.nets.backbones import declare_num_features, num_features, set_image_size
 from stopgrad.recipes import base_config
 from stopgrad.removed import to_look_at
@@ -47,6 +47,7 @@ def spec_of(config: Config, num_features: int) -> EncoderSpec:
         backbone=network.backbone, stem=network.stem, num_features=num_features, image_size=size,
         resize=eval_resize(size), mean=config.augmentation.mean, std=config.augmentation.std,
         norm="group" if network.norm == "group" else "batch", pool=network.pool, patch_size=network.patch_size,
+        pixels=pixels_of(config),
     )  # fmt: skip
 
 
@@ -169,8 +170,7 @@ def _read_safetensors(path: Path, spec_file: Path) -> tuple[EncoderSpec, dict[st
         fields: dict[str, Any] = json.loads(spec_file.read_text(encoding="utf-8"))
         if fields.get("format") != FORMAT:
             raise CheckpointError(f"{spec_file} is not of format {FORMAT!r}.")
-        fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
-        spec = EncoderSpec(**fields)
+        spec = EncoderSpec.of(fields)
         weights = load_file(path)
     except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error

@@ -28,4 +28,4 @@ def unpack(packed: dict[str, Any]) -> Encoder:
     Raises:
         CheckpointError: the weights do not fit the spec.
     """
-    return assemble(EncoderSpec(**packed["spec"]), load(packed["weights"]), packed["name"])
+    return assemble(EncoderSpec.of(packed["spec"]), load(packed["weights"]), packed["name"])

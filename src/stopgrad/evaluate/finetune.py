@@ -191,9 +191,9 @@ class _Tuner:
 
     def _dimension(self, backbone: nn.Module) -> int:
         """Of the features, also of a caller's own network."""
-        side = self.preprocess.size
+        shape = (2, len(self.preprocess.mean), self.preprocess.size, self.preprocess.size)
         with torch.no_grad():
-            return int(backbone.to(self.device).eval()(torch.zeros((2, 3, side, side), device=self.device)).shape[1])
+            return int(backbone.to(self.device).eval()(torch.zeros(shape, device=self.device)).shape[1])
 
     def _frozen(self, network: Classifier) -> FrozenBackbone:
         """The network for images as they are; its features are the logits."""

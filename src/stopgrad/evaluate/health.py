@@ -26,7 +26,7 @@ from stopgrad.evaluate.shared.prepare import opened
 from stopgrad.evaluate.shared.splits import Images, images_of, splits_of
 from stopgrad.hardware import plain_batch_size
 from stopgrad.loader.loader import Loader
-from stopgrad.loader.preprocess import shortest_of
+from stopgrad.loader.preprocess import settings_of, shortest_of
 from stopgrad.metrics.measures import MEANINGS, measure
 from stopgrad.metrics.verdict import START, UNTRAINED, WHAT_TO_TRY, find_feature_collapse
 from stopgrad.reporter import QuietReporter, Reporter
@@ -105,7 +105,7 @@ def check(
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(splits.train))
     drawn = Subset(splits.train, np.sort(order[:num_images]).tolist())
     store = load_images(
-        drawn, shortest=shortest_for(loaded, run, seed),
+        drawn, shortest=shortest_for(loaded, run, seed), pixels=loaded.preprocess.pixels,
         progress=lambda done, total: reporter.progress("reading images", done, total),
     )  # fmt: skip
     if len(store) < LEAST:
@@ -182,10 +182,9 @@ def shortest_for(loaded: Encoder, run: RunDir | None, seed: int) -> int:
 
 
 def _view_config(encoder: Encoder, run: RunDir | None, seed: int) -> Config:
-    p = encoder.preprocess
     if run is not None:
         return run.read_config().replace(seed=seed)
-    return Config().replace(image_size=p.size, mean=p.mean, std=p.std, seed=seed)
+    return Config().replace(**settings_of(encoder.preprocess), seed=seed)
 
 
 def _two_views(store: ImageStore, config: Config, device: torch.device) -> Tensor:
@@ -197,7 +196,7 @@ def _two_views(store: ImageStore, config: Config, device: torch.device) -> Tenso
 
 @torch.no_grad()
 def _embed(network: nn.Module, views: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Features of both views `[2 image 3 size size]` of some images."""
+    """Features of both views `[2 image channel size size]` of some images."""
     both = views.flatten(0, 1).to(memory_format=torch.channels_last)
     features = []
     for part in both.split(plain_batch_size(both.device, both.shape[-1])):

@@ -205,7 +205,7 @@ def preprocessing(encoder: Encoder) -> dict[str, Any]:
     """The steps before the backbone, for programs."""
     p = encoder.preprocess
     return {
-        "color": "RGB", "resize_shorter_side": p.resize, "interpolation": "bilinear", "antialias": True,
-        "center_crop": [p.size, p.size], "rescale": 1 / 255, "mean": list(p.mean), "std": list(p.std),
-        "layout": "image, channel, height, width",
+        "color": str(p.pixels), "resize_shorter_side": p.resize, "interpolation": "bilinear", "antialias": True,
+        "center_crop": [p.size, p.size], "rescale": 1 / (2**p.pixels.depth - 1), "mean": list(p.mean),
+        "std": list(p.std), "layout": "image, channel, height, width",
     }  # fmt: skip

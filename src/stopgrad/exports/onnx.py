@@ -25,7 +25,7 @@ BATCHES = (1, 3, 8)
 
 
 class Normalised(nn.Module):
-    """A backbone that takes uint8 pixels `[image, 3, size, size]`."""
+    """A backbone that takes pixels `[image, channels, size, size]` of 8 or 16 bits."""
 
     scale: Tensor
     shift: Tensor
@@ -34,9 +34,10 @@ class Normalised(nn.Module):
         super().__init__()
         self.backbone = backbone
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+        white = 2**preprocess.pixels.depth - 1
         # As one multiplication and one addition.
-        self.register_buffer("scale", (1 / (255 * std)).view(3, 1, 1))
-        self.register_buffer("shift", (-mean / std).view(3, 1, 1))
+        self.register_buffer("scale", (1 / (white * std)).view(-1, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the images."""
@@ -50,7 +51,7 @@ def write_onnx(encoder: Encoder, path: Path, *, with_preprocess: bool) -> Writte
     Args:
         encoder: what to export.
         path: the file.
-        with_preprocess: take uint8 pixels of the right size and normalise them inside, else normalised float32.
+        with_preprocess: take pixels of the right size and normalise them inside, else normalised float32.
 
     Raises:
         ConfigError: a package is missing.
@@ -67,16 +68,16 @@ def write_onnx(encoder: Encoder, path: Path, *, with_preprocess: bool) -> Writte
     write_atomically(path, lambda there: program.save(there, external_data=False))
     difference, scale = _compared(encoder, path, with_preprocess)
     size = encoder.preprocess.size
-    kind = "uint8" if with_preprocess else "float32"
+    kind = f"uint{encoder.preprocess.pixels.depth}" if with_preprocess else "float32"
     load = (
         "import numpy\n"
         "import onnxruntime\n"
         f'session = onnxruntime.InferenceSession({quoted(path)}, providers=["CPUExecutionProvider"])\n'
-        f'images = numpy.zeros((2, 3, {size}, {size}), dtype="{kind}")\n'
+        f'images = numpy.zeros((2, {len(encoder.preprocess.mean)}, {size}, {size}), dtype="{kind}")\n'
         'features = session.run(["features"], {"images": images})[0]\n'
     )
     takes = (
-        "uint8 pixels and normalises them inside; resize and crop before" if with_preprocess else "normalised images"
+        f"{kind} pixels and normalises them inside; resize and crop before" if with_preprocess else "normalised images"
     )
     note = f"It takes {takes}. Any number of images at once: tried with {', '.join(map(str, BATCHES))}."
     return Written((path.name,), load, (note,), difference, scale)
@@ -85,9 +86,9 @@ def write_onnx(encoder: Encoder, path: Path, *, with_preprocess: bool) -> Writte
 def _inputs(encoder: Encoder, num_images: int, with_preprocess: bool) -> Tensor:
     if not with_preprocess:
         return example_images(encoder.preprocess, num_images)
-    size = encoder.preprocess.size
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (num_images, 3, size, size), generator=generator, dtype=torch.uint8)
+    p, generator = encoder.preprocess, torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 2**p.pixels.depth, (num_images, len(p.mean), p.size, p.size), generator=generator)
+    return noise.to(torch.uint8 if p.pixels.depth == 8 else torch.uint16)
 
 
 def _program(module: nn.Module, images: Tensor, origin: str) -> Any:

@@ -57,6 +57,8 @@ def timm_arguments(spec: EncoderSpec) -> dict[str, Any]:
     """What `timm.create_model` must be told beside the name."""
     usual = spec.image_size == native_image_size(spec.backbone) or not _sized(spec)
     arguments: dict[str, Any] = {} if usual else {"img_size": spec.image_size}
+    if len(spec.mean) != 3:
+        arguments["in_chans"] = len(spec.mean)
     if spec.patch_size:
         arguments["patch_size"] = spec.patch_size
     if spec.pool != "default":
@@ -94,11 +96,13 @@ def timm_lines(spec: EncoderSpec, file: str) -> str:
 
 def stem_lines(spec: EncoderSpec, width: int, relu: str) -> list[str]:
     """Lines that give `model`, a ResNet, the spec's stem; `relu` is what it calls the activation behind it."""
+    channels = len(spec.mean)
     if spec.stem == "standard":
-        return [f"model.conv1 = nn.Conv2d(3, {width}, 7, stride=2, padding=3, bias=False)"] if width != 64 else []
+        as_built = (width, channels) == (64, 3)
+        return [] if as_built else [f"model.conv1 = nn.Conv2d({channels}, {width}, 7, stride=2, padding=3, bias=False)"]
     stride = 2 if spec.stem == "small_stride2" else 1
     lines = [
-        f"model.conv1 = nn.Conv2d(3, {width}, 3, stride={stride}, padding=1, bias=False)",
+        f"model.conv1 = nn.Conv2d({channels}, {width}, 3, stride={stride}, padding=1, bias=False)",
         "model.maxpool = nn.Identity()",
     ]
     return [*lines, f"model.{relu} = nn.Identity()"] if spec.stem == LINEAR_STEM else lines
@@ -112,7 +116,7 @@ def timm_config(encoder: Encoder) -> str:
     config: dict[str, Any] = {
         "architecture": spec.backbone.split(".")[0], "num_classes": 0, "num_features": spec.num_features,
         "pretrained_cfg": {
-            "custom_load": False, "input_size": [3, p.size, p.size], "fixed_input_size": _sized(spec),
+            "custom_load": False, "input_size": [len(p.mean), p.size, p.size], "fixed_input_size": _sized(spec),
             "interpolation": "bilinear", "crop_pct": crop_pct(p.size, p.resize), "crop_mode": "center",
             "mean": list(p.mean), "std": list(p.std), "num_classes": 0, "pool_size": None, **known,
         },

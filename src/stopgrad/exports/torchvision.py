@@ -57,8 +57,11 @@ def _loaded(spec: EncoderSpec, path: Path) -> nn.Module:
 
     model: Any = torchvision.models.get_model(spec.backbone.split(".")[0], weights=None)
     model.fc = nn.Identity()
+    channels = len(spec.mean)
+    if spec.stem == "standard" and channels != 3:
+        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     if spec.stem != "standard":
-        model.conv1 = nn.Conv2d(3, 64, 3, stride=2 if spec.stem == "small_stride2" else 1, padding=1, bias=False)
+        model.conv1 = nn.Conv2d(channels, 64, 3, stride=2 if spec.stem == "small_stride2" else 1, padding=1, bias=False)
         model.maxpool = nn.Identity()
         if spec.stem == LINEAR_STEM:
             model.relu = nn.Identity()

@@ -58,10 +58,10 @@ def spec_of(encoder: Encoder) -> EncoderSpec:
     return encoder.spec
 
 
-def example_images(preprocess: Preprocess, num_images: int) -> Float[Tensor, "image 3 size size"]:
+def example_images(preprocess: Preprocess, num_images: int) -> Float[Tensor, "image channel size size"]:
     """Normalised noise to compare features on, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(num_images, 3, preprocess.size, preprocess.size, generator=generator)
+    return torch.randn(num_images, len(preprocess.mean), preprocess.size, preprocess.size, generator=generator)
 
 
 def compare(
@@ -104,4 +104,4 @@ def preprocess_words(preprocess: Preprocess) -> str:
     p = preprocess
     numbers: dict[str, Any] = {name: ", ".join(f"{v:g}" for v in getattr(p, name)) for name in ("mean", "std")}
     resize = f"shorter side to {p.resize} pixels (bilinear, antialiased), the centre of {p.size} x {p.size}"
-    return f"RGB, {resize}, pixels in 0..1, minus mean ({numbers['mean']}), divided by std ({numbers['std']})"
+    return f"{p.pixels}, {resize}, pixels in 0..1, minus mean ({numbers['mean']}), divided by std ({numbers['std']})"

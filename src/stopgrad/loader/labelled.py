@@ -58,7 +58,7 @@ class LabelledViews:
         order = self.positions[order_of_epoch(self._seed, epoch, len(self.positions))]
         return self.loader.load(np.array_split(order, self.steps_per_epoch)[place], epoch, pool)
 
-    def views(self, batch: Batch) -> Float[Tensor, "image 3 size size"]:
+    def views(self, batch: Batch) -> Float[Tensor, "image channel size size"]:
         """The views, normalised, on the device; channels-last in memory."""
         return self.loader.views(batch, self.device)[0]
 

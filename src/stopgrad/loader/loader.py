@@ -42,9 +42,9 @@ class Batch:
     size: int
     """Side of the views."""
     whole: Tensor | None
-    """uint8 `[image, 3, height, width]`: to be cut on the device; None where `crops` are cut already."""
+    """8 or 16 bits, `[image, channels, height, width]`: to be cut on the device; None where `crops` are cut already."""
     crops: Tensor | None
-    """uint8 `[view * image, 3, size, size]`, mirrored where that was drawn."""
+    """8 or 16 bits, `[view * image, channels, size, size]`, mirrored where that was drawn."""
     positions: np.ndarray
     """Of the images in the store."""
 
@@ -138,18 +138,19 @@ class Loader:
             whole = torch.stack([_tensor(image) for image in images])
             return Batch(draws, len(images), size, self._pin(whole), None, positions)
         if self.config.augmentation.geometry == "affine":
-            fitted = [augment.to_uint8(augment.fit(_tensor(image)[None], size, size)) for image in images]
+            back = augment.to_uint8 if images[0].dtype == np.uint8 else augment.to_uint16
+            fitted = [back(augment.fit(_tensor(image)[None], size, size)) for image in images]
             return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None, positions)
         crops = list(pool.map(partial(_crop, size), images * self.num_views, draws.box, draws.flip))
         return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)), positions)
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
-        """The views of a batch on the device, normalised: float32 `[view, image, 3, size, size]`.
+        """The views of a batch on the device, normalised: float32 `[view, image, channels, size, size]`.
 
         Each view lies channels-last in memory.
         """
         a, size, count = self.config.augmentation, batch.size, len(batch.draws)
-        views = torch.empty((count, size, size, 3), device=device).permute(0, 3, 1, 2)
+        views = torch.empty((count, size, size, len(a.mean)), device=device).permute(0, 3, 1, 2)
         whole, crops = (x if x is None else x.to(device, non_blocking=True) for x in (batch.whole, batch.crops))
         # On a CPU a few images at a time, which its caches hold from one pass to the next.
         at_once = max(1, _PIXELS_AT_ONCE // size**2) if device.type == "cpu" else count
@@ -183,7 +184,11 @@ def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> 
     """Cut, resize, antialiased, and mirror in a worker thread: for images of different sizes, or large ones."""
     top, left, height, width = box.tolist()
     cut = _tensor(image[top : top + height, left : left + width])[None]
-    resized = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    deep = cut.dtype == torch.uint16
+    pixels = cut.float() if deep else cut
+    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    if deep:
+        resized = resized.round_().clamp_(0, 65535).to(torch.uint16)
     return resized.flip(2) if mirrored else resized
 
 

@@ -14,7 +14,7 @@ from stopgrad.nets.heads import build_projector
 from stopgrad.nets.norms import freeze_norms
 from stopgrad.nets.stochastic import silence
 
-Views = Float[Tensor, "view image 3 height width"]
+Views = Float[Tensor, "view image channel height width"]
 
 
 class Method(nn.Module, ABC):
@@ -55,7 +55,7 @@ class Method(nn.Module, ABC):
                 freeze_norms(backbone)
         return self
 
-    def project(self, images: Float[Tensor, "image 3 height width"]) -> tuple[Tensor, Tensor]:
+    def project(self, images: Float[Tensor, "image channel height width"]) -> tuple[Tensor, Tensor]:
         """Backbone features and projections of images, for the monitors.
 
         The projector computes in float32 also under autocast: the rounding of bf16 is spread over all dimensions, and
@@ -93,7 +93,7 @@ def initial_backbone(config: Config, initial: Initial | None) -> nn.Module:
     network = config.network
     backbone = build_backbone(
         network.backbone, stem=network.stem, image_size=config.data.image_size, norm=network.norm, pool=network.pool,
-        patch_size=network.patch_size, drop_path=network.drop_path,
+        patch_size=network.patch_size, drop_path=network.drop_path, channels=len(config.augmentation.mean),
     )  # fmt: skip
     if initial is not None:
         try:

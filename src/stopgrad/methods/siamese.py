@@ -139,7 +139,7 @@ class Siamese(Method):
 
 
 def _chosen(views: Views, source: Tensor, first: int, group: int) -> Tensor:
-    """Each image's source view `[image 3 height width]`, of the group of views that begins at `first`."""
+    """Each image's source view `[image channel height width]`, of the group of views that begins at `first`."""
     images = views[first]
     for view in range(first + 1, first + group):
         images = torch.where((source == view).view(-1, 1, 1, 1), views[view], images)

@@ -7,11 +7,12 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
-from torch import nn
+from torch import Tensor, nn
 
 from stopgrad.nets.norms import to_group_norm
 
@@ -34,8 +35,9 @@ _DECLARED = "_stopgrad_num_features"
 def build_backbone(
     name: str, *, stem: str = "standard", image_size: int = 224, norm: str = "batch", pool: str = "default",
     patch_size: int = 0, drop_path: float = 0.0, pretrained: bool = False, overlay: Mapping[str, Any] | None = None,
+    channels: int = 3,
 ) -> nn.Module:  # fmt: skip
-    """A network from normalised images `[image, 3, image_size, image_size]` to pooled features `[image, dim]`.
+    """A network from normalised images `[image, channels, image_size, image_size]` to pooled features `[image, dim]`.
 
     Args:
         name: a timm model, or one of `SMALL_RESNETS`.
@@ -48,6 +50,7 @@ def build_backbone(
         drop_path: rate of stochastic depth; 0: the network's own.
         pretrained: with timm's weights (fetched by timm).
         overlay: changes to timm's config of the weights, such as the file where they are.
+        channels: of the images.
 
     Returns:
         A module whose output dimension `num_features` tells.
@@ -63,9 +66,11 @@ def build_backbone(
         if name in SMALL_RESNETS:
             if pretrained:
                 raise ValueError(f"backbone {name!r} has no pretrained weights; use init = 'random' or a timm model.")
-            model = _narrow_resnet(**SMALL_RESNETS[name])
+            model = _narrow_resnet(**SMALL_RESNETS[name], in_channels=channels)
         elif timm.is_model(name.split(".")[0]):
             more: dict[str, Any] = {"pretrained_cfg_overlay": dict(overlay)} if overlay else {}
+            if channels != 3:
+                more["in_chans"] = channels
             if drop_path:
                 more["drop_path_rate"] = drop_path
             model = _created(name, image_size, pretrained=pretrained, **more)
@@ -143,7 +148,7 @@ def takes_one_size(backbone: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def features_shape(backbone: nn.Module, image_size: int) -> torch.Size:
+def features_shape(backbone: nn.Module, image_size: int, channels: int = 3) -> torch.Size:
     """The shape of what a backbone makes of two images, by a dry run; its mode is left as it is.
 
     Raises:
@@ -152,7 +157,7 @@ def features_shape(backbone: nn.Module, image_size: int) -> torch.Size:
     modes = {part: part.training for part in backbone.modules()}
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     try:
-        found = backbone.eval()(torch.zeros(2, 3, image_size, image_size, device=device))
+        found = backbone.eval()(torch.zeros(2, channels, image_size, image_size, device=device))
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -192,11 +197,11 @@ def declare_num_features(backbone: nn.Module, dim: int) -> None:
     setattr(backbone, _DECLARED, dim)
 
 
-def _narrow_resnet(layers: tuple[int, ...], channels: tuple[int, ...]) -> nn.Module:
+def _narrow_resnet(layers: tuple[int, ...], channels: tuple[int, ...], in_channels: int) -> nn.Module:
     """A ResNet of basic blocks whose stem has the first stage's channels instead of 64."""
     model: Any = ResNet(BasicBlock, layers, num_classes=0, channels=channels)  # type: ignore[arg-type]
     width = channels[0]
-    model.conv1 = _conv(3, width, kernel_size=7, stride=2)
+    model.conv1 = _conv(in_channels, width, kernel_size=7, stride=2)
     model.bn1 = nn.BatchNorm2d(width)
     first = model.layer1[0]
     first.conv1 = _conv(width, width, kernel_size=3)
@@ -216,8 +221,29 @@ def _shrink_stem(model: Any, name: str, stride: int) -> None:
     first = model.conv1 if isinstance(model, ResNet) else None
     if not isinstance(first, nn.Conv2d):
         raise ValueError(f"backbone {name!r} has no stem to replace: use stem = 'standard', or a ResNet.")
-    model.conv1 = _conv(3, first.out_channels, kernel_size=3, stride=stride)
+    model.conv1 = _conv(first.in_channels, first.out_channels, kernel_size=3, stride=stride)
     model.maxpool = nn.Identity()
+
+
+def with_input_channels(weights: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """A network's weights for images of as many channels as `backbone` takes, adapted as timm adapts its own.
+
+    The first layer's weights over channels are added up for one, else repeated and scaled, so that a grey image gives
+    what it gave in RGB.
+
+    Args:
+        weights: of the same network for another number of channels.
+        backbone: the network that is to take them.
+    """
+    own = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    adapted = dict(weights)
+    for name, tensor in weights.items():
+        shape = own.get(name)
+        if shape is None or tensor.ndim != 4 or shape[1] == tensor.shape[1] or tensor.shape[1] != 3:
+            continue
+        if shape[0] == tensor.shape[0] and shape[2:] == tensor.shape[2:]:
+            adapted[name] = adapt_input_conv(shape[1], tensor)
+    return adapted
 
 
 def nearest_names(name: str) -> str:

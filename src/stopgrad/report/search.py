@@ -9,7 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from stopgrad.data.decode import UnreadableImageError, decode
+from stopgrad.data.decode import decode
+from stopgrad.data.pixels import RGB8, UnreadableImageError
+from stopgrad.loader.preprocess import shown_of
 from stopgrad.report.page import picture, write_page
 from stopgrad.retrieval.database import Bank
 from stopgrad.retrieval.duplicates import Duplicates
@@ -124,7 +126,7 @@ def _section_of(result: SearchResult, number: int) -> Section:
         _tile(result.bank, hit.row, hit.name, hit.label, f"{hit.rank} · {hit.cosine:.3f}", "copy" * hit.copy)
         for hit in answer.hits
     ]
-    uri, pixels = _shown(lambda: result.queries.read(result.places[number]), LARGE)
+    uri, pixels = _shown(lambda: result.queries.read(result.places[number]), LARGE, result.bank)
     query = Thumbnail(uri, answer.query, os.path.basename(answer.query) or answer.query, pixels=pixels)
     return Section(query.short, _about(answer), query, tiles, 0)
 
@@ -139,15 +141,17 @@ def _about(answer: Answer) -> str:
 
 
 def _tile(bank: Bank, row: int, name: str, label: str | None, caption: str, mark: str) -> Thumbnail:
-    uri, pixels = _shown(lambda: bank.read(row), TILE)
+    uri, pixels = _shown(lambda: bank.read(row), TILE, bank)
     return Thumbnail(uri, name, os.path.basename(name) or name, label, caption, mark, pixels)
 
 
-def _shown(read: Any, side: int) -> tuple[str | None, bool]:
+def _shown(read: Any, side: int, bank: Bank) -> tuple[str | None, bool]:
     """The picture of an image, upright, and whether it is to be enlarged."""
+    p = bank.preprocess
     try:
         # Twice the side: sharp on dense screens too.
-        image = Image.fromarray(decode(read(), shortest=2 * side))
+        pixels = decode(read(), shortest=2 * side, pixels=RGB8 if p is None else p.pixels)
+        image = Image.fromarray(pixels if p is None else shown_of(p).picture(pixels))
     except (OSError, UnreadableImageError):
         return None, False
     return picture(image, 2 * side, quality=90 if max(image.size) <= SMALL else 75), max(image.size) <= SMALL

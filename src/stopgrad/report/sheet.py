@@ -18,7 +18,8 @@ from stopgrad.data.sources import Subset
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 from stopgrad.loader.loader import Loader
-from stopgrad.loader.preprocess import shortest_of
+from stopgrad.loader.preprocess import pixels_of, preprocess_of, shortest_of, shown_of
+from stopgrad.loader.survey import with_images
 from stopgrad.recipes import base_config
 
 _GAP = 4
@@ -43,15 +44,17 @@ def view_sheet(store: ImageStore, config: Config, *, num_images: int, num_views:
     with ThreadPoolExecutor() as pool:
         for epoch in range(-(-num_views // per_epoch)):
             views += loader.views(loader.load(positions, epoch, pool), torch.device("cpu"))
-    mean, std = torch.tensor(a.mean).view(3, 1, 1), torch.tensor(a.std).view(3, 1, 1)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (a.mean, a.std))
+    shown = shown_of(preprocess_of(config))
     columns = [torch.stack([_whole(store, int(p), size) for p in positions])]
-    columns += [augment.to_uint8(view * std + mean) for view in views[:num_views]]
+    columns += [view * std + mean for view in views[:num_views]]
     tile = size * max(1, round(_SMALLEST_TILE / size))
     step = tile + _GAP
     sheet = Image.new("RGB", (len(columns) * step + 3 * _GAP, len(positions) * step + _GAP), "white")
     for x, column in enumerate(columns):
         for y, pixels in enumerate(column):
-            picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((tile, tile), Image.Resampling.NEAREST)
+            picture = Image.fromarray(shown.picture(pixels.permute(1, 2, 0).numpy()))
+            picture = picture.resize((tile, tile), Image.Resampling.NEAREST)
             # The images themselves stand a little apart.
             sheet.paste(picture, (_GAP + x * step + (2 * _GAP if x else 0), _GAP + y * step))
     return sheet
@@ -61,7 +64,7 @@ def _whole(store: ImageStore, position: int, size: int) -> Tensor:
     pixels = store.pixels(position)
     assert pixels is not None
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    return augment.to_uint8(augment.fit(image, size, size))[0]
+    return augment.fit(image, size, size)[0]
 
 
 def write_preview(
@@ -84,7 +87,9 @@ def write_preview(
     rng = np.random.Generator(np.random.PCG64(config.training.seed))
     # More than asked for, so that a few unreadable ones leave enough.
     drawn = np.sort(rng.permutation(len(splits.train))[: 2 * num_images]).tolist()
-    store = load_images(Subset(splits.train, drawn), shortest=shortest_of(config), strict=config.data.strict)
+    chosen = Subset(splits.train, drawn)
+    config, _ = with_images(config, given, chosen)
+    store = load_images(chosen, shortest=shortest_of(config), strict=config.data.strict, pixels=pixels_of(config))
     if len(store) < 2:
         raise DataError(f"{len(store)} readable image in {splits.name}: a sheet needs at least 2.")
     sheet = view_sheet(store, config, num_images=num_images, num_views=num_views)

@@ -22,6 +22,7 @@ from stopgrad.encoder.features import check_batch_size, features_of
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.hardware import check_precision, choose_device, choose_precision
+from stopgrad.loader.preprocess import Preprocess
 from stopgrad.reporter import Reporter
 
 
@@ -49,6 +50,8 @@ class Bank:
     """Row -> index in `images`."""
     skipped: Sequence[dict[str, Any]] = ()
     """Images that could not be read: `name` and `reason`."""
+    preprocess: Preprocess | None = None
+    """The encoder's, where that was loaded: it knows how images of other channels than RGB are shown."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -113,7 +116,8 @@ def open_bank(
     run = RunDir(loaded.name)
     parts = open_parts(run.images_path("data") if data is None else data, split or "train")
     if keep and run.is_run and os.access(run.path, os.W_OK):
-        return _bank_kept(loaded, parts, run, batch_size, device, precision, reporter), loaded
+        bank = _bank_kept(loaded, parts, run, batch_size, device, precision, reporter)
+        return replace(bank, preprocess=loaded.preprocess), loaded
     backbone, place = loaded.placed(device)
     precision = choose_precision(precision, place)
     features = features_of(
@@ -127,6 +131,7 @@ def open_bank(
         vectors=features.vectors, names=features.names, labels=features.labels, class_names=parts.class_names,
         splits=[parts.split(i) for i in places], data=str(parts), encoder=loaded.name,
         encoder_digest=encoder_digest(loaded), precision=precision, images=parts, places=places, skipped=skipped,
+        preprocess=loaded.preprocess,
     ), loaded  # fmt: skip
 
 

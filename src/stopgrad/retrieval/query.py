@@ -4,13 +4,13 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stopgrad.data.decode import UnreadableImageError, read_image
+from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.encoder import Encoder, as_source
 from stopgrad.encoder.features import Features, features_of
@@ -122,6 +122,7 @@ def search(
     )  # fmt: skip
     if loaded is None:
         loaded = query_encoder(bank, encoder)
+        bank = replace(bank, preprocess=loaded.preprocess)
     elif encoder is not None:
         reporter.warn(f"encoder = {encoder} has no effect: {loaded.name} embeds the query too.")
     features = _embed_queries(loaded, queries, batch_size, device, bank.precision, reporter)
@@ -156,8 +157,8 @@ def _open_query(query: Any) -> ImageSource:
     if len(source) == 1:
         # Before the images to search are embedded, which may take long.
         try:
-            read_image(source, 0, 1)
-        except UnreadableImageError as error:
+            read_raw(source.read(0))
+        except (UnreadableImageError, OSError) as error:
             raise DataError(f"the query {source.name(0)} cannot be read: {error}.") from error
     return source
 

@@ -13,7 +13,7 @@ from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
 from stopgrad.encoder.features import extract
 from stopgrad.hardware import choose_precision
-from stopgrad.loader.preprocess import Preprocess, preprocess_of
+from stopgrad.loader.preprocess import Preprocess, plain_pixels, preprocess_of
 from stopgrad.metrics.paired import Paired, compare_paired
 from stopgrad.reporter import Reporter
 from stopgrad.train.monitor import KnnProtocol, LabelledFeatures
@@ -206,7 +206,7 @@ def _both_sides(
 
 def _pixels_of(config: Config) -> Preprocess:
     size = min(config.data.image_size, PIXEL_SIZE)
-    return Preprocess(size, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return plain_pixels(preprocess_of(config), size)
 
 
 def _labelled(

@@ -13,7 +13,7 @@ from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.splits import hold_out
 from stopgrad.encoder.features import settle_batchnorm
 from stopgrad.errors import ConfigError
-from stopgrad.loader.preprocess import preprocess_of, shortest_of
+from stopgrad.loader.preprocess import pixels_of, preprocess_of, shortest_of
 from stopgrad.methods import build
 from stopgrad.methods.protocol import Initial, Method
 from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_one_size
@@ -51,7 +51,7 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
                     f"{d.image_size}; use {setting} = 0."
                 )
     for size in sorted({d.image_size, d.early_size or d.image_size, d.eval_size or d.image_size}):
-        _check_runs(method, size, name)
+        _check_runs(method, size, name, len(config.augmentation.mean))
     if config.optimization.freeze_layers:
         _freeze(method, config.optimization.freeze_layers, name)
     method.norms_frozen = config.network.norm == "frozen"
@@ -70,10 +70,10 @@ def build_start(config: Config, store: ImageStore, device: torch.device, initial
     return method
 
 
-def _check_runs(method: Method, image_size: int, name: str) -> None:
+def _check_runs(method: Method, image_size: int, name: str, channels: int) -> None:
     """Have two images of a side go through the backbone: what it does not take is said before anything begins."""
     try:
-        shape = features_shape(method.backbone, image_size)
+        shape = features_shape(method.backbone, image_size, channels)
     # Whatever the network raises.
     except Exception as error:
         raise ConfigError(
@@ -127,7 +127,7 @@ def load_stores(
     def load(source: ImageSource, what: str) -> ImageStore:
         return load_images(
             source, shortest=shortest_of(config), memory_gb=d.memory_gb, workers=d.workers, strict=d.strict,
-            cache=cache, progress=lambda done, total: reporter.progress(what, done, total),
+            cache=cache, progress=lambda done, total: reporter.progress(what, done, total), pixels=pixels_of(config),
         )  # fmt: skip
 
     store = load(train, "reading images")

@@ -23,6 +23,7 @@ from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
+from stopgrad.loader.survey import with_images
 from stopgrad.methods.plugins import check_plugins, guide_without_effect
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
@@ -81,8 +82,8 @@ def pretrain(
         overwrite: start over in `out`; files of an earlier run are deleted, other files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
         **overrides: any settings by name, such as `epochs=20`; they go before the config's. `backbone` may
-            be a network of your own too: normalised images `[image, 3, side, side]` to pooled features `[image, dim]`.
-            It is copied and starts as it is; `load_encoder(out, backbone=network)` loads what came of it.
+            be a network of your own too: normalised images `[image, channels, side, side]` to pooled features `[image,
+            dim]`. It is copied and starts as it is; `load_encoder(out, backbone=network)` loads what came of it.
 
     Returns:
         The finished run.
@@ -119,7 +120,7 @@ def pretrain(
         settings = _begun_config(recipe, given, set(overrides), splits, device, reporter)
     check_plugins(settings)
     if own is not None:
-        own = own_backbone(own, settings.data.image_size)
+        own = own_backbone(own, settings.data.image_size, len(settings.augmentation.mean))
     # Problems with the machine are reported before the folder is made.
     alone = "images" if source is not None else "a network" if own is not None else ""
     settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
@@ -172,10 +173,15 @@ def _begun_config(
     explicit = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
     for text in (*without_effect(settings, explicit), *guide_without_effect(settings, explicit)):
         reporter.warn(text)
-    if settings.network.init == "random":
-        return settings
-    settings, words = with_start(settings, given, device)
-    reporter.say(f"Start     {words}")
+    known = set(explicit)
+    if settings.network.init != "random":
+        begun, words = with_start(settings, given, device)
+        reporter.say(f"Start     {words}")
+        known |= {name for name, value in begun.flat().items() if value != settings.flat()[name]}
+        settings = begun
+    settings, words_of_images = with_images(settings, known, splits.train)
+    if words_of_images is not None:
+        reporter.say(f"Images    {words_of_images}")
     return settings
 
 

@@ -2,25 +2,29 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
+from stopgrad.data.pixels import RGB8
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.loader.preprocess import settings_of
 from stopgrad.nets.backbones import (
     declare_num_features,
     features_shape,
     set_image_size,
     set_pool,
     takes_one_size,
+    with_input_channels,
 )
 from stopgrad.recipes import ADAPT
 from stopgrad.weights.options import TIMM
-from stopgrad.weights.spec import OWN
+from stopgrad.weights.spec import OWN, EncoderSpec
 
 
 def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -> tuple[Config, str]:
@@ -49,8 +53,9 @@ def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -
     encoder = _load(config, named="backbone" in given, stem="stem" in given)
     spec = encoder.spec
     assert spec is not None
-    brought: dict[str, Any] = {"backbone": spec.backbone, "stem": spec.stem, "mean": spec.mean, "std": spec.std}
+    brought: dict[str, Any] = {"backbone": spec.backbone, "stem": spec.stem}
     brought |= {"pool": spec.pool, "patch_size": spec.patch_size}
+    brought |= _of_images(spec, given)
     if config.recipe == ADAPT:
         views = spec.image_size if device.type == "cuda" else min(config.data.image_size, spec.image_size)
         if "image_size" not in given:
@@ -62,6 +67,17 @@ def with_start(config: Config, given: Mapping[str, Any], device: torch.device) -
             brought["eval_size"] = spec.image_size if spec.image_size != size else 0
     new = config.replace(**{name: value for name, value in brought.items() if name not in given})
     return new, encoder.name
+
+
+def _of_images(spec: EncoderSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights say of images, unless those are to be of other channels or bits."""
+    p = spec.pixels
+    if p == RGB8:
+        return {"mean": spec.mean, "std": spec.std}
+    own = settings_of(spec.preprocess())
+    del own["image_size"]
+    others = any(name in given and given[name] != own[name] for name in ("channels", "depth", "value_range", "pages"))
+    return {} if others else own
 
 
 def initial_weights(config: Config) -> dict[str, Tensor] | None:
@@ -81,6 +97,14 @@ def initial_weights(config: Config) -> dict[str, Tensor] | None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     weights: dict[str, Tensor] = encoder.backbone.state_dict()
+    channels, spec = len(config.augmentation.mean), encoder.spec
+    if spec is not None and len(spec.mean) != channels:
+        if len(spec.mean) != 3:
+            raise ConfigError(
+                f"init = {network.init!r}: its images have {len(spec.mean)} channels, these {channels}; of others than "
+                "3 the first layer cannot be adapted."
+            )
+        weights = with_input_channels(weights, replace(spec, mean=config.augmentation.mean).build())
     return weights
 
 
@@ -97,16 +121,16 @@ def _load(config: Config, *, named: bool, stem: bool) -> Encoder:
         raise type(error)(f"init = {network.init!r}: {words}") from error
 
 
-def own_backbone(module: nn.Module, image_size: int) -> nn.Module:
+def own_backbone(module: nn.Module, image_size: int, channels: int = 3) -> nn.Module:
     """A copy of a caller's network, with the dimension of its features found by a dry run.
 
     Raises:
-        ConfigError: it does not turn images `[2, 3, image_size, image_size]` into features `[2, dim]`.
+        ConfigError: it does not turn images `[2, channels, image_size, image_size]` into features `[2, dim]`.
     """
     copied = copy.deepcopy(module).cpu()
     name = type(module).__name__
     try:
-        shape = features_shape(copied, image_size)
+        shape = features_shape(copied, image_size, channels)
     # Whatever the caller's code raises.
     except Exception as error:
         raise ConfigError(

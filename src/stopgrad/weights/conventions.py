@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,8 @@ def usual_from(config: Mapping[str, Any], of: str) -> Usual:
     return Usual(size, math.floor(size / float(resolved["crop_pct"])), mean, std, of)
 
 
-def triple_words(values: Triple) -> str:
-    """Three numbers, or one where they are equal."""
+def triple_words(values: Sequence[float]) -> str:
+    """A number a channel, or one where they are equal."""
     return f"{values[0]:g}" if len(set(values)) == 1 else ",".join(f"{value:g}" for value in values)
 
 

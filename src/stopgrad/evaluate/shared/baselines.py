@@ -14,7 +14,7 @@ from stopgrad.encoder.features import Features, Network, features_of, num_not_fi
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import DataError
 from stopgrad.evaluate.shared.splits import LabelledSplits
-from stopgrad.loader.preprocess import Preprocess
+from stopgrad.loader.preprocess import Preprocess, plain_pixels
 from stopgrad.reporter import Reporter
 from stopgrad.weights.spec import EncoderSpec
 
@@ -51,7 +51,7 @@ def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: tor
     network = fresh_network(encoder.spec, seed)
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = encoder.preprocess
-    store = ImageStore(images, preprocess.shortest, kept=list(range(len(images))))
+    store = ImageStore(images, preprocess.shortest, kept=list(range(len(images))), pixels_are=preprocess.pixels)
     settle_batchnorm(network, network, store, preprocess, device)
     return network
 
@@ -105,7 +105,7 @@ def feature_variants(
         variant = _Variant(name, f"embedding by the network {_BEFORE[name]}", network, encoder.preprocess)
         yield variant.name, *_both(variant, splits, place, batch_size, precision, reporter, encoder.name)
     side = min(encoder.preprocess.size, PIXEL_SIZE)
-    plain = Preprocess(side, side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain = plain_pixels(encoder.preprocess, side)
     pixels = _Variant("pixels", "reading raw pixels", nn.Flatten(), plain)
     train, test = _both(pixels, splits, place, batch_size, precision, reporter, encoder.name)
     yield pixels.name, train, test

@@ -15,7 +15,7 @@ from stopgrad.data.sources import ImageSource
 from stopgrad.hardware import autocast, plain_batch_size, undivided_operations, usable_cores
 from stopgrad.loader.labelled import LabelledViews
 from stopgrad.loader.loader import Batch
-from stopgrad.loader.preprocess import Preprocess, shortest_of
+from stopgrad.loader.preprocess import Preprocess, settings_of, shortest_of
 from stopgrad.reporter import Reporter
 
 CROP_SCALE_MIN = 0.08
@@ -44,7 +44,7 @@ def crops_config(
     if flip is not None:
         given["flip_probability"] = 0.5 if flip else 0.0
     return Config().replace(
-        **given, image_size=preprocess.size, mean=preprocess.mean, std=preprocess.std, batch_size=batch_size,
+        **given, **settings_of(preprocess), batch_size=batch_size,
         crop_scale_min=CROP_SCALE_MIN if crop_scale_min is None else crop_scale_min, crop_scale_max=1.0,
         jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0, workers=workers, cache=cache, seed=seed,
         precision=precision,
@@ -72,7 +72,7 @@ def load_crops(source: ImageSource, config: Config, preprocess: Preprocess, repo
     store = load_images(
         source, shortest=max(shortest_of(config), preprocess.shortest), memory_gb=d.memory_gb, workers=d.workers,
         cache=ImageCache(d.cache, d.cache_gb, say=reporter.say, warn=reporter.warn),
-        progress=lambda done, total: reporter.progress("reading images", done, total),
+        progress=lambda done, total: reporter.progress("reading images", done, total), pixels=preprocess.pixels,
     )  # fmt: skip
     if config.training.batch_size > len(store):
         reporter.warn(f"batch_size = {config.training.batch_size}: there are only {len(store):,} images to train on.")
@@ -94,7 +94,7 @@ class FrozenBackbone:
         self.at_once = plain_batch_size(device, image_size)
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
+    def __call__(self, images: Float[Tensor, "image channel size size"]) -> Float[Tensor, "image dim"]:
         """Features in float32, on the device."""
         with autocast(self.device, self.precision):
             return torch.cat([self.backbone(part).float() for part in images.split(self.at_once)])

@@ -55,7 +55,7 @@ class Classifier(nn.Module):
             self.head.weight.normal_(0, _INITIAL_STD, generator=torch.Generator().manual_seed(seed))
             self.head.bias.zero_()
 
-    def forward(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image num_classes"]:
+    def forward(self, images: Float[Tensor, "image channel size size"]) -> Float[Tensor, "image num_classes"]:
         """Logits, in float32: the layer is kept out of autocast."""
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):

@@ -41,7 +41,9 @@ def measured_health(
         return None
     sample = embedded.bank.evenly_spaced(NUM_IMAGES)
     source = Subset(sample.store.source, sample.positions)
-    store = ImageStore(source, shortest_for(encoder, run, seed), kept=list(range(len(source))))
+    store = ImageStore(
+        source, shortest_for(encoder, run, seed), kept=list(range(len(source))), pixels_are=encoder.preprocess.pixels
+    )
     which = "images" if not embedded.images.train_name else f"{embedded.images.train_name} images"
     return health_of(
         encoder, run, store, sample.vectors, of=f"{len(sample.store):,} {which} of {embedded.parts.name_of_set}",

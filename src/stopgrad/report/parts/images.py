@@ -21,7 +21,8 @@ from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.splits import hold_out
 from stopgrad.encoder.features import outputs_in_order
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.loader.preprocess import Preprocess, shortest_of
+from stopgrad.loader.preprocess import Preprocess, pixels_of, shortest_of, shown_of
+from stopgrad.loader.shown import Shown
 from stopgrad.reporter import Reporter
 
 THUMBNAIL = 64
@@ -64,7 +65,7 @@ def open_run_images(run: RunDir, config: Config, data: str | Path | ImageSource 
         train, test = hold_out(train, config.data.holdout)
 
     def opened(source: ImageSource) -> ImageStore:
-        return ImageStore(source, shortest_of(config), kept=list(range(len(source))))
+        return ImageStore(source, shortest_of(config), kept=list(range(len(source))), pixels_are=pixels_of(config))
 
     return RunImages(opened(train), None if test is None else opened(test), test_name_of(config))
 
@@ -85,6 +86,8 @@ class Sample:
     labels: Int[Tensor, "image"]
     positions: Sequence[int]
     store: ImageStore
+    shown: Shown
+    """How its images are shown."""
     lengths: Float[Tensor, "image"] | None = None
     """Of the features before they were normalised."""
 
@@ -98,7 +101,9 @@ class Sample:
         rows = evenly_spaced(len(self), num)
         lengths = None if self.lengths is None else self.lengths[rows]
         positions = [self.positions[row] for row in rows]
-        return Sample(self.features[rows], self.thumbnails[rows], self.labels[rows], positions, self.store, lengths)
+        return Sample(
+            self.features[rows], self.thumbnails[rows], self.labels[rows], positions, self.store, self.shown, lengths
+        )
 
     @property
     def vectors(self) -> Float[Tensor, "image dim"]:
@@ -129,10 +134,11 @@ def draw_sample(
     """
     generator = np.random.Generator(np.random.PCG64([seed, 2**34]))
     positions = np.sort(generator.permutation(len(store))[:num]).tolist()
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
+    shown = shown_of(preprocess)
 
     def network(images: Tensor) -> tuple[Tensor, Tensor]:
-        return backbone(images), _reduced(images.float() * std + mean, THUMBNAIL)
+        return backbone(images), _reduced(shown.colours(images.float() * std + mean), THUMBNAIL)
 
     kept: list[int] = []
     features, thumbnails = [], []
@@ -153,7 +159,7 @@ def draw_sample(
             f"the network returned {tuple(vectors.shape)} for {len(kept)} images: needs [image, dim], a row an image."
         )
     return Sample(
-        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels[kept], kept, store, vectors.norm(dim=1)
+        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels[kept], kept, store, shown, vectors.norm(dim=1)
     )  # fmt: skip
 
 

@@ -105,6 +105,8 @@ class _Shown:
             pixels = self.sample.store.pixels(self.sample.positions[place])
             if pixels is None:
                 pixels = as_pixels(self.sample.thumbnails[place])
+            else:
+                pixels = self.sample.shown.picture(pixels)
             self._made[place] = picture(np.ascontiguousarray(pixels), SHOWN_SIDE)
         return self._made[place]
 

@@ -97,7 +97,7 @@ def views_shown(images: RunImages, config: Config) -> str:
     # More than are shown, so that a few unreadable ones leave enough.
     drawn = torch.randperm(len(train), generator=generator)[: 2 * _SHEET_IMAGES].sort().values.tolist()
     source = Subset(train.source, [train.kept[position] for position in drawn])
-    store = load_images(source, shortest=train.shortest)
+    store = load_images(source, shortest=train.shortest, pixels=train.pixels_are)
     sheet = view_sheet(store, config, num_images=_SHEET_IMAGES, num_views=_SHEET_VIEWS)
     return picture(sheet, max(sheet.size))
 
