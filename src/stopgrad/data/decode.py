@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError, range_of, with_channels
-from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
+from stopgrad.data.readers.raw import as_unreadable, is_for_others, is_tiff, read_raw
 from stopgrad.data.sources import ImageSource
 
 # Pillow warns of large images and odd metadata; an image it can decode is readable. Set once, not around each call:
@@ -39,17 +39,10 @@ def decode(
     Raises:
         UnreadableImageError: it cannot be decoded, or not to these channels.
     """
-    try:
+    with as_unreadable():
         if pixels == RGB8 and (decoded := _decode_rgb(data, shortest)) is not None:
             return decoded
         return _decode_any(data, shortest, pixels)
-    except UnreadableImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError("not an image of a known format") from error
-    # Decoders of damaged files raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
-    except Exception as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
 def _decode_rgb(data: "bytes | np.ndarray | Image.Image", shortest: int | None) -> np.ndarray | None:

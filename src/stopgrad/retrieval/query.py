@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stopgrad.data.pixels import UnreadableImageError
+from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.encoder import Encoder, as_source
 from stopgrad.encoder.features import Features, features_of

@@ -1,10 +1,12 @@
 """An encoded file, a Pillow image or an array as values of the file's own type."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stopgrad.data.pixels import Raw, UnreadableImageError
 
@@ -35,6 +37,25 @@ def read_raw(data: "bytes | np.ndarray | Image.Image", pages: str = "first") -> 
     Raises:
         UnreadableImageError: it cannot be decoded, or by a library that is not installed.
     """
+    with as_unreadable():
+        return _read(data, pages)
+
+
+@contextmanager
+def as_unreadable() -> Iterator[None]:
+    """Raise `UnreadableImageError` for whatever a decoder raises."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image of a known format") from error
+    # Decoders of damaged files raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+
+def _read(data: "bytes | np.ndarray | Image.Image", pages: str) -> Raw:
     if isinstance(data, np.ndarray):
         return Raw(checked(data))
     if isinstance(data, Image.Image):
