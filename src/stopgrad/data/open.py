@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stopgrad.data.decode import decode
 from stopgrad.data.kinds import folders, parquet
 from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.place import check_there
+from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import DataError
 
@@ -79,7 +79,7 @@ def recipe_for(splits: Splits) -> str:
     sides = []
     for index in range(min(8, len(splits.train))):
         try:
-            sides.append(min(decode(splits.train.read(index)).shape[:2]))
+            sides.append(min(read_raw(splits.train.read(index)).values.shape[:2]))
         except (UnreadableImageError, OSError):
             continue
     return "cifar10_small" if sides and statistics.median(sides) <= _SMALL else "photos_small"

@@ -177,7 +177,8 @@ def _begun_config(
     if settings.network.init != "random":
         begun, words = with_start(settings, given, device)
         reporter.say(f"Start     {words}")
-        known |= {name for name, value in begun.flat().items() if value != settings.flat()[name]}
+        # Numbers for other channels than RGB are of the same images; those for RGB may be for others.
+        known |= {"mean", "std"} if begun.data.channels != settings.data.channels else set()
         settings = begun
     settings, words_of_images = with_images(settings, known, splits.train)
     if words_of_images is not None:

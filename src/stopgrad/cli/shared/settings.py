@@ -29,7 +29,9 @@ def _flag(name: str) -> tuple[str, Any, Any]:
         text += f" ({', '.join(map(str, choices))})"
     group = Group(section.capitalize(), sort_key=_ORDER.index(section) + 1)
     converter = whole_number if setting.type is int else None
-    parameter = Parameter(help=text, group=group, converter=converter)
+    several = setting.metadata["length"] != (1, 1)
+    more: dict[str, Any] = {"consume_multiple": True, "negative": ""} if several else {}
+    parameter = Parameter(help=text, group=group, converter=converter, **more)
     return name, Annotated[setting.type | None, parameter], None  # type: ignore[operator]
 
 
