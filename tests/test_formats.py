@@ -1,6 +1,7 @@
 """Every format, channel count and depth, from files to a page of neighbours."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,3 +33,13 @@ def test_from_files_to_a_page(tmp_path, name):
     assert result.answers[0].hits[0].cosine > 0.999
     write_search_page(result, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text().count("data:image") >= 4
+
+
+def test_the_document_names_every_format():
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for suffix, *_ in FORMATS.values():
+        kind = {".jpg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".dcm": "DICOM", ".npy": "npy"}.get(
+            suffix, suffix[1:].upper()
+        )
+        assert any(kind.lower() in row.lower() for row in rows), suffix
