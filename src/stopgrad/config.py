@@ -12,6 +12,7 @@ from typing import Any
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.removed import removed_words, without_removed
 from stopgrad.settings import (
+    LOCAL_VIEW_METHODS,
     PARTNERED_GUIDES,
     SIAMESE_METHODS,
     Augmentation,
@@ -52,8 +53,8 @@ class Config:
         """Method and views, for people; of Siamese methods guide and whether there is a predictor too."""
         o = self.objective
         if o.method not in SIAMESE_METHODS:
-            return f"{o.method}, {o.views} views"
-        return f"{o.method}, guide {o.guide}, {o.views} views{'' if self.network.predictor else ', no predictor'}"
+            return f"{o.method}, {o.views_words}"
+        return f"{o.method}, guide {o.guide}, {o.views_words}{'' if self.network.predictor else ', no predictor'}"
 
     def replace(self, **settings: Any) -> "Config":
         """A copy with some settings changed, by their unique names.
@@ -131,7 +132,11 @@ def _check_numbers(name: str, value: Any, kind: type) -> None:
 
 def _check_together(config: Config) -> None:
     aug, objective = config.augmentation, config.objective
-    for low, high in (("crop_scale_min", "crop_scale_max"), ("blur_sigma_min", "blur_sigma_max")):
+    for low, high in (
+        ("crop_scale_min", "crop_scale_max"),
+        ("local_scale_min", "local_scale_max"),
+        ("blur_sigma_min", "blur_sigma_max"),
+    ):
         if getattr(aug, low) > getattr(aug, high):
             raise ConfigError(f"{low} = {getattr(aug, low)} is above {high} = {getattr(aug, high)}.")
     if config.data.cache.strip().lower() in ("", "no", "none", "false", "true", "yes", "on", "0", "1"):
@@ -148,6 +153,8 @@ def _check_together(config: Config) -> None:
         raise ConfigError(f"value_range = ({black:g}, {white:g}): needs black and white, the smaller first.")
     if len(config.data.shown_channels) == 2:
         raise ConfigError("shown_channels: needs three channels, for red, green and blue, or one.")
+    if objective.local_views:
+        _check_local_views(config)
     decides = objective.guide_keep < 1 and objective.guide_keep_by == "decided"
     if decides and objective.guide != "nearest_views":
         raise ConfigError(
@@ -169,6 +176,20 @@ def _check_together(config: Config) -> None:
         )
 
 
+def _check_local_views(config: Config) -> None:
+    objective, data = config.objective, config.data
+    if objective.method not in LOCAL_VIEW_METHODS and not is_plugin(objective.method):
+        raise ConfigError(
+            f"local_views = {objective.local_views} with method = {objective.method!r}: only "
+            f"{', '.join(LOCAL_VIEW_METHODS)} take local views."
+        )
+    if data.local_size and not 4 <= data.local_size <= data.image_size:
+        raise ConfigError(
+            f"local_size = {data.local_size}: must be from 4 to image_size = {data.image_size}, or 0 for "
+            f"{dataclasses.replace(data, local_size=0).local_side}."
+        )
+
+
 def without_effect(config: Config, given: Iterable[str]) -> list[str]:
     """Of the settings a user gave, those the rest of the config leaves without effect, each with the reason."""
     o, a, t = config.objective, config.augmentation, config.training
@@ -187,6 +208,7 @@ def without_effect(config: Config, given: Iterable[str]) -> list[str]:
         (no_method_of("simclr", "moco"), ("temperature",), f"method = {o.method!r} has no softmax"),
         (no_method_of("dino"), ("prototypes",), f"method = {o.method!r} assigns images to nothing"),
         (no_method_of("moco") and not is_plugin(o.guide), ("queue_size",), "nothing is remembered"),
+        (o.local_views == 0, ("local_size", "local_scale_min", "local_scale_max"), "local_views = 0"),
         (o.guide_keep == 1, ("guide_keep_by",), "guide_keep = 1 keeps all images"),
         (o.views == 2, ("targets",), "views = 2 leave one other view"),
         (o.guide == "symmetric", ("source_first",), "guide = 'symmetric' makes every view a source: none is left out"),

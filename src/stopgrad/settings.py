@@ -4,13 +4,14 @@ The sections order the TOML file; the setting names are unique across sections, 
 TOML key are the same word.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Kept here as literals so that a misspelt name is caught without importing torch; a test holds them
 # against METHODS and GUIDES.
 METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg", "dino")
 SIAMESE_METHODS = ("simsiam", "byol")
+LOCAL_VIEW_METHODS = (*SIAMESE_METHODS, "dino")
 GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
 PARTNERED_GUIDES = ("nearest_views", "farthest_views")
 
@@ -46,6 +47,7 @@ class Data:
     image_size: int = _setting(32, "side in pixels of the views the network sees", low=4)
     eval_size: int = _setting(0, "side of the images that the monitors, the final figures and the encoder see; 0: "
                               "image_size", low=0)  # fmt: skip
+    local_size: int = _setting(0, "side in pixels of the local views; 0: about three sevenths of image_size", low=0)
     early_size: int = _setting(0, "side of the views in the first part of the run, for speed; 0: image_size "
                                "throughout", low=0)  # fmt: skip
     early_share: float = _setting(0.75, "early_size: how large a part of the run that is", low=0.0, high=1.0)
@@ -60,6 +62,15 @@ class Data:
                                 "anew every epoch", low=0.0)  # fmt: skip
     strict: bool = _setting(False, "refuse a data set with unreadable files instead of skipping them")
 
+    @property
+    def local_side(self) -> int:
+        """Side of the local views in pixels: `local_size`, or about three sevenths of `image_size` (96 of 224).
+
+        That is rounded to a multiple of 32, of 8 below 128 pixels, of 4 below 32, so that strides divide it.
+        """
+        step = 32 if self.image_size >= 128 else 8 if self.image_size >= 32 else 4
+        return self.local_size or max(step, step * round(3 * self.image_size / (7 * step)))
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -69,10 +80,17 @@ class Augmentation:
                              "scale and shift of the whole image", choices=("resized_crop", "affine"))  # fmt: skip
     crop_scale_min: float = _setting(0.2, "smallest crop, as a share of the image's area", low=0.01, high=1.0)
     crop_scale_max: float = _setting(1.0, "largest crop, as a share of the image's area", low=0.01, high=1.0)
+    local_scale_min: float = _setting(0.05, "smallest crop of a local view, as a share of the image's area", low=0.01,
+                                      high=1.0)  # fmt: skip
+    local_scale_max: float = _setting(0.2, "largest crop of a local view, as a share of the image's area", low=0.01,
+                                      high=1.0)  # fmt: skip
     rotation_degrees: float = _setting(15.0, "affine: largest rotation either way", low=0.0, high=180.0)
     zoom: float = _setting(0.2, "affine: largest change of scale either way, as a share", low=0.0, high=0.9)
     shift: float = _setting(0.1, "affine: largest shift either way, as a share of the side", low=0.0, high=1.0)
     flip_probability: float = _setting(0.5, "horizontal flip", low=0.0, high=1.0)
+    vertical_flip_probability: float = _setting(0.0, "vertical flip, for images without an upright", low=0.0, high=1.0)
+    turn_probability: float = _setting(0.0, "turn by 90, 180 or 270 degrees, each as likely as the others; 0.75 makes "
+                                       "all four directions alike", low=0.0, high=1.0)  # fmt: skip
     jitter_probability: float = _setting(0.8, "colour jitter", low=0.0, high=1.0)
     jitter_form: str = _setting("exact", "exact: torchvision's four steps in random order; single_affine: one "
                                 "affine map of the colours, faster and approximate",
@@ -89,6 +107,12 @@ class Augmentation:
                                        "RGB, those of a sample", length=(1, 16))  # fmt: skip
     std: tuple[float, ...] = _setting((0.229, 0.224, 0.225), "channel standard deviations, of pixels in 0..1; as mean",
                                       length=(1, 16))  # fmt: skip
+
+    @property
+    def of_local_views(self) -> "Augmentation":
+        """How a local view is made: a crop of its own range of areas, whatever the geometry of the other views."""
+        low, high = self.local_scale_min, self.local_scale_max
+        return replace(self, geometry="resized_crop", crop_scale_min=low, crop_scale_max=high)
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,8 @@ class Objective:
     guide: str = _setting("nearest_views", "how each image's source view is chosen; or your own, as "
                           "package.module:name", choices=GUIDE_NAMES, or_plugin=True)  # fmt: skip
     views: int = _setting(2, "views an image and step: 2, or the authors' 4", choices=(2, 4))
+    local_views: int = _setting(0, "simsiam, byol, dino: small crops an image and step beside the views (multi-crop); "
+                                "they are sources alone", low=0, high=10)  # fmt: skip
     guide_keep: float = _setting(1.0, "share of the images that give a gradient", low=0.05, high=1.0)
     guide_keep_by: str = _setting("decided", "which ones. decided: whose views' distances differ most; random: the "
                                   "control", choices=("decided", "random"))  # fmt: skip
@@ -148,6 +174,16 @@ class Objective:
     ema_momentum: float = _setting(0.99, "byol, moco, dino: momentum of the moving average", low=0.0, high=1.0)
     ema_schedule: str = _setting("constant", "byol, dino: constant, or cosine: rising to 1",
                                  choices=("constant", "cosine"))  # fmt: skip
+
+    @property
+    def num_views(self) -> int:
+        """Views an image and step, local ones included."""
+        return self.views + self.local_views
+
+    @property
+    def views_words(self) -> str:
+        """How many views an image and step, for people."""
+        return f"{self.views} views" + (f" and {self.local_views} local" if self.local_views else "")
 
 
 @dataclass(frozen=True)

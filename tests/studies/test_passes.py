@@ -12,19 +12,20 @@ COMMON = {"backbone": "resnet10_16", "stem": "small", "image_size": 8, "projecto
 
 
 def counted(config):
-    """Images that pass the encoders, those with gradient counted three times, per image of the batch."""
+    """Images that pass the encoders, those with gradient counted three times, local ones by area, per image."""
     method = METHODS[config.objective.method](config, None)
     count = 0
 
     def count_images(_module, inputs, _output):
         nonlocal count
-        count += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
+        count += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1) * inputs[0].shape[3] ** 2 / 64
 
     for encoder in (method.encoder, getattr(method, "target_encoder", None)):
         if isinstance(encoder, nn.Module):
             encoder[0].register_forward_hook(count_images)
     views = torch.randn(config.objective.views, 8, 3, 8, 8)
-    method(views, torch.Generator().manual_seed(0))
+    local = [torch.randn(config.objective.local_views, 8, 3, 4, 4)] if config.objective.local_views else []
+    method(views, torch.Generator().manual_seed(0), *local)
     return count / 8
 
 
@@ -53,6 +54,10 @@ def counted(config):
         {"method": "byol", "guide": "random_views", "source_first": True, "guide_keep": 0.5, "guide_keep_by": "random"},
         {"method": "byol", "guide": f"{CANDIDATES}:soft_in_batch", "source_first": True},
         {"method": "byol", "guide": f"{CANDIDATES}:decided_half_in_batch", "source_first": True, "views": 4},
+        {"method": "simsiam", "guide": "symmetric", "local_views": 3},
+        {"method": "byol", "guide": "nearest_views", "local_views": 4},
+        {"method": "byol", "guide": "nearest_views", "source_first": True, "local_views": 4},
+        {"method": "dino", "local_views": 2},
         {"method": "simclr"},
         {"method": "moco", "projector_norm": "none"},
         {"method": "dino"},

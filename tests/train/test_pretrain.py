@@ -154,6 +154,8 @@ def test_resuming_from_an_older_checkpoint_after_a_crash(finished, tmp_path):
         {"method": "byol", "source_first": True, "guide": f"{CANDIDATES}:NearestInMemory", "queue_size": 100},
         {"precision": "bf16"},
         {"method": "byol", "source_first": True, "early_size": 8},
+        {"method": "byol", "source_first": True, "local_views": 3, "local_size": 6, "turn_probability": 0.75},
+        {"method": "dino", "prototypes": 32, "local_views": 2},
     ],
 )
 @pytest.mark.slow

@@ -36,15 +36,20 @@ def fit(images: Images, resize: int, crop: int) -> Float[Tensor, "image channel 
 
 
 def cut(images: Images, draws: ViewDraws, augmentation: Augmentation, size: int) -> Views:
-    """The geometric part of a view, mirroring included, from images of one size; the result is in 0..1."""
+    """The geometric part of a view, mirrored and turned, from images of one size; the result is in 0..1."""
     pixels = to_unit(images)
     mirrored = _send(draws.flip, pixels)
+    upside_down = _send(draws.vertical_flip, pixels) if draws.vertical_flip.any() else None
     if augmentation.geometry == "resized_crop":
-        return geometry.crop_and_resize(pixels, _send(draws.box, pixels), size, mirrored)
-    if min(pixels.shape[2:]) > size:
-        pixels = geometry.centre_crop(geometry.resize_shorter(pixels, size), size)
-    rotation, zoom, shift = (_send(x, pixels) for x in (draws.rotation, draws.zoom, draws.shift))
-    return geometry.affine(pixels, rotation, zoom, shift, size, mirrored)
+        pixels = geometry.crop_and_resize(pixels, _send(draws.box, pixels), size, mirrored, upside_down)
+    else:
+        if min(pixels.shape[2:]) > size:
+            pixels = geometry.centre_crop(geometry.resize_shorter(pixels, size), size)
+        rotation, zoom, shift = (_send(x, pixels) for x in (draws.rotation, draws.zoom, draws.shift))
+        pixels = geometry.affine(pixels, rotation, zoom, shift, size, mirrored, upside_down)
+    for quarters in (1, 2, 3):
+        _change(pixels, draws.quarters == quarters, lambda x, _, turns=quarters: torch.rot90(x, turns, (2, 3)))
+    return pixels
 
 
 def recolour(pixels: Views, draws: ViewDraws, augmentation: Augmentation) -> Views:

@@ -19,7 +19,8 @@ _ASPECT = slice(_CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS)
 (_TOP, _LEFT, _FLIP, _JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAY, _BLUR, _SIGMA, _ROTATION, _ZOOM,
  _SHIFT_Y, _SHIFT_X) = range(2 * _CROP_ATTEMPTS, 2 * _CROP_ATTEMPTS + 15)  # fmt: skip
 _ORDER = slice(2 * _CROP_ATTEMPTS + 15, 2 * _CROP_ATTEMPTS + 19)
-_NUM_SLOTS = 2 * _CROP_ATTEMPTS + 19
+_VERTICAL_FLIP, _TURN, _QUARTERS = range(2 * _CROP_ATTEMPTS + 19, 2 * _CROP_ATTEMPTS + 22)
+_NUM_SLOTS = 2 * _CROP_ATTEMPTS + 22
 _OF_CHANNELS = 2**32
 _LOG_ASPECT = np.log(4 / 3)
 
@@ -50,6 +51,10 @@ class ViewDraws:
     """float32 shift of the content (down, right), as a share of the side."""
     gains: np.ndarray
     """float32 `[image, channel, 2]` brightness and contrast factors of channels that are no colours; of three, none."""
+    vertical_flip: np.ndarray
+    """Whether mirrored top to bottom."""
+    quarters: np.ndarray
+    """int64 quarter turns counter-clockwise, 0 to 3, after the mirroring."""
 
     def __getitem__(self, images: slice) -> "ViewDraws":
         """Those of some of the images."""
@@ -97,6 +102,8 @@ def draw_view(
         zoom=within(_ZOOM, 1 - a.zoom, 1 + a.zoom),
         shift=np.stack([within(_SHIFT_Y, -a.shift, a.shift), within(_SHIFT_X, -a.shift, a.shift)], axis=1),
         gains=_gains(a, seed, epoch, images, view),
+        vertical_flip=u[:, _VERTICAL_FLIP] < a.vertical_flip_probability,
+        quarters=np.where(u[:, _TURN] < a.turn_probability, 1 + (3 * u[:, _QUARTERS]).astype(np.int64), 0),
     )
 
 

@@ -54,16 +54,17 @@ def apply_separable(
 
 
 def crop_and_resize(
-    images: Pixels, box: Tensor, size: int, mirrored: Tensor | None = None
+    images: Pixels, box: Tensor, size: int, mirrored: Tensor | None = None, upside_down: Tensor | None = None
 ) -> Float[Tensor, "image channel {size} {size}"]:
     """Cut `box` (top, left, height, width; `[image, 4]`) from each image and resize it to `size` x `size`.
 
     Args:
         images, box, size: as said.
-        mirrored: `[image]`, who is turned left to right; None: nobody.
+        mirrored: `[image]`, who is mirrored left to right; None: nobody.
+        upside_down: `[image]`, who is mirrored top to bottom; None: nobody.
     """
     height, width = images.shape[2:]
-    rows = resize_matrix(box[:, 0], box[:, 2], height, size)
+    rows = resize_matrix(box[:, 0], box[:, 2], height, size, upside_down)
     columns = resize_matrix(box[:, 1], box[:, 3], width, size, mirrored)
     return apply_separable(images, rows, columns)
 
@@ -93,11 +94,12 @@ def _gaussian(sigma: Tensor, side: int, channels: int) -> tuple[Float[Tensor, "c
 
 
 def affine(
-    images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int, mirrored: Tensor | None = None
-) -> Float[Tensor, "image channel {size} {size}"]:
-    """Rotate (degrees), zoom and shift (down, right; share of the side) each image, then mirror it left to right.
+    images: Pixels, rotation: Tensor, zoom: Tensor, shift: Tensor, size: int, mirrored: Tensor | None = None,
+    upside_down: Tensor | None = None,
+) -> Float[Tensor, "image channel {size} {size}"]:  # fmt: skip
+    """Rotate (degrees), zoom and shift (down, right; share of the side) each image, then mirror it.
 
-    Black outside, bilinear. `mirrored` says who is mirrored; None: nobody.
+    Black outside, bilinear. `mirrored` says who is mirrored left to right, `upside_down` top to bottom; None: nobody.
     """
     angle = rotation * (math.pi / 180)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -112,6 +114,8 @@ def affine(
     )
     if mirrored is not None:
         theta[:, :, 0] *= 1 - 2 * mirrored[:, None].float()
+    if upside_down is not None:
+        theta[:, :, 1] *= 1 - 2 * upside_down[:, None].float()
     grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -31,7 +31,8 @@ def study(
     Parameters
     ----------
     name
-        main, no-predictor, batch-size, guide, stability, rivals, transfer, claims, claims-rates, adapt or adapt-rates.
+        main, no-predictor, batch-size, guide, stability, rivals, transfer, claims, claims-rates, adapt, adapt-rates or
+        multicrop.
     scale
         digits: minutes on two cores; small: a part of CIFAR-10, an hour or two; long: CIFAR-10, an hour a cell or more;
         photos: labelled photos, for adapt and adapt-rates; full: CIFAR-10 and ResNet-18, on a GPU.

@@ -100,7 +100,7 @@ def method_words(config: Config) -> str:
     if o.method not in METHODS:
         return config.method_words
     predictor = "with a predictor" if config.network.predictor else "without a predictor"
-    return f"{METHODS[o.method]}, {GUIDES.get(o.guide, f'guide `{o.guide}`')}; {o.views} views, {predictor}"
+    return f"{METHODS[o.method]}, {GUIDES.get(o.guide, f'guide `{o.guide}`')}; {o.views_words}, {predictor}"
 
 
 def _worth(run: RunDir, summary: dict[str, Any]) -> str:

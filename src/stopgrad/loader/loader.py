@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -23,6 +23,7 @@ from stopgrad.config import Config
 from stopgrad.data.prefetch import prepared_ahead
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
+from stopgrad.settings import Augmentation
 
 _AHEAD = 3
 _SMALL_PIXELS = 96 * 96
@@ -44,9 +45,13 @@ class Batch:
     whole: Tensor | None
     """8 or 16 bits, `[image, channels, height, width]`: to be cut on the device; None where `crops` are cut already."""
     crops: Tensor | None
-    """8 or 16 bits, `[view * image, channels, size, size]`, mirrored where that was drawn."""
+    """8 or 16 bits, `[view * image, channels, size, size]`, mirrored and turned where that was drawn."""
     positions: np.ndarray
     """Of the images in the store."""
+    augmentation: Augmentation
+    """By which the rows were drawn."""
+    local: "Batch | None" = None
+    """The local views of the same images, where the method takes any."""
 
     def __len__(self) -> int:
         return self.num_images
@@ -61,7 +66,7 @@ class Loader:
         rank: which share of each batch is this process's.
         device: where the views will be made. A CUDA device holds the images itself if they take no more than a quarter
             of its free memory; else batches wait for it in pinned memory, so that copying overlaps computing.
-        views: of each image; 0: as many as the method takes.
+        views: of each image; 0: as many as the method takes, and its local views.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Loader:
     ) -> None:
         self.store, self.config, self.rank = store, config, rank
         self.num_views = views or config.objective.views
+        self.num_local = 0 if views else config.objective.local_views
         self._on_cpu = device.type == "cpu"
         self._images, self._pins = store.stacked, device.type == "cuda"
         if self._pins and self._images is not None:
@@ -114,16 +120,17 @@ class Loader:
             positions: of the images in the store.
             epoch: which draws.
             pool: threads to decode and crop in.
-            size: side of the views; None: `image_size`.
+            size: side of the views; None: `image_size`. Local views keep theirs.
 
         Raises:
             DataError: fewer than two of the images can be read.
         """
         size = size or self.config.data.image_size
+        whole: Tensor | None = None
         if self._images is not None and self._is_cut_whole(self._images.shape[2:]):
             whole = self._images[torch.from_numpy(positions).to(self._images.device)]
             sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
-            return Batch(self._draw(epoch, positions, sizes), len(positions), size, self._pin(whole), None, positions)
+            return self._batch(positions, epoch, sizes, size, whole, [], pool)
         read = list(pool.map(self.store.pixels, positions.tolist()))
         positions = positions[[image is not None for image in read]]
         images: list[np.ndarray] = [image for image in read if image is not None]
@@ -132,24 +139,43 @@ class Loader:
                 f"only {len(images)} of {len(read)} images of a batch can be read; {len(self.store.skipped)} "
                 "unreadable so far. Remove them, or use a larger batch."
             )
-        draws = self._draw(epoch, positions, np.array([image.shape[:2] for image in images]))
+        sizes = np.array([image.shape[:2] for image in images])
         if len({image.shape for image in images}) == 1 and self._is_cut_whole(images[0].shape[:2]):
             # As a stacked store's: where images are kept makes no difference to what is computed of them.
             whole = torch.stack([_tensor(image) for image in images])
-            return Batch(draws, len(images), size, self._pin(whole), None, positions)
-        if self.config.augmentation.geometry == "affine":
-            back = augment.to_uint8 if images[0].dtype == np.uint8 else augment.to_uint16
-            fitted = [back(augment.fit(_tensor(image)[None], size, size)) for image in images]
-            return Batch(draws, len(images), size, self._pin(torch.cat(fitted)), None, positions)
-        crops = list(pool.map(partial(_crop, size), images * self.num_views, draws.box, draws.flip))
-        return Batch(draws, len(images), size, None, self._pin(torch.stack(crops)), positions)
+        return self._batch(positions, epoch, sizes, size, whole, images, pool)
+
+    def _batch(
+        self, positions: np.ndarray, epoch: int, sizes: np.ndarray, size: int, whole: Tensor | None,
+        images: list[np.ndarray], pool: Executor,
+    ) -> Batch:  # fmt: skip
+        """The batch of images that were read: `whole`, where they are cut on the device, or else one by one."""
+        whole = whole if whole is None else self._pin(whole)
+
+        def of(a: Augmentation, views: range, side: int) -> Batch:
+            draws = self._draw(a, epoch, positions, sizes, views)
+            if whole is not None:
+                return Batch(draws, len(positions), side, whole, None, positions, a)
+            if a.geometry == "affine":
+                back = augment.to_uint8 if images[0].dtype == np.uint8 else augment.to_uint16
+                fitted = [back(augment.fit(_tensor(image)[None], side, side)) for image in images]
+                return Batch(draws, len(positions), side, self._pin(torch.cat(fitted)), None, positions, a)
+            rows = (images * len(views), draws.box, draws.flip, draws.vertical_flip, draws.quarters)
+            crops = torch.stack(list(pool.map(partial(_crop, side), *rows)))
+            return Batch(draws, len(positions), side, None, self._pin(crops), positions, a)
+
+        batch = of(self.config.augmentation, range(self.num_views), size)
+        if not self.num_local:
+            return batch
+        local = range(self.num_views, self.num_views + self.num_local)
+        return replace(batch, local=of(self.config.augmentation.of_local_views, local, self.config.data.local_side))
 
     def views(self, batch: Batch, device: torch.device) -> Tensor:
         """The views of a batch on the device, normalised: float32 `[view, image, channels, size, size]`.
 
         Each view lies channels-last in memory.
         """
-        a, size, count = self.config.augmentation, batch.size, len(batch.draws)
+        a, size, count = batch.augmentation, batch.size, len(batch.draws)
         views = torch.empty((count, size, size, len(a.mean)), device=device).permute(0, 3, 1, 2)
         whole, crops = (x if x is None else x.to(device, non_blocking=True) for x in (batch.whole, batch.crops))
         # On a CPU a few images at a time, which its caches hold from one pass to the next.
@@ -165,13 +191,18 @@ class Loader:
             augment.normalise(augment.recolour(pixels, batch.draws[some], a), a.mean, a.std, out=views[some])
         return views.unflatten(0, (-1, len(batch)))
 
+    def all_views(self, batch: Batch, device: torch.device) -> tuple[Tensor, ...]:
+        """The views, and the local views where the method takes any, as by `views`."""
+        return tuple(self.views(part, device) for part in (batch, batch.local) if part is not None)
+
     def _is_cut_whole(self, shape: Sequence[int]) -> bool:
         """Whether images of one size are cut on the device, all at once. On a CPU that pays for small ones alone."""
         return not self._on_cpu or math.prod(shape) <= _SMALL_PIXELS
 
-    def _draw(self, epoch: int, positions: np.ndarray, sizes: np.ndarray) -> ViewDraws:
-        images = np.array([self.store.kept[p] for p in positions], dtype=np.int64)
-        a, seed, views = self.config.augmentation, self.config.training.seed, range(self.num_views)
+    def _draw(
+        self, a: Augmentation, epoch: int, positions: np.ndarray, sizes: np.ndarray, views: range
+    ) -> ViewDraws:  # fmt: skip
+        images, seed = np.array([self.store.kept[p] for p in positions], dtype=np.int64), self.config.training.seed
         return ViewDraws.join(
             [draw_view(a, seed=seed, epoch=epoch, images=images, view=view, sizes=sizes) for view in views]
         )
@@ -180,8 +211,10 @@ class Loader:
         return pixels.pin_memory() if self._pins else pixels
 
 
-def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> Tensor:
-    """Cut, resize, antialiased, and mirror in a worker thread: for images of different sizes, or large ones."""
+def _crop(
+    size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_, upside_down: np.bool_, quarters: np.int64
+) -> Tensor:  # fmt: skip
+    """Cut, resize, antialiased, mirror and turn in a worker thread: for images of different sizes, or large ones."""
     top, left, height, width = box.tolist()
     cut = _tensor(image[top : top + height, left : left + width])[None]
     deep = cut.dtype == torch.uint16
@@ -189,7 +222,8 @@ def _crop(size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_) -> 
     resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
     if deep:
         resized = resized.round_().clamp_(0, 65535).to(torch.uint16)
-    return resized.flip(2) if mirrored else resized
+    mirrors = [axis for axis, drawn in ((1, upside_down), (2, mirrored)) if drawn]
+    return torch.rot90(resized.flip(mirrors) if mirrors else resized, int(quarters), (1, 2))
 
 
 def _tensor(image: np.ndarray) -> Tensor:

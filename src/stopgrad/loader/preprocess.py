@@ -150,4 +150,7 @@ def shortest_of(config: Config) -> int:
     """The shorter side that decoded images may be reduced to: the smallest crop has as many pixels as a view still."""
     a = config.augmentation
     smallest = a.crop_scale_min if a.geometry == "resized_crop" else 1.0
-    return max(math.ceil(config.data.image_size / math.sqrt(smallest)), preprocess_of(config).shortest)
+    sides = [config.data.image_size / math.sqrt(smallest)]
+    if config.objective.local_views:
+        sides.append(config.data.local_side / math.sqrt(a.local_scale_min))
+    return max(math.ceil(max(sides)), preprocess_of(config).shortest)

@@ -1,7 +1,7 @@
 """DINO: what the EMA encoder assigns an image to is predicted by the online one from another view.
 
-Source: arXiv 2104.14294. Of the authors' recipe this leaves out multi-crop, the warm-up of the teacher's temperature,
-the frozen last layer of the first epoch and the clipping of gradients.
+Source: arXiv 2104.14294. Of the authors' recipe this leaves out the warm-up of the teacher's temperature, the frozen
+last layer of the first epoch and the clipping of gradients.
 """
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.methods.protocol import Initial, Method, Views, initial_backbone, projector_of
+from stopgrad.methods.protocol import Initial, LocalViews, Method, Views, initial_backbone, projector_of
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import Prototypes
@@ -23,6 +23,8 @@ CENTRE_MOMENTUM = 0.9
 class DINO(Method):
     """Self-distillation without labels: each view predicts the teacher's assignment of every other view.
 
+    Local views, which the teacher does not see, predict that of every view.
+
     Args:
         backbone: images to pooled features.
         projector: features to projections.
@@ -30,6 +32,7 @@ class DINO(Method):
         ema_momentum, ema_rises: of the teacher, as for `Siamese`.
     """
 
+    takes_local_views = True
     centre: Tensor
 
     def __init__(
@@ -43,12 +46,20 @@ class DINO(Method):
         # Each process has its own, as it has of BatchNorm's running statistics.
         self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
 
-    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss of a batch, mean over ordered pairs of views; the teacher's logits move the centre afterwards."""
+    def forward(
+        self, views: Views, generator: Generator, local: LocalViews | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of a batch, mean over pairs of a student's view and another one that the teacher sees.
+
+        The teacher's logits move the centre afterwards. Local views leave the running statistics alone.
+        """
         with torch.no_grad(), statistics_kept(self.target_encoder), cast_once(self.target_encoder):
             teacher = [self.target_encoder(view).float() for view in views]
         student = [self.encoder(view) for view in views]
-        pairs = [(s, t) for s in range(len(views)) for t in range(len(views)) if s != t]
+        if local is not None:
+            with statistics_kept(self.encoder):
+                student += self.encoder(local.flatten(0, 1)).unflatten(0, local.shape[:2]).unbind()
+        pairs = [(s, t) for s in range(len(student)) for t in range(len(teacher)) if s != t]
         loss = sum((self_distillation(student[s], teacher[t], self.centre) for s, t in pairs),
                    start=self.centre.new_zeros(()))  # fmt: skip
         if self.training:

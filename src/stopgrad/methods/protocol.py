@@ -15,6 +15,7 @@ from stopgrad.nets.norms import freeze_norms
 from stopgrad.nets.stochastic import silence
 
 Views = Float[Tensor, "view image channel height width"]
+LocalViews = Float[Tensor, "local image channel side side"]
 
 
 class Method(nn.Module, ABC):
@@ -26,6 +27,8 @@ class Method(nn.Module, ABC):
     """Whether `forward` should compute diagnostics; set by the loop for the steps that are logged."""
     progress: float = 0.0
     """Share of the run that is done, in 0..1; set by the loop before each step."""
+    takes_local_views: bool = False
+    """Whether `forward` takes a third argument, `local`: local views `[local image channel side side]`."""
     norms_frozen: bool = False
     """Whether the backbone's BatchNorms keep their running statistics and normalise by them while training too."""
 
@@ -94,6 +97,7 @@ def initial_backbone(config: Config, initial: Initial | None) -> nn.Module:
     backbone = build_backbone(
         network.backbone, stem=network.stem, image_size=config.data.image_size, norm=network.norm, pool=network.pool,
         patch_size=network.patch_size, drop_path=network.drop_path, channels=len(config.augmentation.mean),
+        any_size=config.objective.local_views > 0,
     )  # fmt: skip
     if initial is not None:
         try:

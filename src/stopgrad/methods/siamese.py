@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.methods.choice import SourceChoice, choice_of
-from stopgrad.methods.protocol import Initial, Method, Views, initial_backbone, projector_of
+from stopgrad.methods.protocol import Initial, LocalViews, Method, Views, initial_backbone, projector_of
 from stopgrad.metrics.guidance import guide_balance, guide_margin
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
@@ -21,7 +21,14 @@ from stopgrad.nets.heads import build_predictor
 from stopgrad.nets.norms import statistics_kept
 from stopgrad.nets.stochastic import silenced
 from stopgrad.objective.cosine import negative_cosine
-from stopgrad.objective.guided import guided_loss, other_views, source_views
+from stopgrad.objective.guided import (
+    guided_loss,
+    local_loss,
+    multi_crop_loss,
+    other_views,
+    share_of_views,
+    source_views,
+)
 from stopgrad.schedules import rising
 
 
@@ -41,6 +48,8 @@ class Siamese(Method):
         targets: `other`, the other view of the pair, or `mean_of_others`, the mean of all other views.
     """
 
+    takes_local_views = True
+
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module | None, *,
         ema_momentum: float | None = None, ema_rises: bool = False, choice: SourceChoice | None = None,
@@ -54,13 +63,16 @@ class Siamese(Method):
         self.choice = choice or SourceChoice("nearest_views")
         self.source_first, self.targets = source_first, targets
 
-    def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss of a batch of views, and diagnostics where `watch` is set.
+    def forward(
+        self, views: Views, generator: Generator, local: LocalViews | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of a batch of views and, of multi-crop, `local` ones; and diagnostics where `watch` is set.
 
-        Views pass one after another, not concatenated: BatchNorm statistics are per view, as in the papers.
+        Views pass one after another, not concatenated: BatchNorm statistics are per view, as in the papers. Local views
+        have no part in the choice; they pass together, as in SwAV.
         """
         if self.source_first:
-            return self._forward_source_first(views, generator)
+            return self._forward_source_first(views, generator, local)
         projections = [self.encoder(view) for view in views]
         prediction = torch.stack([self._predict(z) for z in projections], dim=1).float()
         if self.target_encoder is None:
@@ -68,9 +80,13 @@ class Siamese(Method):
         else:
             target = self._encode_targets(views)
         weights, diagnostics = self._choose(target, generator)
-        return guided_loss(prediction, target, weights, self.targets), diagnostics
+        if local is None:
+            return guided_loss(prediction, target, weights, self.targets), diagnostics
+        return multi_crop_loss(prediction, target, weights, self._predict_local(local), self.targets), diagnostics
 
-    def _forward_source_first(self, views: Views, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward_source_first(
+        self, views: Views, generator: Generator, local: LocalViews | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The same loss from fewer passes: the encoder that is trained sees the sources alone.
 
         Under BatchNorm's batch statistics it is not the same computation: they are of the chosen views, and the others
@@ -82,6 +98,9 @@ class Siamese(Method):
         others = other_views(target, self.targets)
         group = len(views) if self.choice.one_of_all else 2
         loss = torch.zeros((), device=target.device)
+        if local is not None:
+            loss = local_loss(self._predict_local(local), target, weights, self.targets)
+            weights = weights * share_of_views(weights, len(local))[:, None]
         for first, source in zip(range(0, len(views), group), source_views(weights, group).T, strict=True):
             share = weights[:, first : first + group].sum(dim=1)
             images, row = _chosen(views, source, first, group), torch.arange(len(target), device=target.device)
@@ -98,6 +117,15 @@ class Siamese(Method):
     def _predict(self, projection: Tensor) -> Tensor:
         prediction: Tensor = projection if self.predictor is None else self.predictor(projection)
         return prediction
+
+    def _predict_local(self, local: LocalViews) -> Float[Tensor, "image local dim"]:
+        """Predictions of the local views, from one pass that leaves the running statistics alone.
+
+        Those are for images as the evaluation sees them, to which the larger views are nearer.
+        """
+        with statistics_kept(self):
+            prediction = self._predict(self.encoder(local.flatten(0, 1)))
+        return prediction.unflatten(0, local.shape[:2]).transpose(0, 1).float()
 
     @torch.no_grad()
     def _encode_targets(self, views: Views) -> Tensor:

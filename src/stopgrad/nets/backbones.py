@@ -1,6 +1,7 @@
 """Backbones: timm's, a small-image stem for ResNets, and a few ResNets small enough for a CPU."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
@@ -35,7 +36,7 @@ _DECLARED = "_stopgrad_num_features"
 def build_backbone(
     name: str, *, stem: str = "standard", image_size: int = 224, norm: str = "batch", pool: str = "default",
     patch_size: int = 0, drop_path: float = 0.0, pretrained: bool = False, overlay: Mapping[str, Any] | None = None,
-    channels: int = 3,
+    channels: int = 3, any_size: bool = False,
 ) -> nn.Module:  # fmt: skip
     """A network from normalised images `[image, channels, image_size, image_size]` to pooled features `[image, dim]`.
 
@@ -51,6 +52,7 @@ def build_backbone(
         pretrained: with timm's weights (fetched by timm).
         overlay: changes to timm's config of the weights, such as the file where they are.
         channels: of the images.
+        any_size: have a ViT take images of other sides too, its positions interpolated in each pass.
 
     Returns:
         A module whose output dimension `num_features` tells.
@@ -73,7 +75,7 @@ def build_backbone(
                 more["in_chans"] = channels
             if drop_path:
                 more["drop_path_rate"] = drop_path
-            model = _created(name, image_size, pretrained=pretrained, **more)
+            model = _created(name, image_size, any_size=any_size, pretrained=pretrained, **more)
         else:
             raise ValueError(f"unknown backbone {name!r}: {nearest_names(name)}")
     except TypeError as error:
@@ -95,8 +97,12 @@ def build_backbone(
     return to_group_norm(module) if norm == "group" else module
 
 
-def _created(name: str, image_size: int, **more: Any) -> Any:
+def _created(name: str, image_size: int, *, any_size: bool = False, **more: Any) -> Any:
     """timm's network; of those that are built for one side and cannot change it later, for the side asked for."""
+    if any_size:
+        # Networks that take no such argument take any side, or one side alone, which `takes_any_size` tells.
+        with suppress(TypeError):
+            return timm.create_model(name, num_classes=0, dynamic_img_size=True, **more)
     model = timm.create_model(name, num_classes=0, **more)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     other = config is not None and config.fixed_input_size and image_size != config.input_size[-1]
@@ -145,6 +151,11 @@ def takes_one_size(backbone: nn.Module) -> bool:
     config = getattr(backbone, "pretrained_cfg", None)
     fixed = bool(config.get("fixed_input_size")) if isinstance(config, Mapping) else False
     return fixed or hasattr(backbone, "set_input_size")
+
+
+def takes_any_size(backbone: nn.Module) -> bool:
+    """Whether one network takes images of several sides, a multiple of its patches' side where it has any."""
+    return not takes_one_size(backbone) or bool(getattr(backbone, "dynamic_img_size", False))
 
 
 @torch.no_grad()

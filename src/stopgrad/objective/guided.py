@@ -1,10 +1,11 @@
 """The guided loss, the choice of partners, and both as one module for any training loop."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from stopgrad.objective.cosine import negative_cosine
+from stopgrad.objective.cosine import at_least_fp32, negative_cosine
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
 
 
@@ -80,6 +81,68 @@ def guided_loss(
     return (weights * negative_cosine(prediction, other_views(target.detach(), targets))).sum(dim=1).mean()
 
 
+def share_of_views(weights: Float[Tensor, "image view"], num_local: int) -> Float[Tensor, "image"]:
+    """Share of an image's loss that falls on its sources among the views, S / (S + L).
+
+    S is the number of its views with weight, `num_local` (L) that of its local views: so each prediction counts alike.
+    """
+    num_sources = (weights > 0).sum(dim=1)
+    return num_sources / (num_sources + num_local)
+
+
+def local_loss(
+    local: Float[Tensor, "image local dim"],
+    target: Float[Tensor, "image view dim"],
+    weights: Float[Tensor, "image view"],
+    targets: str = "other",
+) -> Float[Tensor, ""]:
+    """The part of `multi_crop_loss` that falls on the local views; arguments as there.
+
+    D is linear in a target's direction, so all of an image's targets enter as one sum of directions.
+    """
+    toward = F.normalize(at_least_fp32(other_views(target.detach(), targets)), dim=2)
+    direction = (weights[:, :, None] * toward).sum(dim=1, keepdim=True)
+    distance = -(F.normalize(at_least_fp32(local), dim=2) * direction).sum(dim=2).mean(dim=1)
+    return ((1 - share_of_views(weights, local.shape[1])) * distance).mean()
+
+
+def multi_crop_loss(
+    prediction: Float[Tensor, "image view dim"],
+    target: Float[Tensor, "image view dim"],
+    weights: Float[Tensor, "image view"],
+    local: Float[Tensor, "image local dim"],
+    targets: str = "other",
+) -> Float[Tensor, ""]:
+    """`guided_loss` with local views, which are sources alone.
+
+    A local view is pulled toward the targets that the image's sources are pulled toward, as strongly as those are:
+    with a guide toward the guided target alone, so that it follows the guide; with symmetric weights toward all alike.
+    It has no target of its own and no part in the choice. With S sources, L local views, weights w, predictions p of
+    the views and q of the local views, and t(v) the target of source v, an image's loss is
+
+        [S x sum over v of w(v) D(p(v), t(v))  +  sum over local views l and v of w(v) D(q(l), t(v))] / (S + L)
+
+    so that every prediction counts alike: S is the number of views with weight, 2 for symmetric weights on two views
+    and 1 for guided ones. The loss is the mean over images.
+
+    Args:
+        prediction: predictor outputs of the views, pairs (0, 1), (2, 3), ...
+        target: projections of the views; no gradient reaches them.
+        weights: source weights, as for `guided_loss`.
+        local: predictor outputs of the local views, at least one an image.
+        targets: as for `other_views`.
+
+    Returns:
+        A float32 scalar in [-1, 1].
+
+    Source: small crops beside large ones as in SwAV (arXiv 2006.09882), targets of the large ones alone as in DINO
+    (arXiv 2104.14294). How they follow the guide is ours.
+    """
+    share = share_of_views(weights, local.shape[1])
+    sources = guided_loss(prediction, target, share[:, None] * weights, targets)
+    return sources + local_loss(local, target, weights, targets)
+
+
 def source_views(weights: Float[Tensor, "image view"], group: int = 2) -> Int[Tensor, "image source"]:
     """Index of the source in each `group` of views: the one with the largest weight, the first of equals."""
     starts = torch.arange(0, weights.shape[1], group, device=weights.device)
@@ -104,6 +167,8 @@ class GuidedStopGradientLoss(nn.Module):
         p1, p2 = predictor(z1), predictor(z2)
         loss = criterion(torch.stack([p1, p2], dim=1), torch.stack([z1, z2], dim=1))
 
+    With local views (multi-crop), their predictions `[image, local, dim]` are given as `local`.
+
     Source: arXiv 2503.09058.
     """
 
@@ -119,6 +184,8 @@ class GuidedStopGradientLoss(nn.Module):
         prediction: Float[Tensor, "image view dim"],
         target: Float[Tensor, "image view dim"],
         partners: Int[Tensor, "image"] | None = None,
+        *,
+        local: Float[Tensor, "image local dim"] | None = None,
     ) -> Float[Tensor, ""]:
         """The loss of a batch.
 
@@ -129,6 +196,7 @@ class GuidedStopGradientLoss(nn.Module):
                 (one fixed point if the number of images is odd), four any permutation: image i's views 0, 1 are
                 compared with views 2, 3 of image `partners[i]`, and the loss is the mean over i of
                 1/2 D(image i's source) + 1/2 D(image partners[i]'s source).
+            local: predictor outputs of local views, as for `multi_crop_loss`; None: there are none.
 
         Returns:
             A float32 scalar in [-1, 1].
@@ -138,7 +206,10 @@ class GuidedStopGradientLoss(nn.Module):
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape.")
-        return guided_loss(prediction, target, self.weights(target, partners))
+        weights = self.weights(target, partners)
+        if local is None:
+            return guided_loss(prediction, target, weights)
+        return multi_crop_loss(prediction, target, weights, local)
 
     def weights(
         self, target: Float[Tensor, "image view dim"], partners: Int[Tensor, "image"] | None = None

@@ -5,7 +5,17 @@ from types import MappingProxyType
 
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.studies import transfer
-from stopgrad.studies.questions import accuracy, adapt, batch_size, claims, guide, no_predictor, rivals, stability
+from stopgrad.studies.questions import (
+    accuracy,
+    adapt,
+    batch_size,
+    claims,
+    guide,
+    multicrop,
+    no_predictor,
+    rivals,
+    stability,
+)
 from stopgrad.studies.study import Study
 
 STUDIES: Mapping[str, Study] = MappingProxyType(
@@ -23,6 +33,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             claims.RATES_STUDY,
             adapt.STUDY,
             adapt.RATES_STUDY,
+            multicrop.STUDY,
         )
     }
 )

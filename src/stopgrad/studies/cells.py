@@ -27,12 +27,21 @@ FORWARD, BACKWARD = 1, 2
 def passes_an_image(config: Config) -> float:
     """Encoder passes for one image in one epoch: a forward counts 1, a backward 2, forwards of targets included.
 
-    Predictor, projector and losses are left out: of a step with a ResNet they are a few per cent.
+    Those of local views count by their area. Predictor, projector and losses are left out: of a step with a ResNet they
+    are a few per cent.
     """
     o = config.objective
     if o.method not in METHODS:
         raise ValueError(f"unknown method {o.method!r}")
     trained = FORWARD + BACKWARD
+    passes = _passes_of_views(config, trained)
+    if not o.local_views:
+        return passes
+    return passes + o.local_views * trained * (config.data.local_side / config.data.image_size) ** 2
+
+
+def _passes_of_views(config: Config, trained: int) -> float:
+    o = config.objective
     if o.method not in SIAMESE_METHODS:
         return o.views * (trained + (FORWARD if o.method in ("moco", "dino") else 0))
     traits = traits_of(find_guide(o.guide))

@@ -16,7 +16,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.loader.preprocess import pixels_of, preprocess_of, shortest_of
 from stopgrad.methods import build
 from stopgrad.methods.protocol import Initial, Method
-from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_one_size
+from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_any_size, takes_one_size
 from stopgrad.reporter import Reporter
 
 
@@ -43,6 +43,17 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
             f"{config.data.image_size}: {error}"
         ) from error
     name, d = config.network.backbone, config.data
+    local = config.data.local_side if config.objective.local_views else 0
+    if local and not method.takes_local_views:
+        raise ConfigError(
+            f"local_views = {config.objective.local_views} with method = {config.objective.method!r}, which takes none "
+            "(takes_local_views): use local_views = 0."
+        )
+    if local and not takes_any_size(method.backbone):
+        raise ConfigError(
+            f"local_views = {config.objective.local_views} with backbone {name!r}: it takes images of one size only, "
+            f"image_size = {d.image_size}; use local_views = 0."
+        )
     if takes_one_size(method.backbone):
         for setting, size in (("early_size", d.early_size), ("eval_size", d.eval_size)):
             if size not in (0, d.image_size):
@@ -50,7 +61,7 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
                     f"{setting} = {size} with backbone {name!r}: it takes images of one size only, image_size = "
                     f"{d.image_size}; use {setting} = 0."
                 )
-    for size in sorted({d.image_size, d.early_size or d.image_size, d.eval_size or d.image_size}):
+    for size in sorted({d.image_size, *(size for size in (d.early_size, d.eval_size, local) if size)}):
         _check_runs(method, size, name, len(config.augmentation.mean))
     if config.optimization.freeze_layers:
         _freeze(method, config.optimization.freeze_layers, name)

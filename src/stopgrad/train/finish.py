@@ -104,7 +104,7 @@ def _summary(
     )  # fmt: skip
     skipped = {**store.skipped, **(queries.skipped if queries else {})}
     working = progress.seconds - progress.time_spent["monitoring"]
-    views = progress.images_seen * config.objective.views
+    views = progress.images_seen * config.objective.num_views
     return {
         "verdict": verdict.state,
         "verdict_words": verdict.words,

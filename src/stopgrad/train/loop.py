@@ -110,7 +110,7 @@ class Training:
                 with self.progress.phase("loading"):
                     batch = next(batches)
                 with self.progress.phase("augmentation"):
-                    views = self.loader.views(batch, self.device)
+                    views = self.loader.all_views(batch, self.device)
                 with self.progress.phase("network"):
                     lr, diagnostics = self._step(views)
                 self._after_step(batch, lr, diagnostics, events)
@@ -119,7 +119,7 @@ class Training:
             if events is not None:
                 events.close()
 
-    def _step(self, views: Tensor) -> tuple[float, dict[str, Tensor]]:
+    def _step(self, views: tuple[Tensor, ...]) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
         seed = int(np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0])
         self.generator.manual_seed(seed)
@@ -131,7 +131,7 @@ class Training:
         self.method.watch = self._is_logged(step + 1)
         self.method.progress = step / self.total_steps
         with autocast(self.device, self.precision):
-            loss, diagnostics = self.wrapped(views, self.generator)
+            loss, diagnostics = self.wrapped(views[0], self.generator, *views[1:])
         if self.gradients is None:
             self.optimizer.zero_grad(set_to_none=True)
         else:
@@ -223,7 +223,7 @@ class Training:
         p = self.progress
         step_before, time_before = self._window_start
         time_now = self.progress.working_seconds
-        views = (p.step - step_before) * self.loader.batch_size * self.config.objective.views
+        views = (p.step - step_before) * self.loader.batch_size * self.config.objective.num_views
         line = {
             "step": p.step,
             "epoch": p.step / self.loader.steps_per_epoch,

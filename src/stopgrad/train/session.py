@@ -208,10 +208,13 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
     classes = len(store.source.class_names)
     labels = f"{classes} classes, for monitoring only" if classes else "no labels"
     num_weights = sum(p.numel() for p in training.method.backbone.parameters())
+    sides = f"{config.data.image_size} px" + (
+        f", {config.data.local_side} px local" if config.objective.local_views else ""
+    )
     for line in (
         f"Data      {data_name}: {len(store):,} images ({labels}), {store.whereabouts}",
         f"Method    {config.method_words}",
-        f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; views of {config.data.image_size} px",
+        f"Backbone  {config.network.backbone}, {num_weights / 1e6:.2f} M weights; views of {sides}",
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
         f"{config.optimization.lr:g} x {loader.batch_size} / 256",
