@@ -19,7 +19,7 @@ def test_names():
 @pytest.mark.parametrize(
     ("function", "parameters"),
     [
-        ("pretrain", "data, *, out, recipe, config, resume, overwrite, reporter, **overrides"),
+        ("pretrain", "data, *, out, recipe, augmentation, config, resume, overwrite, reporter, **overrides"),
         ("load_encoder", "run_or_checkpoint, *, image_size, mean, std, backbone, stem, prefix, pretrained, partial"),
         (
             "embed_to_file",

@@ -11,10 +11,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "reporter", "stop", "schedules", "depthwise", "settings", "removed", "config", "recipes", "distributed",
-    "hardware", "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader", "artifacts", "weights",
-    "encoder", "embeddings", "retrieval", "exports", "evaluate", "report", "train", "estimator", "bench", "studies",
-    "cli",
+    "errors", "reporter", "stop", "schedules", "depthwise", "settings", "removed", "config", "presets", "recipes",
+    "distributed", "hardware", "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader",
+    "artifacts", "weights", "encoder", "embeddings", "retrieval", "exports", "evaluate", "report", "train", "estimator",
+    "bench", "studies", "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {
@@ -25,6 +25,7 @@ OUTSIDE = {
     "depthwise": {"torch"},
     "settings": set(),
     "config": {"tomli_w"},
+    "presets": set(),
     "recipes": set(),
     "objective": {"torch", "jaxtyping"},
     # Distributions of the intervals and tests.

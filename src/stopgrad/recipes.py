@@ -10,6 +10,7 @@ from typing import Any
 
 from stopgrad.config import Config, check_names, from_toml
 from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.presets import preset_of
 
 ADAPT = "adapt"
 PRETRAINED = "tf_efficientnet_lite0.in1k"
@@ -178,16 +179,24 @@ def base_config(recipe: str | None) -> Config:
 
 
 def resolve(
-    recipe: str | None, config: str | Path | None, overrides: Mapping[str, Any]
+    recipe: str | None, config: str | Path | None, overrides: Mapping[str, Any], augmentation: str | None = None
 ) -> tuple[str | None, dict[str, Any]]:
-    """Bring together what the user gave: the recipe's name if there is one, and the settings, flags before the file's.
+    """Bring together what the user gave: the recipe's name if there is one, and the settings.
+
+    Flags go before the file's settings, and those before the ones of `augmentation`, a preset.
 
     Raises:
         ConfigError: whatever is wrong with them that can be told without the data.
     """
     check_names(overrides)
     recipe_in_file, in_file = from_toml(config) if config is not None else (None, {})
-    given = {**in_file, **{name: value for name, value in overrides.items() if value is not None}}
+    preset = preset_of(augmentation)
+    if preset and preset.keys() <= in_file.keys():
+        raise ConfigError(
+            f"augmentation = {augmentation!r} has no effect: config {str(config)!r} gives all settings of it, and goes "
+            "before it. Take them out of its [augmentation]."
+        )
+    given = {**preset, **in_file, **{name: value for name, value in overrides.items() if value is not None}}
     recipe = recipe or recipe_in_file
     base_config(recipe).replace(**given)
     return recipe, given

@@ -14,7 +14,8 @@ from stopgrad.train.request import check_request
 
 
 def pretrain(
-    data: str | None = None, /, *, out: Path, recipe: str | None = None, config: Path | None = None,
+    data: str | None = None, /, *, out: Path, recipe: str | None = None, augmentation: str | None = None,
+    config: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False, overwrite: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
@@ -30,8 +31,11 @@ def pretrain(
         The run folder, made by this command.
     recipe
         Settings to start from (see `stopgrad recipes`); without it, chosen by the images.
+    augmentation
+        How views are made, by the kind of images: photo, small-image, microscopy, medical, satellite or document.
     config
-        A TOML file of settings, such as a run's config.toml. The order is recipe, this file, flags: the last wins.
+        A TOML file of settings, such as a run's config.toml. The order is recipe, augmentation, this file, flags: the
+        last wins.
     resume
         Resume the run in --out from its newest checkpoint.
     overwrite
@@ -41,13 +45,13 @@ def pretrain(
     """
     given = given_settings(settings)
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
-    _, merged = resolve(recipe, config, given if data is None else {**given, "path": data})
+    _, merged = resolve(recipe, config, given if data is None else {**given, "path": data}, augmentation)
     check_request(merged, out, resume=resume, overwrite=overwrite)
     from stopgrad.train.pretrain import pretrain as train
 
     with ConsoleReporter(json=json) as reporter:
-        run = train(data, out=out, recipe=recipe, config=config, resume=resume, overwrite=overwrite, reporter=reporter,
-                    **given)  # fmt: skip
+        run = train(data, out=out, recipe=recipe, augmentation=augmentation, config=config, resume=resume,
+                    overwrite=overwrite, reporter=reporter, **given)  # fmt: skip
     if not current_rank().leads:
         return
     if json:

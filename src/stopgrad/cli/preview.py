@@ -14,7 +14,8 @@ from stopgrad.recipes import resolve
 
 def preview(
     data: str | None = None, /, *, out: Annotated[Path, Parameter(name=("--out", "-o"))] = Path("preview.png"),
-    images: int = 8, columns: int = 8, recipe: str | None = None, config: Path | None = None,
+    images: int = 8, columns: int = 8, recipe: str | None = None, augmentation: str | None = None,
+    config: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:  # fmt: skip
@@ -29,8 +30,10 @@ def preview(
     images
         Rows: images, taken at random by --seed.
     columns
-        Views of each image.
+        Views of each image; local views, where there are any, stand beside them.
     recipe
+        As for `stopgrad pretrain`.
+    augmentation
         As for `stopgrad pretrain`.
     config
         As for `stopgrad pretrain`.
@@ -40,7 +43,7 @@ def preview(
         Print one JSON object.
     """
     given = given_settings(settings)
-    recipe, given = resolve(recipe, config, given)
+    recipe, given = resolve(recipe, config, given, augmentation)
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists: use --overwrite, or another --out.")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -55,4 +58,5 @@ def preview(
     if json:
         print_json(shown)
     else:
-        print(f"{out}: {shown['images']} images, {shown['views']} views each, by recipe {shown['recipe']}.")
+        by = f"recipe {shown['recipe']}" + (f", augmentation {augmentation}" if augmentation else "")
+        print(f"{out}: {shown['images']} images, {shown['views']} views each, by {by}.")

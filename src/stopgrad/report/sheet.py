@@ -29,6 +29,8 @@ _SMALLEST_TILE = 96
 def view_sheet(store: ImageStore, config: Config, *, num_images: int, num_views: int) -> Image.Image:
     """Draw a sheet: a row an image, first the image itself, then views of it as training would see them.
 
+    Local views of one step, where the method takes any, come last, as much smaller as they are.
+
     Args:
         store: the images; `num_images` of them are taken at random by the config's seed.
         config: augmentation, image size and seed.
@@ -41,22 +43,28 @@ def view_sheet(store: ImageStore, config: Config, *, num_images: int, num_views:
     size, a = config.data.image_size, config.augmentation
     per_epoch = config.objective.views
     views: list[Tensor] = []
+    local: list[Tensor] = []
     with ThreadPoolExecutor() as pool:
         for epoch in range(-(-num_views // per_epoch)):
-            views += loader.views(loader.load(positions, epoch, pool), torch.device("cpu"))
+            parts = loader.all_views(loader.load(positions, epoch, pool), torch.device("cpu"))
+            views += parts[0]
+            local = local or [view for part in parts[1:] for view in part]
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (a.mean, a.std))
     shown = shown_of(preprocess_of(config))
-    columns = [torch.stack([_whole(store, int(p), size) for p in positions])]
-    columns += [view * std + mean for view in views[:num_views]]
-    tile = size * max(1, round(_SMALLEST_TILE / size))
-    step = tile + _GAP
-    sheet = Image.new("RGB", (len(columns) * step + 3 * _GAP, len(positions) * step + _GAP), "white")
-    for x, column in enumerate(columns):
+    whole = torch.stack([_whole(store, int(p), size) for p in positions])
+    seen = [view * std + mean for view in views[:num_views] + local]
+    scale = max(1, round(_SMALLEST_TILE / size))
+    step, small = scale * size + _GAP, scale * config.data.local_side + _GAP
+    # The images themselves, the views and the local views stand a little apart.
+    left = [_GAP, *(3 * _GAP + (1 + i) * step for i in range(num_views))]
+    left += [left[-1] + step + 2 * _GAP + i * small for i in range(len(local))]
+    width = left[-1] + (small if local else step)
+    sheet = Image.new("RGB", (width, len(positions) * step + _GAP), "white")
+    for x, column in zip(left, [whole, *seen], strict=True):
+        side = scale * column.shape[3]
         for y, pixels in enumerate(column):
             picture = Image.fromarray(shown.picture(pixels.permute(1, 2, 0).numpy()))
-            picture = picture.resize((tile, tile), Image.Resampling.NEAREST)
-            # The images themselves stand a little apart.
-            sheet.paste(picture, (_GAP + x * step + (2 * _GAP if x else 0), _GAP + y * step))
+            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, _GAP + y * step))
     return sheet
 
 

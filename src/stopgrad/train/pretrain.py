@@ -25,6 +25,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.loader.survey import with_images
 from stopgrad.methods.plugins import check_plugins, guide_without_effect
+from stopgrad.presets import preset_of
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.stop import StopRequest
@@ -67,7 +68,7 @@ def _generators_as_found() -> Iterator[None]:
 @_generators_as_found()
 def pretrain(
     data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
-    config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
+    augmentation: str | None = None, config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Pretrain a backbone on unlabelled images; the caller's random generators stay as they are.
@@ -77,7 +78,9 @@ def pretrain(
             None: scikit-learn's digits.
         out: the run folder.
         recipe: settings to start from; None: chosen by the images.
-        config: a TOML file of settings, which go before the recipe's.
+        augmentation: a preset of augmentation by the kind of images, such as "satellite" (docs/augmentation.md), which
+            goes before the recipe's.
+        config: a TOML file of settings, which go before the preset's.
         resume: resume the run in `out` from its newest checkpoint.
         overwrite: start over in `out`; files of an earlier run are deleted, other files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
@@ -108,7 +111,7 @@ def pretrain(
     own = network if isinstance(network, nn.Module) else None
     if own is not None:
         overrides["backbone"] = own_name(own)
-    recipe, given = resolve(recipe, config, overrides)
+    recipe, given = resolve(recipe, config, overrides, augmentation)
     run = check_request(given, out, resume=resume, overwrite=overwrite)
     if resume:
         settings = _resumed_config(run, recipe, given)
@@ -117,7 +120,7 @@ def pretrain(
     else:
         splits = _open(source, given.get("path", ""))
         device = choose_device(given.get("device", "auto"), rank.local)
-        settings = _begun_config(recipe, given, set(overrides), splits, device, reporter)
+        settings = _begun_config(recipe, preset_of(augmentation), given, set(overrides), splits, device, reporter)
     check_plugins(settings)
     if own is not None:
         own = own_backbone(own, settings.data.image_size, len(settings.augmentation.mean))
@@ -160,17 +163,19 @@ def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
 
 
 def _begun_config(
-    recipe: str | None, given: Mapping[str, Any], overrides: set[str], splits: Splits, device: torch.device,
-    reporter: Reporter,
+    recipe: str | None, preset: Mapping[str, Any], given: Mapping[str, Any], overrides: set[str], splits: Splits,
+    device: torch.device, reporter: Reporter,
 ) -> Config:  # fmt: skip
     """The config of a run that begins: the recipe's, what the initial weights bring along, and what the user gave."""
     if recipe is None:
         recipe, why = _chosen_recipe(given, splits)
         reporter.say(f"Recipe    {recipe}, {why} (others: stopgrad recipes)")
-    base = base_config(recipe)
+    base = base_config(recipe).replace(**preset)
     settings = base.replace(**given)
-    # A run's own config.toml gives every setting; those equal to the recipe's are not explicit.
-    explicit = {name for name, value in given.items() if name in overrides or value != base.flat()[name]}
+    # A run's own config.toml gives every setting, those of its recipe and preset too: none of them is explicit.
+    flat = base.flat()
+    whole = given.keys() >= flat.keys() - {"path"}
+    explicit = {name for name, value in given.items() if name in overrides or (not whole and value != flat[name])}
     for text in (*without_effect(settings, explicit), *guide_without_effect(settings, explicit)):
         reporter.warn(text)
     known = set(explicit)
