@@ -181,7 +181,7 @@ def _check_local_views(config: Config) -> None:
     if objective.method not in LOCAL_VIEW_METHODS and not is_plugin(objective.method):
         raise ConfigError(
             f"local_views = {objective.local_views} with method = {objective.method!r}: only "
-            f"{', '.join(LOCAL_VIEW_METHODS)} take local views."
+            f"{', '.join(LOCAL_VIEW_METHODS)} take local views. Use one of them, or local_views = 0."
         )
     if data.local_size and not 4 <= data.local_size <= data.image_size:
         raise ConfigError(

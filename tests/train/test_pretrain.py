@@ -501,8 +501,9 @@ def test_signals_save_first_and_exit_3(tmp_path, number):
     assert (out / "checkpoints" / f"step-{len(lines):08}.ckpt").is_file()
 
 
+@pytest.mark.parametrize("more", [{}, {"method": "byol", "local_views": 2, "local_size": 6}], ids=["views", "local"])
 @pytest.mark.slow
-def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path, tiny):
+def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path, tiny, more):
     """Called from a test, which is no importable main program: scripts and notebooks may do the same."""
     out, recorder = tmp_path / "run", Recorder()
     run = stopgrad.pretrain(
@@ -514,6 +515,7 @@ def test_two_processes_train_one_network_and_resume_to_the_same_weights(tmp_path
         device="cpu",
         reporter=recorder,
         **tiny,
+        **more,
     )
     assert run.metrics["images_seen"] == 6 * 64
     assert any(text.startswith("Training  6 steps of 64 images") for text in recorder.said)

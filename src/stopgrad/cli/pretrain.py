@@ -15,9 +15,8 @@ from stopgrad.train.request import check_request
 
 def pretrain(
     data: str | None = None, /, *, out: Path, recipe: str | None = None, augmentation: str | None = None,
-    config: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False, overwrite: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    config: Path | None = None, resume: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:  # fmt: skip
     """Train a backbone on unlabelled images.
