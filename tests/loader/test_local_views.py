@@ -8,6 +8,7 @@ import torch
 
 from stopgrad.cache.store import load_images
 from stopgrad.config import Config
+from stopgrad.data.pixels import PixelFormat
 from stopgrad.data.sources import ArraySource, ListSource
 from stopgrad.distributed.rank import Rank
 from stopgrad.loader.labelled import LabelledViews
@@ -95,6 +96,19 @@ def test_crops_of_worker_threads_are_turned_exactly(rng, quarters, upside_down, 
     expected = plain.flip([axis for axis, drawn in ((1, upside_down), (2, mirrored)) if drawn])
     turned = _crop(12, image, box, np.bool_(mirrored), np.bool_(upside_down), np.int64(quarters))
     assert torch.equal(turned, torch.rot90(expected, quarters, (1, 2)))
+
+
+def test_deep_images_of_other_channels_are_turned_and_have_local_views(rng):
+    images = [rng.integers(0, 65536, (24 + i % 3, 26, 2), dtype=np.uint16) for i in range(16)]
+    plain = {"mean": (0.5, 0.5), "std": (0.25, 0.25), "jitter_probability": 0.0, "gray_probability": 0.0}
+    store = load_images(ListSource(images), shortest=64, pixels=PixelFormat(2, 16))
+    (views, _), (turned, local) = (
+        parts(loader(store, local_views=2, turn_probability=p, **plain), 0, 1)[0] for p in (0.0, 1.0)
+    )
+    assert (views.shape, local.shape) == ((2, 8, 2, 16, 16), (2, 8, 2, 8, 8))
+    # The same values in other places.
+    assert not torch.equal(views, turned)
+    assert torch.equal(views.flatten(3).sort().values, turned.flatten(3).sort().values)
 
 
 def test_turns_reach_the_views_whether_cut_here_or_there(store):
