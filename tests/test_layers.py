@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 ROOMS = (
     "errors", "reporter", "stop", "schedules", "depthwise", "settings", "removed", "config", "presets", "recipes",
     "distributed", "hardware", "objective", "metrics", "nets", "methods", "data", "cache", "augment", "loader",
-    "artifacts", "weights", "encoder", "embeddings", "retrieval", "exports", "evaluate", "report", "train", "estimator",
-    "bench", "studies", "cli",
+    "artifacts", "loggers", "weights", "encoder", "embeddings", "retrieval", "exports", "evaluate", "report", "train",
+    "estimator", "bench", "studies", "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {
@@ -32,6 +32,7 @@ OUTSIDE = {
     "metrics": {"torch", "jaxtyping", "scipy"},
     "nets": {"torch", "timm", "jaxtyping"},
     "methods": {"torch", "jaxtyping"},
+    "loggers": {"torch", "wandb", "mlflow"},
     "cli": {"cyclopts", "rich"},
 }
 TENSOR_ROOMS = ("objective", "metrics", "nets")

@@ -13,6 +13,7 @@ from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.removed import removed_words, without_removed
 from stopgrad.settings import (
     LOCAL_VIEW_METHODS,
+    NO_LOGGER,
     PARTNERED_GUIDES,
     SIAMESE_METHODS,
     Augmentation,
@@ -92,6 +93,8 @@ def _coerce(name: str, value: Any) -> Any:
     wanted = SETTINGS[name].type
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if wanted == tuple[str, ...]:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
     if isinstance(value, (list, tuple)) and wanted not in (int, float, str, bool):
         whole = wanted == tuple[int, ...]
         return tuple(float(v) if type(v) is int and not whole else v for v in value)
@@ -103,6 +106,9 @@ def _coerce(name: str, value: Any) -> Any:
 def _check(name: str, value: Any) -> None:
     setting = SETTINGS[name]
     choices, low, high = (setting.metadata[key] for key in ("choices", "low", "high"))
+    if setting.type == tuple[str, ...]:
+        _check_each(name, value, choices)
+        return
     if setting.type in (str, int, float, bool):
         if type(value) is not setting.type:
             raise ConfigError(f"{name} = {value!r}: needs a value of type {setting.type.__name__}.")
@@ -130,6 +136,17 @@ def _check_numbers(name: str, value: Any, kind: type) -> None:
     raise ConfigError(f"{name} = {value!r}: needs {count} {'whole ' if kind is int else ''}numbers{within}.")
 
 
+def _check_each(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Of a setting that takes several names: each of the choices, and once."""
+    if not (isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)):
+        raise ConfigError(f"{name} = {value!r}: needs one or more names of {', '.join(choices)}.")
+    for each in value:
+        if each not in choices:
+            raise ConfigError(f"{name} = {each!r} is unknown: {did_you_mean(each, choices)}")
+    if len(set(value)) < len(value):
+        raise ConfigError(f"{name} = {value!r}: each once.")
+
+
 def _check_together(config: Config) -> None:
     aug, objective = config.augmentation, config.objective
     for low, high in (
@@ -155,6 +172,9 @@ def _check_together(config: Config) -> None:
         raise ConfigError("shown_channels: needs three channels, for red, green and blue, or one.")
     if objective.local_views:
         _check_local_views(config)
+    logger = config.monitoring.logger
+    if NO_LOGGER in logger and len(logger) > 1:
+        raise ConfigError(f"logger = {logger!r}: {NO_LOGGER!r} goes with no other.")
     decides = objective.guide_keep < 1 and objective.guide_keep_by == "decided"
     if decides and objective.guide != "nearest_views":
         raise ConfigError(

@@ -14,6 +14,8 @@ SIAMESE_METHODS = ("simsiam", "byol")
 LOCAL_VIEW_METHODS = (*SIAMESE_METHODS, "dino")
 GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
 PARTNERED_GUIDES = ("nearest_views", "farthest_views")
+LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")
+NO_LOGGER = "none"
 
 
 def is_plugin(name: str) -> bool:
@@ -247,5 +249,8 @@ class Monitoring:
     knn_temperature: float = _setting(0.2, "temperature of the vote", low=1e-3)
     baselines: bool = _setting(True, "at the end, measure raw pixels and the untrained network too; without them the "
                                "verdict knows no more than without labels")  # fmt: skip
+    logger: tuple[str, ...] = _setting(("tensorboard",), "where figures are logged; repeat the flag for several. "
+                                       "tensorboard; wandb: Weights & Biases; mlflow; none",
+                                       choices=(*LOGGER_NAMES, NO_LOGGER))  # fmt: skip
     report: bool = _setting(True, "write report.html, the page of the run: in full at the end, its curves about once a "
                             "minute while training")  # fmt: skip

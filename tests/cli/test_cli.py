@@ -13,7 +13,7 @@ PRETRAIN_FLAGS = """
 --checkpoint-every-steps --checkpoint-keep --compile --config --contrast --crop-scale-max --crop-scale-min --device
 --devices --ema-momentum --ema-schedule --epochs --flip-probability --geometry --gray-probability --guide
 --holdout --hue --image-size --init --jitter-form --jitter-probability --json --knn-k --knn-temperature
---log-every-steps --lr --lr-schedule --mean --memory-gb --method --momentum --monitor-every-epochs
+--log-every-steps --logger --lr --lr-schedule --mean --memory-gb --method --momentum --monitor-every-epochs
 --monitor-images --no-predictor --no-predictor-lr-fixed --no-report --no-strict --optimizer --out --overwrite
 --partners
 --precision --predictor --predictor-lr-fixed --predictor-width --projection-dim --projector-layers
@@ -62,6 +62,7 @@ def test_the_flags_of_evaluations_that_train_are_pinned():
         (["pretrain", "--out", "x", "--guide", "nearest_in_memory"], 2, "studies.candidates:NearestInMemory"),
         (["pretrain", "--out", "x", "--guide-softness", "0.5"], 2, "studies.candidates:soft_in_batch"),
         (["pretrain", "--out", "x", "--guide-skip=5"], 2, "guide_skip was removed"),
+        (["pretrain", "--out", "x", "--logger", "wandbb"], 2, "did you mean 'wandb'?"),
         (["pretrain", "--out", "x", "--recipe", "digit"], 2, "did you mean 'digits'?"),
         (["pretrain", "--out", "x", "--lr", "-1"], 2, "at least 0"),
         (["pretrain", "--out", "x", "--config", "none.toml"], 2, "cannot be read"),

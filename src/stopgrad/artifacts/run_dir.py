@@ -32,6 +32,8 @@ class RunDir:
         self.best_file = self.path / "checkpoints" / "best.ckpt"
         self.checkpoint_dir = self.path / "checkpoints"
         self.tensorboard_dir = self.path / "tensorboard"
+        self.wandb_id_file = self.path / "wandb" / "run_id"
+        self.mlflow_id_file = self.path / "mlflow" / "run_id"
         self.evaluations_dir = self.path / "evaluations"
         self.embeddings_dir = self.path / "embeddings"
         self.report_file = self.path / "report.html"
@@ -86,6 +88,7 @@ class RunDir:
         """The files that a run of ours writes by these names."""
         return [self.config_file, self.metrics_file, self.summary_file, self.encoder_file, self.encoder_spec_file,
                 self.environment_file, self.report_file, self.start_file, self.start_spec_file, self.best_file,
+                self.wandb_id_file, self.mlflow_id_file,
                 *sorted(self.evaluations_dir.glob("*.json")),
                 *sorted(self.embeddings_dir.glob("*.parquet*"))]  # fmt: skip
 

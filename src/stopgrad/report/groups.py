@@ -11,7 +11,8 @@ from stopgrad.config import Config
 # They change where and how a run is computed and watched, not what it computes.
 WITHOUT_INFLUENCE = frozenset(
     {"workers", "cache", "cache_gb", "memory_gb", "strict", "device", "compile", "checkpoint_every_steps",
-     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "report"}
+     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "logger",
+     "report"}
 )  # fmt: skip
 
 

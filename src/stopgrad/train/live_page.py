@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from stopgrad.artifacts.run_dir import RunDir
@@ -56,23 +55,3 @@ class LivePage:
         took = time.monotonic() - began
         self.seconds += took
         self._due = time.monotonic() + max(SECONDS_BETWEEN, took / MOST_SHARE)
-
-
-class EventWriter:
-    """Writes each number of a metrics line as a scalar."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        # What an interrupted run wrote beyond its checkpoint is dropped by the viewer.
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Write one line of metrics.jsonl."""
-        for name, value in line.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, line["step"])
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._writer.close()

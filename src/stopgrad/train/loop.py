@@ -17,11 +17,12 @@ from stopgrad.distributed.rank import Rank
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
 from stopgrad.loader.loader import Batch, Loader
+from stopgrad.loggers.background import Loggers
 from stopgrad.methods.protocol import Method
 from stopgrad.metrics.verdict import UNTRAINED, find_collapse
 from stopgrad.reporter import Reporter
 from stopgrad.stop import StopRequest
-from stopgrad.train.live_page import EventWriter, LivePage
+from stopgrad.train.live_page import LivePage
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
 from stopgrad.train.optim import build_optimizer, load_optimizer_state, lr_factor, peak_lr, set_lr
 from stopgrad.train.progress import LossWindow, Progress
@@ -92,8 +93,11 @@ class Training:
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.progress = Progress.from_state(state["progress"])
 
-    def run(self) -> None:
+    def run(self, loggers: Loggers | None = None) -> None:
         """Train to the end.
+
+        Args:
+            loggers: sent each line of the log, by the first process.
 
         Raises:
             Interrupted: stopped on request, with everything saved.
@@ -101,7 +105,6 @@ class Training:
         """
         if self.rank.leads:
             self.run_dir.forget_metrics_after(self.progress.step)
-        events = EventWriter(self.run_dir.tensorboard_dir, self.progress.step) if self.rank.leads else None
         self.method.train()
         batches = self.loader.batches(self.progress.step, self.total_steps)
         self._window_start = (self.progress.step, self.progress.working_seconds)
@@ -113,11 +116,9 @@ class Training:
                     views = self.loader.all_views(batch, self.device)
                 with self.progress.phase("network"):
                     lr, diagnostics = self._step(views)
-                self._after_step(batch, lr, diagnostics, events)
+                self._after_step(batch, lr, diagnostics, loggers)
         finally:
             batches.close()
-            if events is not None:
-                events.close()
 
     def _step(self, views: tuple[Tensor, ...]) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
@@ -169,7 +170,7 @@ class Training:
             f"(lr = {self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32', in another run."
         )
 
-    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], events: EventWriter | None) -> None:
+    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], loggers: Loggers | None) -> None:
         p = self.progress
         p.step += 1
         p.images_seen += len(batch) * self.rank.world
@@ -184,8 +185,8 @@ class Training:
                 line |= self._measure() if self.rank.leads else {}
         if line and self.rank.leads:
             self.run_dir.append_metrics(line)
-            assert events is not None
-            events.write(line)
+            if loggers is not None:
+                loggers.log(line)
         reason = self._stop_reason()
         saves = self._is_due(p.step, self.checkpoint_every) or reason is not None
         if saves:

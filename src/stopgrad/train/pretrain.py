@@ -24,6 +24,7 @@ from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import ConfigError
 from stopgrad.hardware import choose_device, choose_processes
 from stopgrad.loader.survey import with_images
+from stopgrad.loggers.choice import check_loggers
 from stopgrad.methods.plugins import check_plugins, guide_without_effect
 from stopgrad.presets import preset_of
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
@@ -122,6 +123,7 @@ def pretrain(
         device = choose_device(given.get("device", "auto"), rank.local)
         settings = _begun_config(recipe, preset_of(augmentation), given, set(overrides), splits, device, reporter)
     check_plugins(settings)
+    check_loggers(settings.monitoring.logger)
     if own is not None:
         own = own_backbone(own, settings.data.image_size, len(settings.augmentation.mean))
     # Problems with the machine are reported before the folder is made.

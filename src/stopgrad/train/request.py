@@ -8,6 +8,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data import place
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.loggers.choice import check_loggers
 from stopgrad.weights import options
 
 
@@ -20,7 +21,7 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
         resume, overwrite: whether the run continues, or starts over.
 
     Raises:
-        ConfigError: a folder that is taken or holds no run to resume.
+        ConfigError: a folder that is taken or holds no run to resume; a logger that is not installed.
         DataError: no images there.
         CheckpointError: no weights there.
     """
@@ -31,6 +32,8 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
         raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
     if not resume and current_rank().leads:
         run.check_free(overwrite=overwrite)
+    logger = given.get("logger", ())
+    check_loggers([logger] if isinstance(logger, str) else logger)
     if given.get("path"):
         place.check_there(given["path"])
     init = given.get("init", "random")

@@ -1,5 +1,7 @@
 """One process's part of a run: everything between a config and the finished run folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -17,6 +19,8 @@ from stopgrad.encoder.load import load_encoder, save_start, spec_of
 from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_device, choose_precision, compile_problem, share_cores
 from stopgrad.loader.loader import Loader
+from stopgrad.loggers.background import Loggers
+from stopgrad.loggers.protocol import FAILED, FINISHED, STOPPED
 from stopgrad.methods.protocol import Initial, Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
@@ -36,7 +40,7 @@ LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
 FREE_ON_RESUME = frozenset(
     {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
-     "knn_temperature", "baselines", "final_images", "report"}
+     "knn_temperature", "baselines", "final_images", "logger", "report"}
 )  # fmt: skip
 
 
@@ -85,13 +89,14 @@ def run_session(
             _begin(training, splits.name, initial, reporter, resume=resume)
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
-    _train(training)
-    state = f"after training: the run is finished and its encoder is in {run.path}; resume measures what is missing."
-    with stop.at_once(state), others_wait(rank):
-        if rank.leads:
-            if device.type == "cpu" and rank.world > 1:
-                share_cores(1)  # the other processes have done their part
-            finish(training, queries, initial, reporter)
+    with _logged(training, reporter) as loggers:
+        _train(training, loggers)
+        state = f"the run is finished and its encoder is in {run.path}; resume measures what is missing."
+        with stop.at_once(f"after training: {state}"), others_wait(rank):
+            if rank.leads:
+                if device.type == "cpu" and rank.world > 1:
+                    share_cores(1)  # the other processes have done their part
+                finish(training, queries, initial, reporter)
 
 
 def _begin(training: Training, data_name: str, initial: Initial | None, reporter: Reporter, *, resume: bool) -> None:
@@ -131,10 +136,29 @@ def _initial_weights(config: Config, run: RunDir, *, resume: bool) -> dict[str, 
     return initial_weights(config)
 
 
-def _train(training: Training) -> None:
+@contextmanager
+def _logged(training: Training, reporter: Reporter) -> Iterator[Loggers]:
+    """The loggers of the run, of the first process alone; told at the end how it ended."""
+    config, run = training.config, training.run_dir
+    names = config.monitoring.logger if training.rank.leads else ()
+    settings = {"recipe": config.recipe, **config.flat()}
+    loggers = Loggers(names, run, settings, training.progress.step, reporter)
+    state = FAILED
+    try:
+        yield loggers
+        state = FINISHED
+    except Interrupted:
+        # Stopped while the final figures are measured, it is finished.
+        state = FINISHED if training.progress.step == training.total_steps else STOPPED
+        raise
+    finally:
+        loggers.finish(state, run.found_json(run.summary_file.name) if state == FINISHED else {})
+
+
+def _train(training: Training, loggers: Loggers) -> None:
     """Train to the end; where it ends before, the run's page says so."""
     try:
-        training.run()
+        training.run(loggers)
     except (Interrupted, NonFiniteLossError) as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
         training.page.write_end(state, str(error), training.progress.start)

@@ -31,6 +31,9 @@ def _flag(name: str) -> tuple[str, Any, Any]:
     converter = whole_number if setting.type is int else None
     several = setting.metadata["length"] != (1, 1)
     more: dict[str, Any] = {"consume_multiple": True, "negative": ""} if several else {}
+    if setting.type == tuple[str, ...]:
+        # One name a flag: what follows may be the data.
+        more = {"negative": ""}
     parameter = Parameter(help=text, group=group, converter=converter, **more)
     return name, Annotated[setting.type | None, parameter], None  # type: ignore[operator]
 

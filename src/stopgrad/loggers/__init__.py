@@ -1,0 +1,1 @@
+"""Where a run's figures are logged: TensorBoard, Weights & Biases, MLflow."""
