@@ -75,6 +75,7 @@ def test_the_flags_of_evaluations_that_train_are_pinned():
         (["check", "--help"], 0, "--fail-on-collapse"),
         (["pretrain", "--help"], 0, "--init"),
         (["pretrain", "--out", "x", "--init", "none.pth"], 1, "init = 'none.pth': none.pth does not exist"),
+        (["pretrain", "--out", "x", "--logger", "none", "none"], 1, "'none' does not exist: give a folder of images"),
         (["pretrain", "none", "--out", "x"], 1, "'none' does not exist: give a folder of images"),
         (["pretrain", "--out", "/"], 2, "holds other files"),
         (["pretrain", "--out", "x", "--resume"], 2, "holds no run to resume"),
