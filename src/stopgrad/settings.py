@@ -62,6 +62,10 @@ class Data:
                                "first", low=0.0)  # fmt: skip
     memory_gb: float = _setting(4.0, "images that are not cached are held in memory up to this size, else decoded "
                                 "anew every epoch", low=0.0)  # fmt: skip
+    shuffle_buffer: int = _setting(0, "shards: images that are shuffled together, out of a few shards at a time; 0: "
+                                   "all of them in sets below 1 GB, else 10,000", low=0)  # fmt: skip
+    shard_cache_gb: float = _setting(50.0, "shards: most that local copies of remote and parquet shards may take; the "
+                                     "least recently used go first", low=0.0)  # fmt: skip
     strict: bool = _setting(False, "refuse a data set with unreadable files instead of skipping them")
 
     @property

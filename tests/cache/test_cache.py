@@ -20,8 +20,8 @@ from stopgrad.cache import eviction as cache_room
 from stopgrad.cache.build import EntryWriter
 from stopgrad.cache.cache import ImageCache, entry_key
 from stopgrad.cache.entry import DamagedEntryError, open_entry
-from stopgrad.cache.locks import try_lock
 from stopgrad.cache.store import load_images
+from stopgrad.caching import try_lock
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.kinds.parquet import ParquetSource
 from stopgrad.data.pixels import RGB8
@@ -619,7 +619,7 @@ def test_a_folder_that_cannot_be_used(even, load, tmp_path, kind, monkeypatch, h
 
 
 def test_a_system_without_locks(even, load, monkeypatch, heard):
-    monkeypatch.setattr("stopgrad.cache.locks.AVAILABLE", False)
+    monkeypatch.setattr("stopgrad.caching.AVAILABLE", False)
     assert load(FileSource(even), setting="auto").whereabouts == "in memory"
     assert "no locks" in heard.warned[0]
     with pytest.raises(ConfigError, match="no locks"):

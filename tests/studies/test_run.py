@@ -6,7 +6,7 @@ import time
 import pytest
 from recorder import Recorder
 
-from stopgrad.cache.locks import try_lock
+from stopgrad.caching import try_lock
 from stopgrad.errors import Interrupted
 from stopgrad.studies import cells as cells_module
 from stopgrad.studies import process as module

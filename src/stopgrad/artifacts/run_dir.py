@@ -6,8 +6,8 @@ from typing import Any
 
 from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
-from stopgrad.data.place import IN_MEMORY
-from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.data.place import IN_MEMORY, check_there
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.recipes import base_config
 from stopgrad.removed import to_look_at, without_removed
 
@@ -135,8 +135,10 @@ class RunDir:
         path = self.read_config().data.path
         if self.images_were_in_memory:
             raise ConfigError(f"the run was trained on images in memory, which are not stored: give {flag}.")
-        if path and not Path(path).expanduser().exists():
-            raise ConfigError(f"the run's own images, {path!r}, no longer exist: give {flag}.")
+        try:
+            check_there(path or ".")
+        except DataError as error:
+            raise ConfigError(f"the run's own images, {path!r}, no longer exist: give {flag}.") from error
         return path
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from stopgrad.cache import locks
+import stopgrad.caching as caching
 from stopgrad.cache.build import EntryWriter, decode_all, images_done
 from stopgrad.cache.entry import JOURNAL, META, CacheEntry, DamagedEntryError, open_entry
 from stopgrad.cache.eviction import NoRoomError, lock_path, make_room, remove_entry
-from stopgrad.cache.locks import FileLock, try_lock
+from stopgrad.caching import AUTO, OFF, FileLock, cache_root, try_lock
 from stopgrad.data.decode import VERSION as DECODER_VERSION
 from stopgrad.data.decode import Progress, evenly_spaced, read_image
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
@@ -23,7 +23,6 @@ from stopgrad.data.sources import ImageSource
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import ConfigError
 
-AUTO, OFF = "auto", "off"
 SMALL_BYTES = 64e6
 """Fewer are decoded in a moment and held in memory, unless a folder was asked for."""
 CHUNK_BYTES, CHUNK_IMAGES = 8e6, 1024
@@ -50,10 +49,10 @@ class ImageCache:
         self.limit = limit_gb * 1e9
         self._say, self._warn = say, warn
         self._told: set[str] = set()
-        self.root = _root(setting)
+        self.root = cache_root(setting)
         if self.root is None:
             return
-        if not locks.AVAILABLE:
+        if not caching.AVAILABLE:
             self._give_up(f"{sys.platform} has no locks on files by which several runs could share it")
         elif self.root.exists() and not self.root.is_dir():
             self._give_up("it is not a folder")
@@ -212,21 +211,6 @@ def entry_key(source: ImageSource, shortest: int, pixels: PixelFormat = RGB8) ->
             data = b""
         digest.update(data if isinstance(data, bytes) else np.asarray(data).tobytes())
     return digest.hexdigest()[:24]
-
-
-def _root(setting: str) -> Path | None:
-    if setting == OFF:
-        return None
-    if setting != AUTO:
-        return Path(setting).expanduser().absolute()
-    requested = os.environ.get("STOPGRAD_CACHE", "")
-    if requested == OFF:
-        return None
-    if requested:
-        return Path(requested).expanduser().absolute()
-    user = os.environ.get("XDG_CACHE_HOME", "")
-    # By its specification, a relative path there means nothing.
-    return (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser()) / "stopgrad"
 
 
 def _reason(error: OSError) -> str:

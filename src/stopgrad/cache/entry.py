@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stopgrad.cache.locks import FileLock, try_lock
+from stopgrad.caching import FileLock, try_lock
 from stopgrad.data.decode import evenly_spaced
 from stopgrad.data.pixels import PixelFormat
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stopgrad.cache.entry import META, USED
-from stopgrad.cache.locks import FileLock, try_lock
+from stopgrad.caching import FileLock, try_lock
 
 ENTRY_NAME = re.compile(r"[0-9a-f]{24}")
 MARGIN_BYTES = 4e9

@@ -14,7 +14,8 @@ from stopgrad.cache.cache import ImageCache
 from stopgrad.cache.entry import CacheEntry
 from stopgrad.data.decode import Progress, evenly_spaced, in_order, read_image
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
-from stopgrad.data.sources import ImageSource, Subset
+from stopgrad.data.shards.order import layout_of
+from stopgrad.data.sources import ImageSource, Subset, damaged_of, labels_of
 from stopgrad.errors import DataError
 
 
@@ -25,7 +26,7 @@ class ImageStore:
     source: ImageSource
     shortest: int
     """Longer images are reduced to this shorter side when decoded."""
-    kept: list[int]
+    kept: Sequence[int]
     """Position -> index in the source; unreadable images found so far have no position."""
     pixels_are: PixelFormat = RGB8
     """What images are decoded to."""
@@ -39,13 +40,33 @@ class ImageStore:
     entry: CacheEntry | None = None
     """Where the pixels are cached; held here so that nobody removes it."""
 
+    def __post_init__(self) -> None:
+        self._note_damaged()
+
     def __len__(self) -> int:
         return len(self.kept)
 
     @property
     def labels(self) -> Tensor:
         """int64 `[image]`; -1 where there is none."""
-        return torch.tensor([self.source.label(i) for i in self.kept], dtype=torch.int64)
+        return torch.from_numpy(labels_of(self.source, np.asarray(self.kept, dtype=np.int64)))
+
+    def labels_of(self, positions: Sequence[int]) -> Tensor:
+        """int64 `[image]`, of some images; -1 where there is none."""
+        indices = np.array([self.kept[position] for position in positions], dtype=np.int64)
+        return torch.from_numpy(labels_of(self.source, indices))
+
+    def draw(self, num: int, generator: np.random.Generator) -> np.ndarray:
+        """`num` positions at random, or as many as there are; of a set in shards out of a few of them."""
+        # Unreadable images of a set in shards have a position.
+        layout = layout_of(self.source)
+        return generator.permutation(len(self))[:num] if layout is None else layout.few(num, generator)
+
+    def spread(self, num: int) -> list[int]:
+        """`num` positions, evenly spaced, or as many as there are; of a set in shards out of a few of them."""
+        if layout_of(self.source) is not None:
+            return sorted(self.draw(num, np.random.Generator(np.random.PCG64(0))).tolist())
+        return np.linspace(0, len(self) - 1, min(len(self), num)).astype(int).tolist()
 
     @property
     def whereabouts(self) -> str:
@@ -80,6 +101,12 @@ class ImageStore:
             self._skip(index, str(error), error)
             return None
 
+    def _note_damaged(self) -> None:
+        for name, reason in damaged_of(self.source).items():
+            if self.strict:
+                raise DataError(f"{name} cannot be read as a whole: {reason}.")
+            self.skipped[name] = reason
+
     def _skip(self, index: int, reason: str, error: Exception | None = None) -> None:
         name = self.source.name(index)
         if self.strict:
@@ -88,12 +115,13 @@ class ImageStore:
 
     def _take_from(self, entry: CacheEntry, places: Sequence[int], most_bytes: float) -> None:
         """Use a cache entry; `places` are the indices of the source's images in the source that the entry is of."""
-        self.entry, self.kept = entry, []
+        self.entry, kept = entry, []
         for index, place in enumerate(places):
             if place in entry.unreadable:
                 self._skip(index, entry.unreadable[place].reason)
             else:
-                self.kept.append(index)
+                kept.append(index)
+        self.kept = kept
         chosen = [places[index] for index in self.kept]
         stacked = entry.stacked
         if stacked is not None:
@@ -112,6 +140,9 @@ def load_images(
 ) -> ImageStore:  # fmt: skip
     """Decode a source into the cache or, where that takes it not, into memory if it fits.
 
+    A set that is read shard by shard stays encoded: decoded it takes many times the room, and to decode all of it first
+    would be a pass more.
+
     Args:
         source: where the images are.
         shortest: images with a longer shorter side are reduced to it.
@@ -125,15 +156,19 @@ def load_images(
     Raises:
         DataError: no image can be read, or one cannot and `strict` is set.
     """
-    store = ImageStore(source, shortest, kept=list(range(len(source))), strict=strict, pixels_are=pixels)
-    if cache is not None:
-        whole, places = _whole_of(source)
+    store = ImageStore(source, shortest, kept=range(len(source)), strict=strict, pixels_are=pixels)
+    if layout_of(source) is not None:
+        return store
+    whole, places = _whole_of(source)
+    # Not the whole of a large set for a part of it.
+    if cache is not None and layout_of(whole) is None:
         entry = cache.open(whole, shortest=shortest, workers=workers, strict=strict, progress=progress, pixels=pixels)
         if entry is not None:
             store._take_from(entry, places, memory_gb * 1e9)
             return _checked(store)
     sample = [p for i in evenly_spaced(len(source), 16) if (p := store._decode(i)) is not None]
     store.skipped.clear()
+    store._note_damaged()
     if sample and float(np.mean([p.nbytes for p in sample])) * len(source) > memory_gb * 1e9:
         return store
     decoded: list[np.ndarray] = []

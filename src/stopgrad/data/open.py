@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from stopgrad.data.decode import Progress
 from stopgrad.data.kinds import folders, parquet
+from stopgrad.data.kinds.shards import open_shards
 from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.place import check_there
 from stopgrad.data.readers.raw import read_raw
+from stopgrad.data.shards.place import names_shards
 from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import DataError
+from stopgrad.settings import Data
 
 DIGITS = "scikit-learn's digits"
+_DEFAULTS = Data()
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,15 @@ KINDS: Sequence[Kind] = (
 )
 
 
-def open_images(path: str | Path) -> Splits:
+def open_images(path: str | Path, settings: Data = _DEFAULTS, *, progress: Progress | None = None) -> Splits:
     """Open a data set.
 
     Args:
         path: empty for scikit-learn's handwritten digits; a folder of images, nested by class or flat, with
-            `train/` and `test/` inside or not; a parquet file in the Hugging Face image layout, or a folder of them.
+            `train/` and `test/` inside or not; a parquet file in the Hugging Face image layout, or a folder of them;
+            shards (`data/shards/place.py`).
+        settings: of shards, where they are kept and how they are shuffled.
+        progress: told of shards indexed.
 
     Raises:
         DataError: nothing there, or nothing in it that is an image.
@@ -47,6 +55,8 @@ def open_images(path: str | Path) -> Splits:
     if str(path) == "":
         return _digits()
     check_there(path)
+    if names_shards(path, streamed=settings.shuffle_buffer > 0):
+        return open_shards(str(path), settings, progress)
     root = Path(path).expanduser()
     for kind in KINDS:
         if kind.fits(root):

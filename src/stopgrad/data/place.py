@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stopgrad.data.shards.place import check_shards, names_shards
 from stopgrad.errors import DataError
 
 IN_MEMORY = "images in memory"
@@ -9,7 +10,10 @@ IN_MEMORY = "images in memory"
 
 
 def check_there(path: str | Path) -> None:
-    """Raise `DataError` where a data set cannot be, before it is opened."""
+    """Raise `DataError` where a data set cannot be, before it is opened; `ConfigError` for an address of no use."""
+    if names_shards(path):
+        check_shards(str(path))
+        return
     root = Path(path).expanduser()
     if not root.exists():
         raise DataError(f"{str(path)!r} does not exist: give a folder of images or a parquet file.")

@@ -5,12 +5,14 @@ To add a kind: a class with the members of `ImageSource` in a file of `data/kind
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from stopgrad.data.shards.order import Layout, layout_of
 
 UNLABELLED = -1
 
@@ -21,6 +23,7 @@ class ImageSource(Protocol):
 
     A source may have one member more, `cache_key() -> str | None`: a text that is another one whenever the images are
     (such as the paths, sizes and times of their files). Images of a source with a key are decoded once and cached.
+    Large sets have three more: `layout()`, if they are to be read part by part, `labels_of(indices)`, and `damaged`.
     """
 
     class_names: Sequence[str]
@@ -117,6 +120,33 @@ class Subset:
     def name(self, index: int) -> str:
         """As the source has it."""
         return self.source.name(int(self.indices[index]))
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """As the source has it."""
+        return damaged_of(self.source)
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """As the source has them."""
+        return labels_of(self.source, np.asarray(self.indices)[indices])
+
+    def layout(self) -> Layout | None:
+        """The part of the source's layout that a range has; other parts are read in any order."""
+        layout = layout_of(self.source)
+        return layout.part(self.indices) if layout is not None and isinstance(self.indices, range) else None
+
+
+def labels_of(source: ImageSource, indices: np.ndarray) -> np.ndarray:
+    """Labels of some images of a source, int64 `[image]`; -1 where there is none."""
+    if hasattr(source, "labels_of"):
+        return np.asarray(source.labels_of(indices), dtype=np.int64)
+    return np.array([source.label(index) for index in indices.tolist()], dtype=np.int64)
+
+
+def damaged_of(source: ImageSource) -> Mapping[str, str]:
+    """Files that hold less than they should, such as a truncated shard -> what is wrong with each."""
+    damaged: Mapping[str, str] = getattr(source, "damaged", {})
+    return damaged
 
 
 def files_key(paths: Sequence[Path]) -> str:

@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from stopgrad.data.decode import decode
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
 from stopgrad.data.pixels import UnreadableImageError
-from stopgrad.data.sources import ImageSource, Splits, Subset
+from stopgrad.data.shards.order import layout_of
+from stopgrad.data.shards.place import absolute, names_shards
+from stopgrad.data.sources import ImageSource, Splits, Subset, damaged_of
 from stopgrad.errors import ConfigError, did_you_mean
 
 SPLITS = ("all", "train", "test")
@@ -49,6 +51,11 @@ class Parts:
         """As its part has it."""
         _, source, place = self._at(index)
         return source.name(place)
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """As its parts have it."""
+        return {name: reason for _, source in self.parts for name, reason in damaged_of(source).items()}
 
     def split(self, index: int) -> str | None:
         """`train` or `test`; None where there are no splits."""
@@ -91,7 +98,9 @@ def open_parts(images: Any, split: str = "all") -> Parts:
         # As it will be found from another folder.
         path = os.path.abspath(Path(images).expanduser()) if str(images) else ""
         file = Path(images).expanduser()
-        if str(images) and file.is_file() and file.suffix != ".parquet":
+        if names_shards(images):
+            path, splits = absolute(str(images)), open_images(images)
+        elif str(images) and file.is_file() and file.suffix != ".parquet":
             splits = Splits(file.name, FileSource([file]))
         else:
             splits = open_images(images)
@@ -141,11 +150,17 @@ def _content_digest(source: ImageSource) -> str:
 def hold_out(train: ImageSource, num: int) -> tuple[Subset, Subset]:
     """The images that stay, and `num` that are taken out: always the same ones, so that seeds can be compared.
 
+    They are drawn at random; of a set that is read shard by shard they are the last ones.
+
     Raises:
         ConfigError: there are not more than `num`.
     """
     if num >= len(train):
         raise ConfigError(f"holdout = {num}: there are only {len(train)} training images.")
+    if layout_of(train) is not None:
+        # Whole shards but for one: held-out images among the others would be fetched with them.
+        stay = len(train) - num
+        return Subset(train, range(stay)), Subset(train, range(stay, len(train)))
     # A seed of its own, so that runs of different seeds hold out the same images.
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(train))
     return Subset(train, np.sort(order[num:]).tolist()), Subset(train, np.sort(order[:num]).tolist())

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import stopgrad.caching as caching
 from stopgrad.artifacts.files import write_atomically
-from stopgrad.cache import locks
 from stopgrad.errors import ConfigError
 
 FORMAT = "stopgrad-partial-embeddings-1"
@@ -128,13 +128,13 @@ class Partial:
         self.rows_file.unlink(missing_ok=True)
 
 
-def _locked(file: Path) -> "locks.FileLock | None":
+def _locked(file: Path) -> "caching.FileLock | None":
     """A lock on the rows; None on a file system without locks."""
-    if not locks.AVAILABLE:
+    if not caching.AVAILABLE:
         return None
     while True:
         try:
-            lock = locks.try_lock(file, create=True)
+            lock = caching.try_lock(file, create=True)
         except PermissionError:
             raise
         except OSError:

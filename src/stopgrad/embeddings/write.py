@@ -169,7 +169,7 @@ def _embed_rest(
             if first:
                 ends = _batch_ends(first, len(source), size)
             p = loaded.preprocess
-            store = ImageStore(source, p.shortest, kept=list(range(len(source))), strict=strict, pixels_are=p.pixels)
+            store = ImageStore(source, p.shortest, kept=range(len(source)), strict=strict, pixels_are=p.pixels)
             with closing(outputs_in_order(
                 backbone, store, loaded.preprocess, list(range(first, len(source))), place, batch_size=size,
                 first_batch=bisect.bisect_right(ends, done), precision=precision,

@@ -15,6 +15,7 @@ from stopgrad.data.decode import Progress
 from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
 from stopgrad.data.pixels import RGB8
+from stopgrad.data.shards.place import names_shards
 from stopgrad.data.sources import ArraySource, ImageSource, ListSource
 from stopgrad.encoder.features import features_of
 from stopgrad.errors import DataError
@@ -91,6 +92,8 @@ def as_source(images: Any) -> ImageSource:
     """
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
+        if names_shards(images):
+            return open_images(images).train
         return FileSource([path]) if path.is_file() and path.suffix != ".parquet" else open_images(path).train
     if isinstance(images, Tensor):
         if images.ndim != 4 or images.shape[1] != 3:

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -178,7 +177,7 @@ def features_of(
         DataError: no image can be read, or one cannot and `strict` is set.
     """
     store = ImageStore(
-        source, preprocess.shortest, kept=list(range(len(source))), strict=strict, pixels_are=preprocess.pixels
+        source, preprocess.shortest, kept=range(len(source)), strict=strict, pixels_are=preprocess.pixels
     )
     kept, outputs = extract(
         network, store, preprocess, None, device, batch_size=batch_size, precision=precision, progress=progress
@@ -215,7 +214,7 @@ def settle_batchnorm(
             # The average over all batches.
             part.momentum = None
     module.train()
-    positions = np.linspace(0, len(store) - 1, min(len(store), SETTLING_IMAGES)).astype(int).tolist()
+    positions = store.spread(SETTLING_IMAGES)
     # Not by `extract`: the statistics are gathered batch by batch, and need not lose digits.
     with torch.no_grad(), closing(plain_batches(store, preprocess, positions, batch_size=256)) as batches:
         for _, images in batches:

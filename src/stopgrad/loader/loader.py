@@ -21,6 +21,7 @@ from stopgrad.augment.draws import ViewDraws, draw_view
 from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
 from stopgrad.data.prefetch import prepared_ahead
+from stopgrad.data.shards.order import EpochOrder, layout_of
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 from stopgrad.settings import Augmentation
@@ -81,6 +82,8 @@ class Loader:
         self.store, self.config, self.rank = store, config, rank
         self.num_views = views or config.objective.views
         self.num_local = 0 if views else config.objective.local_views
+        self._layout = layout_of(store.source)
+        self._streamed: EpochOrder | None = None
         self._on_cpu = device.type == "cpu"
         self._images, self._pins = store.stacked, device.type == "cuda"
         if self._pins and self._images is not None:
@@ -100,9 +103,17 @@ class Loader:
     def indices(self, step: int) -> np.ndarray:
         """Positions in the store of this process's images of one step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = order_of_epoch(self.config.training.seed, epoch, len(self.store))
+        order = self._order(epoch)
         whole = order[place * self.batch_size : (place + 1) * self.batch_size]
         return whole[self.rank.index :: self.rank.world]
+
+    def _order(self, epoch: int) -> "np.ndarray | EpochOrder":
+        seed = self.config.training.seed
+        if self._layout is None:
+            return order_of_epoch(seed, epoch, len(self.store))
+        if self._streamed is None or self._streamed.epoch != epoch:
+            self._streamed = EpochOrder(self._layout, seed, epoch)
+        return self._streamed
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""

@@ -14,6 +14,7 @@ from stopgrad.augment import augment
 from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
 from stopgrad.data.open import open_images, recipe_for
+from stopgrad.data.shards.order import draw_from
 from stopgrad.data.sources import Subset
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
@@ -94,7 +95,7 @@ def write_preview(
     config = base_config(recipe).replace(**given)
     rng = np.random.Generator(np.random.PCG64(config.training.seed))
     # More than asked for, so that a few unreadable ones leave enough.
-    drawn = np.sort(rng.permutation(len(splits.train))[: 2 * num_images]).tolist()
+    drawn = np.sort(draw_from(splits.train, 2 * num_images, rng)).tolist()
     chosen = Subset(splits.train, drawn)
     config, _ = with_images(config, given, chosen)
     store = load_images(chosen, shortest=shortest_of(config), strict=config.data.strict, pixels=pixels_of(config))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import stopgrad.caching as caching
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.cache import locks
-from stopgrad.cache.locks import FileLock
+from stopgrad.caching import FileLock
 from stopgrad.distributed.launch import GRACE_SECONDS, Launched
 from stopgrad.errors import Interrupted
 from stopgrad.hardware import usable_cores
@@ -145,11 +145,11 @@ class CellProcess:
 
 def claim(cell: Cell, store: CellStore) -> tuple[bool, FileLock | None]:
     """Whether nobody else is at the cell, and a lock on it where the file system has locks."""
-    if not locks.AVAILABLE:
+    if not caching.AVAILABLE:
         return True, None
     try:
         store.run_dir.mkdir(parents=True, exist_ok=True)
-        lock = locks.try_lock(store.lock_of(cell), create=True)
+        lock = caching.try_lock(store.lock_of(cell), create=True)
     except OSError:
         return True, None
     return lock is not None, lock

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
+from stopgrad.data.shards.order import layout_of
 from stopgrad.encoder.features import extract
 from stopgrad.hardware import choose_precision
 from stopgrad.loader.preprocess import Preprocess, plain_pixels, preprocess_of
@@ -20,6 +21,8 @@ from stopgrad.train.monitor import KnnProtocol, LabelledFeatures
 
 # Beyond this many images the bank is a random part, and the protocol says so.
 MAX_BANK = 200_000
+MAX_STREAMED = 20_000
+"""The same of a set that is read shard by shard, out of a few shards."""
 PIXEL_SIZE = 32
 FEW_LABELS, FEW_LABEL_DRAWS = 10, 10
 # So many images are embedded to see how long all would take; a sample has as many of either kind at least.
@@ -151,12 +154,18 @@ def measure_table(
 
 def _images_of(config: Config, bank: ImageStore, queries: ImageStore | None) -> _Images:
     generator = np.random.Generator(np.random.PCG64([config.training.seed, 2**33]))
-    order = generator.permutation(len(bank))[:MAX_BANK]
+    streamed = layout_of(bank.source) is not None
+    order = bank.draw(MAX_STREAMED if streamed else MAX_BANK, generator)
     if queries is None:
         which = "training images taken out of the bank (trained on, without labels: there is no test split)"
-        return _Images(bank, bank, order[len(order) // 5 :], order[: len(order) // 5], which)
+        images = _Images(bank, bank, order[len(order) // 5 :], order[: len(order) // 5], which)
+        images.num_bank = len(bank) - images.num_queries if streamed else images.num_bank
+        return images
     which = "training images held out" if config.data.holdout else "test images"
-    return _Images(bank, queries, order, generator.permutation(len(queries)), which)
+    asked = queries.draw(MAX_STREAMED if layout_of(queries.source) is not None else len(queries), generator)
+    images = _Images(bank, queries, order, asked, which)
+    images.num_bank, images.num_queries = len(bank) if streamed else images.num_bank, len(queries)
+    return images
 
 
 def _protocol(knn: KnnProtocol, images: _Images, num_bank: int, num_queries: int, precision: str) -> str:
@@ -213,12 +222,13 @@ def _labelled(
     network: Network, store: ImageStore, preprocess: Preprocess, positions: list[int], device: torch.device,
     progress: Callable[[int, int], None], precision: str,
 ) -> LabelledFeatures:  # fmt: skip
-    labels = store.labels
-    known = [p for p in positions if labels[p] >= 0]
+    labels = store.labels_of(positions).tolist()
+    label_of = {position: label for position, label in zip(positions, labels, strict=True) if label >= 0}
+    known = list(label_of)
     if not known:
         return LabelledFeatures(torch.empty(0, 1), torch.empty(0, dtype=torch.int64))
     kept, (features,) = extract(network, store, preprocess, known, device, precision=precision, progress=progress)
-    return LabelledFeatures(features, labels[kept])
+    return LabelledFeatures(features, torch.tensor([label_of[position] for position in kept]))
 
 
 def _allows_few_labels(labels: Tensor, num_classes: int, k: int) -> bool:

@@ -9,6 +9,8 @@ from torch import nn
 from stopgrad.cache.cache import ImageCache
 from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
+from stopgrad.data.open import open_images
+from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.splits import hold_out
 from stopgrad.encoder.features import settle_batchnorm
@@ -18,6 +20,7 @@ from stopgrad.methods import build
 from stopgrad.methods.protocol import Initial, Method
 from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_any_size, takes_one_size
 from stopgrad.reporter import Reporter
+from stopgrad.settings import Data
 
 
 def build_method(config: Config, device: torch.device, initial: Initial | None = None) -> Method:
@@ -114,6 +117,13 @@ def _freeze(method: Method, num_layers: int, name: str) -> None:
             parameter.requires_grad_(False)
 
 
+def open_data(settings: Data, reporter: Reporter) -> Splits:
+    """The images at the path that the settings name; raises `DataError` or `ConfigError` as `open_images` does."""
+    return open_images(
+        settings.path, settings, progress=lambda done, total: reporter.progress("indexing shards", done, total)
+    )
+
+
 def load_stores(
     config: Config, splits: Splits, reporter: Reporter, *, with_queries: bool = True
 ) -> tuple[ImageStore, ImageStore | None]:
@@ -130,6 +140,8 @@ def load_stores(
     d = config.data
     train: ImageSource = splits.train
     queries = splits.test
+    if d.shuffle_buffer and layout_of(train) is None:
+        reporter.warn("shuffle_buffer has no effect: the images are not in shards, and are shuffled as a whole.")
     if d.holdout:
         train, queries = hold_out(train, d.holdout)
 

@@ -105,9 +105,8 @@ class Monitor:
         self.store, self.device, self.preprocess = store, device, preprocess_of(config)
         generator = np.random.Generator(np.random.PCG64([config.training.seed, 2**32]))
         count = min(config.monitoring.monitor_images, len(store))
-        self.positions = [int(p) for p in generator.permutation(len(store))[:count]]
+        self.positions = [int(p) for p in store.draw(count, generator)]
         self.precision = choose_precision(config.training.precision, device)
-        self.labels = store.labels
         m = config.monitoring
         num_classes = len(store.source.class_names)
         self.protocol = KnnProtocol(m.knn_k, m.knn_temperature, num_classes) if num_classes > 1 else None
@@ -161,7 +160,7 @@ class Monitor:
             "relative_alignment": alignment(first, second) / max(mean_squared_distance(first), 1e-12),
             "uniformity": uniformity(health),
         }
-        labels = self.labels[kept]
+        labels = self.store.labels_of(kept)
         known = labels >= 0
         query = torch.arange(len(kept)) % 5 == 0
         bank, queries = known & ~query, known & query

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.config import Config, without_effect
-from stopgrad.data.open import DIGITS_RECIPE, open_images, recipe_for
+from stopgrad.config import SECTION_OF, Config, without_effect
+from stopgrad.data.open import DIGITS_RECIPE, recipe_for
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.distributed.group import joined
@@ -30,6 +30,7 @@ from stopgrad.presets import preset_of
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.stop import StopRequest
+from stopgrad.train.build import open_data
 from stopgrad.train.request import check_request
 from stopgrad.train.session import check_same_config, run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
@@ -116,10 +117,10 @@ def pretrain(
     run = check_request(given, out, resume=resume, overwrite=overwrite)
     if resume:
         settings = _resumed_config(run, recipe, given)
-        splits = _open(source, settings.data.path)
+        splits = source or open_data(settings.data, reporter)
         device = choose_device(settings.training.device, rank.local)
     else:
-        splits = _open(source, given.get("path", ""))
+        splits = source or open_data(Config().replace(**_about_data(given)).data, reporter)
         device = choose_device(given.get("device", "auto"), rank.local)
         settings = _begun_config(recipe, preset_of(augmentation), given, set(overrides), splits, device, reporter)
     check_plugins(settings)
@@ -218,8 +219,9 @@ def _with_processes(
     return settings.replace(devices=processes)
 
 
-def _open(source: Splits | None, path: str) -> Splits:
-    return source or open_images(path)
+def _about_data(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings given, those about the images."""
+    return {name: value for name, value in given.items() if SECTION_OF[name] == "data"}
 
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from stopgrad.artifacts.environment import environment
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.data.open import open_images
 from stopgrad.data.sources import Splits
 from stopgrad.distributed.group import joined, others_wait, same_everywhere
 from stopgrad.distributed.launch import answer
@@ -28,7 +27,7 @@ from stopgrad.nets.norms import has_batchnorm, synchronise
 from stopgrad.removed import without_removed
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.stop import StopRequest
-from stopgrad.train.build import build_method, build_start, load_stores
+from stopgrad.train.build import build_method, build_start, load_stores, open_data
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
@@ -38,7 +37,7 @@ from stopgrad.train.start import initial_weights
 LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
 # Settings that may differ when a run is resumed: they change where it runs and what is watched, not what it computes.
 FREE_ON_RESUME = frozenset(
-    {"path", "workers", "strict", "cache", "cache_gb", "device", "compile", "checkpoint_every_steps",
+    {"path", "workers", "strict", "cache", "cache_gb", "shard_cache_gb", "device", "compile", "checkpoint_every_steps",
      "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
      "knn_temperature", "baselines", "final_images", "logger", "report"}
 )  # fmt: skip
@@ -266,6 +265,6 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     device = choose_device(config.training.device, rank.local)
     if device.type == "cpu":
         share_cores(rank.world)
-    run, splits = RunDir(request["run"]), open_images(config.data.path)
+    run, splits = RunDir(request["run"]), open_data(config.data, reporter)
     with StopRequest() as stop, joined(rank, device):
         run_session(config, splits, run, reporter, stop, device=device, resume=request["resume"])

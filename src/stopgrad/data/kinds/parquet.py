@@ -27,7 +27,7 @@ class ParquetSource:
         self._key = files_key(paths)
         try:
             schema = pq.read_schema(paths[0])
-            image_column, label_column = _image_and_label_columns(schema)
+            image_column, label_column = image_and_label_columns(schema)
             columns = [c for c in (image_column, label_column) if c is not None]
             tables = [pq.read_table(path, columns=columns, memory_map=True) for path in paths]
             table = pa.concat_tables(tables, promote_options="permissive")
@@ -103,7 +103,8 @@ def _tables_in(root: Path) -> list[Path]:
     return sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
 
 
-def _image_and_label_columns(schema: Any) -> tuple[str | None, str | None]:
+def image_and_label_columns(schema: Any) -> tuple[str | None, str | None]:
+    """The columns of a schema that hold images and labels; None where there is none."""
     import pyarrow as pa
 
     def holds_images(field: Any) -> bool:
@@ -112,13 +113,14 @@ def _image_and_label_columns(schema: Any) -> tuple[str | None, str | None]:
         return pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
 
     image = next((f.name for f in schema if holds_images(f)), None)
-    class_columns = [n for n, f in _huggingface_features(schema).items() if f.get("_type") == "ClassLabel"]
+    class_columns = [n for n, f in features_in(schema).items() if f.get("_type") == "ClassLabel"]
     named = [n for n in ("label", "labels", "class", "fine_label", "target") if n in schema.names]
     label = next((n for n in class_columns + named if n in schema.names), None)
     return image, label
 
 
-def _huggingface_features(schema: Any) -> dict[str, Any]:
+def features_in(schema: Any) -> dict[str, Any]:
+    """What Hugging Face's metadata says of each column; empty without it."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: f for name, f in features.items() if isinstance(f, dict)}
@@ -137,7 +139,7 @@ def _read_labels(table: Any, schema: Any, column: str | None) -> tuple[np.ndarra
     if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return None, []
     values = table[column].to_pylist()
-    names = _huggingface_features(schema).get(column, {}).get("names")
+    names = features_in(schema).get(column, {}).get("names")
     if not isinstance(names, list) or not all(v is None or isinstance(v, int) for v in values):
         known = sorted({v for v in values if v is not None})
         place = {v: i for i, v in enumerate(known)}

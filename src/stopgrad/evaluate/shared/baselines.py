@@ -51,7 +51,7 @@ def untrained_like(encoder: Encoder, images: ImageSource, seed: int, device: tor
     network = fresh_network(encoder.spec, seed)
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = encoder.preprocess
-    store = ImageStore(images, preprocess.shortest, kept=list(range(len(images))), pixels_are=preprocess.pixels)
+    store = ImageStore(images, preprocess.shortest, kept=range(len(images)), pixels_are=preprocess.pixels)
     settle_batchnorm(network, network, store, preprocess, device)
     return network
 

@@ -138,7 +138,7 @@ def embed_splits(
 
 
 def _store(source: ImageSource, preprocess: Preprocess) -> ImageStore:
-    return ImageStore(source, preprocess.shortest, kept=list(range(len(source))), pixels_are=preprocess.pixels)
+    return ImageStore(source, preprocess.shortest, kept=range(len(source)), pixels_are=preprocess.pixels)
 
 
 class _Paced:

@@ -42,7 +42,7 @@ def measured_health(
     sample = embedded.bank.evenly_spaced(NUM_IMAGES)
     source = Subset(sample.store.source, sample.positions)
     store = ImageStore(
-        source, shortest_for(encoder, run, seed), kept=list(range(len(source))), pixels_are=encoder.preprocess.pixels
+        source, shortest_for(encoder, run, seed), kept=range(len(source)), pixels_are=encoder.preprocess.pixels
     )
     which = "images" if not embedded.images.train_name else f"{embedded.images.train_name} images"
     return health_of(

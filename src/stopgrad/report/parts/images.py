@@ -58,14 +58,14 @@ def open_run_images(run: RunDir, config: Config, data: str | Path | ImageSource 
     """
     if data is None:
         data = run.images_path("--data")
-    splits = open_images(data) if isinstance(data, (str, Path)) else Splits(IN_MEMORY, data)
+    splits = open_images(data, config.data) if isinstance(data, (str, Path)) else Splits(IN_MEMORY, data)
     train: ImageSource = splits.train
     test: ImageSource | None = splits.test
     if config.data.holdout:
         train, test = hold_out(train, config.data.holdout)
 
     def opened(source: ImageSource) -> ImageStore:
-        return ImageStore(source, shortest_of(config), kept=list(range(len(source))), pixels_are=pixels_of(config))
+        return ImageStore(source, shortest_of(config), kept=range(len(source)), pixels_are=pixels_of(config))
 
     return RunImages(opened(train), None if test is None else opened(test), test_name_of(config))
 
@@ -133,7 +133,7 @@ def draw_sample(
         ConfigError: the network does not return one row an image.
     """
     generator = np.random.Generator(np.random.PCG64([seed, 2**34]))
-    positions = np.sort(generator.permutation(len(store))[:num]).tolist()
+    positions = np.sort(store.draw(num, generator)).tolist()
     mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
     shown = shown_of(preprocess)
 
@@ -159,7 +159,7 @@ def draw_sample(
             f"the network returned {tuple(vectors.shape)} for {len(kept)} images: needs [image, dim], a row an image."
         )
     return Sample(
-        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels[kept], kept, store, shown, vectors.norm(dim=1)
+        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels_of(kept), kept, store, shown, vectors.norm(dim=1)
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stopgrad.cache.store import load_images
 from stopgrad.config import Config
+from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import Subset
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.evaluate.shared.outcome import by_class
@@ -95,7 +96,10 @@ def views_shown(images: RunImages, config: Config) -> str:
     train = images.train
     generator = torch.Generator().manual_seed(config.training.seed)
     # More than are shown, so that a few unreadable ones leave enough.
-    drawn = torch.randperm(len(train), generator=generator)[: 2 * _SHEET_IMAGES].sort().values.tolist()
+    if layout_of(train.source) is None:
+        drawn = torch.randperm(len(train), generator=generator)[: 2 * _SHEET_IMAGES].sort().values.tolist()
+    else:
+        drawn = train.spread(2 * _SHEET_IMAGES)
     source = Subset(train.source, [train.kept[position] for position in drawn])
     store = load_images(source, shortest=train.shortest, pixels=train.pixels_are)
     sheet = view_sheet(store, config, num_images=_SHEET_IMAGES, num_views=_SHEET_VIEWS)

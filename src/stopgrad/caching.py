@@ -1,11 +1,35 @@
-"""Locks on files, which end with the process that holds them, however it ends."""
+"""The folder that is kept between runs, and locks on files, which end with the process that holds them."""
 
 import importlib.util
 import os
 from pathlib import Path
 
+AUTO, OFF = "auto", "off"
 AVAILABLE = importlib.util.find_spec("fcntl") is not None
 """Whether this system has such locks; Windows has none that can be shared."""
+
+
+def cache_root(setting: str) -> Path | None:
+    """The folder that is kept between runs.
+
+    Args:
+        setting: "auto": `$STOPGRAD_CACHE` (a folder, or "off"), else the user's cache folder; "off"; or a folder.
+
+    Returns:
+        An absolute path, which may not exist yet; None: nothing is to be kept.
+    """
+    if setting == OFF:
+        return None
+    if setting != AUTO:
+        return Path(setting).expanduser().absolute()
+    requested = os.environ.get("STOPGRAD_CACHE", "")
+    if requested == OFF:
+        return None
+    if requested:
+        return Path(requested).expanduser().absolute()
+    user = os.environ.get("XDG_CACHE_HOME", "")
+    # By its specification, a relative path there means nothing.
+    return (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser()) / "stopgrad"
 
 
 class FileLock:
@@ -20,6 +44,12 @@ class FileLock:
             return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), os.stat(path))
         except OSError:
             return False
+
+    @property
+    def descriptor(self) -> int:
+        """The locked file, open."""
+        assert self._descriptor is not None
+        return self._descriptor
 
     def close(self) -> None:
         """Let go."""
