@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.data.open import open_images
+from stopgrad.data.shards.order import draw_from
 from stopgrad.data.sources import ImageSource, Subset
 
 NUM_SMALL, NUM_PHOTOS = 4096, 128
@@ -17,8 +18,8 @@ def sample(path: str, most: int) -> ImageSource:
     source = open_images(path).train
     if len(source) <= most:
         return source
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(source))
-    return Subset(source, np.sort(order[:most]).tolist())
+    drawn = draw_from(source, most, np.random.Generator(np.random.PCG64(0)))
+    return Subset(source, np.sort(drawn).tolist())
 
 
 def write_small_images(folder: Path, num: int = NUM_SMALL) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stopgrad.cache.cache import ImageCache
 from stopgrad.cache.entry import CacheEntry
-from stopgrad.data.decode import Progress, evenly_spaced, in_order, read_image
+from stopgrad.data.decode import Progress, evenly_spaced, in_order, read_image, spread_over
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError
 from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource, Subset, damaged_of, labels_of
@@ -65,7 +65,7 @@ class ImageStore:
     def spread(self, num: int) -> list[int]:
         """`num` positions, evenly spaced, or as many as there are; of a set in shards out of a few of them."""
         if layout_of(self.source) is not None:
-            return sorted(self.draw(num, np.random.Generator(np.random.PCG64(0))).tolist())
+            return spread_over(self.source, num)
         return np.linspace(0, len(self) - 1, min(len(self), num)).astype(int).tolist()
 
     @property

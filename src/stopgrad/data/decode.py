@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError, range_of, with_channels
 from stopgrad.data.readers.raw import as_unreadable, is_for_others, is_tiff, read_raw
+from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource
 
 # Pillow warns of large images and odd metadata; an image it can decode is readable. Set once, not around each call:
@@ -149,6 +150,14 @@ def read_image(source: ImageSource, index: int, shortest: int, pixels: PixelForm
 def evenly_spaced(length: int, num: int) -> list[int]:
     """At most `num` indices below `length`, evenly spaced, first and last among them."""
     return sorted({int(i) for i in np.linspace(0, length - 1, min(num, length))}) if length else []
+
+
+def spread_over(source: ImageSource, num: int) -> list[int]:
+    """As `evenly_spaced`, over a source; of one that is read shard by shard, images out of a few shards."""
+    layout = layout_of(source)
+    if layout is None:
+        return evenly_spaced(len(source), num)
+    return sorted(layout.few(num, np.random.Generator(np.random.PCG64(0))).tolist())
 
 
 def in_order(

@@ -15,6 +15,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
 from stopgrad.data.decode import Progress
+from stopgrad.data.shards.order import draw_from
 from stopgrad.data.sources import Subset
 from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.encoder import Encoder
@@ -102,8 +103,8 @@ def check(
         raise ConfigError(f"images = {num_images}: must be at least {LEAST}.")
     loaded, run = opened(encoder)
     splits = splits_of(images_of(run, "DATA") if data is None else data)
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(splits.train))
-    drawn = Subset(splits.train, np.sort(order[:num_images]).tolist())
+    chosen = draw_from(splits.train, num_images, np.random.Generator(np.random.PCG64(seed)))
+    drawn = Subset(splits.train, np.sort(chosen).tolist())
     store = load_images(
         drawn, shortest=shortest_for(loaded, run, seed), pixels=loaded.preprocess.pixels,
         progress=lambda done, total: reporter.progress("reading images", done, total),

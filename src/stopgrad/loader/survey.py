@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.config import Config
-from stopgrad.data.decode import evenly_spaced, read_image
+from stopgrad.data.decode import read_image, spread_over
 from stopgrad.data.pixels import MOST_CHANNELS, RGB8, PixelFormat, Raw, UnreadableImageError, ValueRange
 from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
 from stopgrad.data.sources import ImageSource
@@ -86,7 +86,7 @@ def statistics(source: ImageSource, pixels: PixelFormat) -> tuple[tuple[float, .
         DataError: no image of the sample can be read.
     """
     sums, squares, count = np.zeros(pixels.channels), np.zeros(pixels.channels), 0
-    for index in evenly_spaced(len(source), STATISTICS):
+    for index in spread_over(source, STATISTICS):
         try:
             image = read_image(source, index, 256, pixels).reshape(-1, pixels.channels)
         except UnreadableImageError:
@@ -105,7 +105,7 @@ def statistics(source: ImageSource, pixels: PixelFormat) -> tuple[tuple[float, .
 def _sample(source: ImageSource, pages: str) -> list[tuple[str, Raw]]:
     """Name and values of each image of a sample that can be read and is not common."""
     found: list[tuple[str, Raw]] = []
-    for index in evenly_spaced(len(source), SAMPLE):
+    for index in spread_over(source, SAMPLE):
         try:
             data = source.read(index)
             if not _is_common(data, pages):

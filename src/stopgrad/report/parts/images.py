@@ -159,7 +159,8 @@ def draw_sample(
             f"the network returned {tuple(vectors.shape)} for {len(kept)} images: needs [image, dim], a row an image."
         )
     return Sample(
-        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels_of(kept), kept, store, shown, vectors.norm(dim=1)
+        F.normalize(vectors, dim=1), torch.cat(thumbnails), store.labels_of(kept), kept, store, shown,
+        vectors.norm(dim=1),
     )  # fmt: skip
 
 
