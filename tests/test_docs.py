@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md", "docs/data.md")
 BLOCK = re.compile(r"^(?P<mark><!-- not run: .+ -->\n\s*)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL = {**TINY, "epochs": 1, "image_size": 8, "early_size": 0, "stem": "small", "device": "cpu"}
 
@@ -48,7 +49,7 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md"])
+@pytest.mark.parametrize("page", [*PAGES])
 @pytest.mark.slow
 def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
     # What a page leaves to its reader.
@@ -64,7 +65,7 @@ def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
 
 
 def test_what_a_page_links_to_is_there():
-    for page in ("README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md"):
+    for page in PAGES:
         folder = (ROOT / page).parent
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
             assert (folder / target).exists(), f"{page} links to {target}"

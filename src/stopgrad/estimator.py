@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import check_names
 from stopgrad.data.arrays import PIXEL_RANGE, check_value_range, image_list, row_shape, to_pixels, value_range_of
+from stopgrad.data.python import as_source
 from stopgrad.data.sources import ArraySource, ImageSource
-from stopgrad.encoder.encoder import as_source
 from stopgrad.encoder.serialize import pack, unpack
 from stopgrad.errors import ConfigError, Interrupted
 from stopgrad.hardware import choose_device

@@ -34,7 +34,7 @@ def _setting(default: Any, help: str, *, choices: tuple[Any, ...] = (), or_plugi
 class Data:
     """What is trained on, and how it is read."""
 
-    path: str = _setting("", "folder, parquet file or folder of them; empty: scikit-learn's digits")
+    path: str = _setting("", "folder, file or name of images (docs/data.md); empty: scikit-learn's digits")
     channels: int = _setting(0, "channels of an image, 1 to 16; 0: as the files have them, of 8-bit grey and colour "
                              "files RGB", low=0, high=16)  # fmt: skip
     depth: int = _setting(0, "bits of a pixel, 8 or 16; 0: 16 where files have more than 8", choices=(0, 8, 16))

@@ -136,9 +136,10 @@ class RunDir:
         if self.images_were_in_memory:
             raise ConfigError(f"the run was trained on images in memory, which are not stored: give {flag}.")
         try:
-            check_there(path or ".")
-        except DataError as error:
-            raise ConfigError(f"the run's own images, {path!r}, no longer exist: give {flag}.") from error
+            if path:
+                check_there(path)
+        except (ConfigError, DataError) as error:
+            raise ConfigError(f"the run's own images, {path!r}, no longer exist: give {flag}. ({error})") from error
         return path
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

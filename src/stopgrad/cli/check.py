@@ -27,7 +27,7 @@ def check(
     encoder
         A run folder, a checkpoint, another program's weights or timm:NAME.
     data
-        A folder of images, with classes or without, or parquet. Without it: the run's own training images.
+        Images, as for pretrain. Without it: the run's own training images.
     images
         How many of them, drawn at random by --seed.
     fail_on_collapse

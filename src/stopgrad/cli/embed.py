@@ -27,7 +27,7 @@ def embed(
     encoder
         A run folder, a checkpoint, another program's weights or timm:NAME.
     data
-        A folder of images, an image or a parquet file. Without it: the images that the run was trained on.
+        Images as for pretrain, or one image. Without it: the images that the run was trained on.
     out
         The file. .parquet: columns path, split, label, class_name and embedding. .npy: the vectors, with the other
         columns in OUT.names.csv. .csv: a column for each number. Stopped, the same command resumes from OUT.partial.

@@ -31,7 +31,7 @@ class Options:
     """Options of every evaluation."""
 
     train: str | None = None
-    "Labelled training images: a folder with a subfolder for each class, or parquet. Without it: the run's own."
+    "Labelled training images: a folder with a subfolder for each class, or as for pretrain. Without it: the run's own."
     test: str | None = None
     "Labelled test images. Without it: the test images that come with --train."
     baselines: bool = True

@@ -24,8 +24,9 @@ def pretrain(
     Parameters
     ----------
     data
-        A folder of images (nested by class or flat, with train/ and test/ inside or not), or a parquet file in the
-        Hugging Face image layout, or a folder of them. Without it: scikit-learn's handwritten digits.
+        A folder of images (nested by class or flat, with train/ and test/ inside or not); parquet, .zip, .npy, .npz,
+        HDF5, LMDB; a list of paths (.txt, .csv, .tsv); torchvision:NAME:FOLDER or hf:FOLDER; a pattern, or several with
+        :: between them (docs/data.md). Without it: scikit-learn's handwritten digits.
     out
         The run folder, made by this command.
     recipe

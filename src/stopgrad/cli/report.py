@@ -42,7 +42,7 @@ def report(
         A run folder, finished or not. With DATA also a checkpoint, an encoder.safetensors, another program's weights,
         or timm:NAME.
     folder
-        A folder of images, with classes or without, or parquet.
+        Images, with classes or without, as for pretrain.
     out
         The file. The file to write. Of a run, without it: RUN/report.html, which is always replaced.
     data

@@ -1,25 +1,36 @@
 """Open a data set by its path."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from stopgrad.data.decode import Progress
-from stopgrad.data.kinds import folders, parquet
-from stopgrad.data.kinds.shards import open_shards
+from stopgrad.data.kinds import (
+    folders,
+    hdf5,
+    huggingface,
+    lists,
+    lmdb_files,
+    numpy_files,
+    parquet,
+    shards,
+    torch_datasets,
+    zips,
+)
 from stopgrad.data.pixels import UnreadableImageError
-from stopgrad.data.place import check_there
+from stopgrad.data.place import HUGGING_FACE, TORCHVISION, check_there, expand, holds_data_set, is_named
 from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.shards.place import names_shards
+from stopgrad.data.shared.joined import join
 from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import DataError
 from stopgrad.settings import Data
 
 DIGITS = "scikit-learn's digits"
-_DEFAULTS = Data()
+DEFAULTS = Data()
 
 
 @dataclass(frozen=True)
@@ -32,36 +43,67 @@ class Kind:
     """Open it, or raise `DataError`."""
 
 
+def _file(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix.lower() in suffixes
+
+
 # The first that fits opens it.
 KINDS: Sequence[Kind] = (
     Kind(parquet.is_parquet, parquet.open_parquet),
+    Kind(lmdb_files.is_lmdb, lmdb_files.open_lmdb),
     Kind(Path.is_dir, folders.open_folder),
+    Kind(_file(".zip"), zips.open_zip),
+    Kind(_file(".npy"), numpy_files.open_npy),
+    Kind(_file(".npz"), numpy_files.open_npz),
+    Kind(_file(".h5", ".hdf5"), hdf5.open_hdf5),
+    Kind(_file(".txt", ".csv", ".tsv"), lists.open_list),
 )
+# What is no path, by how it begins.
+NAMED: Mapping[str, Callable[[str], Splits]] = {
+    TORCHVISION: torch_datasets.open_torchvision,
+    HUGGING_FACE: huggingface.open_saved,
+}
 
 
-def open_images(path: str | Path, settings: Data = _DEFAULTS, *, progress: Progress | None = None) -> Splits:
+def open_images(path: str | Path, settings: Data = DEFAULTS, *, progress: Progress | None = None) -> Splits:
     """Open a data set.
 
     Args:
         path: empty for scikit-learn's handwritten digits; a folder of images, nested by class or flat, with
-            `train/` and `test/` inside or not; a parquet file in the Hugging Face image layout, or a folder of them;
-            shards (`data/shards/place.py`).
+            `train/` and `test/` inside or not; a file of images, a list of them or a name (docs/data.md); a pattern,
+            or several of these with `::` between them, which are joined by the names of their classes.
         settings: of shards, where they are kept and how they are shuffled.
         progress: told of shards indexed.
 
     Raises:
+        ConfigError: a name that is none, or a library that is not installed.
         DataError: nothing there, or nothing in it that is an image.
     """
     if str(path) == "":
         return _digits()
     check_there(path)
-    if names_shards(path, streamed=settings.shuffle_buffer > 0):
-        return open_shards(str(path), settings, progress)
-    root = Path(path).expanduser()
+    streamed = settings.shuffle_buffer > 0
+    if names_shards(path, streamed=streamed):
+        return shards.open_shards(str(path), settings, progress)
+    places = expand(path)
+    images = [place for place in places if Path(place).is_file() and not holds_data_set(place)]
+    parts = [Splits(str(path), folders.FileSource(images))] if images else []
+    for place in places:
+        if names_shards(place, streamed=streamed):
+            parts.append(shards.open_shards(place, settings, progress))
+        elif place not in set(images):
+            parts.append(_open_one(place))
+    return join(str(path), parts)
+
+
+def _open_one(place: str) -> Splits:
+    if is_named(place):
+        return next(opened(place) for prefix, opened in NAMED.items() if place.startswith(prefix))
+    root = Path(place)
     for kind in KINDS:
         if kind.fits(root):
             return kind.open(root)
-    raise DataError(f"{str(path)!r} is nothing that holds images.")
+    raise DataError(f"{place!r} is nothing that holds images.")
 
 
 def _digits() -> Splits:

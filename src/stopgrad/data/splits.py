@@ -2,7 +2,6 @@
 
 import bisect
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from stopgrad.data.decode import decode
-from stopgrad.data.kinds.folders import FileSource
-from stopgrad.data.open import open_images
 from stopgrad.data.pixels import UnreadableImageError
+from stopgrad.data.place import in_full
+from stopgrad.data.python import as_source, as_splits, is_one_image
 from stopgrad.data.shards.order import layout_of
-from stopgrad.data.shards.place import absolute, names_shards
 from stopgrad.data.sources import ImageSource, Splits, Subset, damaged_of
 from stopgrad.errors import ConfigError, did_you_mean
 
@@ -84,8 +82,7 @@ def open_parts(images: Any, split: str = "all") -> Parts:
     """Open the images to take.
 
     Args:
-        images: a data set as `open_images` takes it (empty: scikit-learn's digits), an image file, `Splits`, or an
-            `ImageSource`.
+        images: a data set as `as_splits` takes it (an empty path: scikit-learn's digits), or an image file.
         split: `train`, `test` or `all` of it; a data set without splits has training images only.
 
     Raises:
@@ -96,16 +93,11 @@ def open_parts(images: Any, split: str = "all") -> Parts:
     path = None
     if isinstance(images, (str, Path)):
         # As it will be found from another folder.
-        path = os.path.abspath(Path(images).expanduser()) if str(images) else ""
-        file = Path(images).expanduser()
-        if names_shards(images):
-            path, splits = absolute(str(images)), open_images(images)
-        elif str(images) and file.is_file() and file.suffix != ".parquet":
-            splits = Splits(file.name, FileSource([file]))
-        else:
-            splits = open_images(images)
+        path = in_full(images) if str(images) else ""
+    if isinstance(images, (str, Path)) and is_one_image(images):
+        splits = Splits(Path(images).name, as_source(images))
     else:
-        splits = images if isinstance(images, Splits) else Splits("images in memory", images)
+        splits = as_splits(images)
     if splits.test is None:
         if split == "test":
             raise ConfigError(f"split = 'test': {splits.name} has no test images of its own; use all.")

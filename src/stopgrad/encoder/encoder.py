@@ -1,22 +1,16 @@
 """Images to features."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stopgrad.data.decode import Progress
-from stopgrad.data.kinds.folders import FileSource
-from stopgrad.data.open import open_images
 from stopgrad.data.pixels import RGB8
-from stopgrad.data.shards.place import names_shards
-from stopgrad.data.sources import ArraySource, ImageSource, ListSource
+from stopgrad.data.python import as_source
 from stopgrad.encoder.features import features_of
 from stopgrad.errors import DataError
 from stopgrad.hardware import choose_device
@@ -50,9 +44,10 @@ class Encoder:
         """Pooled backbone features, not normalised.
 
         Args:
-            images: a folder, an image file or a parquet file (of a data set with splits, the training split); an
-                `ImageSource`; a sequence of paths, Pillow images or uint8 arrays `[height, width, 3]`; or uint8
-                pixels in one array `[image, height, width, 3]` or tensor `[image, 3, height, width]`.
+            images: a data set by its path, or of whatever type `stopgrad.data.python.as_source` takes: an image file, a
+                sequence of paths, Pillow images or arrays, an array `[image, height, width, channel]`, a tensor
+                `[image, channel, height, width]`, a data set of PyTorch or Hugging Face, an `ImageSource`. Of a data
+                set with splits, the training images.
             batch_size: images a forward pass; 0: chosen for the device.
             device: as the setting `device`.
             precision: what the backbone computes in, as the setting `precision`: where the hardware computes in bf16,
@@ -81,34 +76,6 @@ def encoder_of(backbone: nn.Module, spec: EncoderSpec, name: str) -> Encoder:
     """An encoder in eval mode, with the preprocessing of its spec."""
     placed: nn.Module = backbone.eval().to(memory_format=torch.channels_last)
     return Encoder(placed, spec.preprocess(), spec, name)
-
-
-def as_source(images: Any) -> ImageSource:
-    """What `Encoder.embed` takes, as a source.
-
-    Raises:
-        DataError: a path where there are no images.
-        ValueError: pixels of another shape.
-    """
-    if isinstance(images, (str, Path)):
-        path = Path(images).expanduser()
-        if names_shards(images):
-            return open_images(images).train
-        return FileSource([path]) if path.is_file() and path.suffix != ".parquet" else open_images(path).train
-    if isinstance(images, Tensor):
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"a tensor of shape {tuple(images.shape)}: needs [image, 3, height, width].")
-        return ArraySource(images.cpu().permute(0, 2, 3, 1).numpy())
-    if isinstance(images, np.ndarray):
-        if images.ndim != 4 or images.shape[3] != 3:
-            raise ValueError(f"an array of shape {images.shape}: needs [image, height, width, 3].")
-        return ArraySource(images)
-    if isinstance(images, Sequence):
-        if images and all(isinstance(image, (str, Path)) for image in images):
-            return FileSource([Path(image) for image in images])
-        return ListSource(images)
-    source: ImageSource = images
-    return source
 
 
 def encoder_digest(encoder: Encoder) -> str:

@@ -15,6 +15,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cache.store import ImageStore, load_images
 from stopgrad.config import Config
 from stopgrad.data.decode import Progress
+from stopgrad.data.python import as_splits
 from stopgrad.data.shards.order import draw_from
 from stopgrad.data.sources import Subset
 from stopgrad.distributed.rank import Rank
@@ -24,7 +25,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.shared.baselines import before_training
 from stopgrad.evaluate.shared.holdout import check_seed
 from stopgrad.evaluate.shared.prepare import opened
-from stopgrad.evaluate.shared.splits import Images, images_of, splits_of
+from stopgrad.evaluate.shared.splits import Images, images_of
 from stopgrad.hardware import plain_batch_size
 from stopgrad.loader.loader import Loader
 from stopgrad.loader.preprocess import settings_of, shortest_of
@@ -78,7 +79,7 @@ def check(
 
     Args:
         encoder: an encoder, or what `load_encoder` takes.
-        data: images (a path or an `ImageSource`; of a data set with splits, the training images); None: those that the
+        data: images, as `as_splits` takes them (of a data set with splits, the training images); None: those that the
             run was trained on.
         num_images: how many of them are drawn at random; 16 or more, or all that there are.
         batch_size: images a forward pass; 0: chosen for the device.
@@ -102,7 +103,7 @@ def check(
     if num_images < LEAST:
         raise ConfigError(f"images = {num_images}: must be at least {LEAST}.")
     loaded, run = opened(encoder)
-    splits = splits_of(images_of(run, "DATA") if data is None else data)
+    splits = as_splits(images_of(run, "DATA") if data is None else data)
     chosen = draw_from(splits.train, num_images, np.random.Generator(np.random.PCG64(seed)))
     drawn = Subset(splits.train, np.sort(chosen).tolist())
     store = load_images(

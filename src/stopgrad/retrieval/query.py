@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from stopgrad.data.pixels import UnreadableImageError
+from stopgrad.data.python import as_source
 from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.sources import ImageSource
-from stopgrad.encoder.encoder import Encoder, as_source
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.features import Features, features_of
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.reporter import QuietReporter, Reporter

@@ -15,6 +15,7 @@ from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import SECTION_OF, Config, without_effect
 from stopgrad.data.open import DIGITS_RECIPE, recipe_for
 from stopgrad.data.place import IN_MEMORY
+from stopgrad.data.python import as_splits
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.distributed.group import joined
 from stopgrad.distributed.launch import launch
@@ -69,15 +70,16 @@ def _generators_as_found() -> Iterator[None]:
 
 @_generators_as_found()
 def pretrain(
-    data: str | Path | ImageSource | Splits | None = None, *, out: str | Path, recipe: str | None = None,
-    augmentation: str | None = None, config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
+    data: Any = None, *, out: str | Path, recipe: str | None = None, augmentation: str | None = None,
+    config: str | Path | None = None, resume: bool = False, overwrite: bool = False,
     reporter: Reporter | None = None, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Pretrain a backbone on unlabelled images; the caller's random generators stay as they are.
 
     Args:
-        data: a folder of images, a parquet file or folder, an `ImageSource`, or `Splits`: one with its test images;
-            None: scikit-learn's digits.
+        data: a data set by its path or name (docs/data.md); an array `[image, height, width, channel]`, a list of
+            images or paths, a data set of PyTorch or Hugging Face, an `ImageSource`, or `Splits`: one with its test
+            images. None: scikit-learn's digits.
         out: the run folder.
         recipe: settings to start from; None: chosen by the images.
         augmentation: a preset of augmentation by the kind of images, such as "satellite" (docs/augmentation.md), which
@@ -108,7 +110,8 @@ def pretrain(
     if isinstance(data, (str, Path)):
         overrides["path"] = str(data)
     elif data is not None:
-        source = Splits(IN_MEMORY, data.train, data.test) if isinstance(data, Splits) else Splits(IN_MEMORY, data)
+        splits = as_splits(data)
+        source = Splits(IN_MEMORY, splits.train, splits.test)
     network = overrides.get("backbone")
     own = network if isinstance(network, nn.Module) else None
     if own is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.data.kinds.folders import TEST_NAMES, TRAIN_NAMES
+from stopgrad.data.shared.layout import TEST_NAMES, TRAIN_NAMES
 from stopgrad.data.sources import UNLABELLED, Splits, files_key
 from stopgrad.errors import DataError
 
@@ -58,6 +58,10 @@ class ParquetSource:
     def label(self, index: int) -> int:
         """Index into `class_names`, or -1."""
         return int(self._labels[index]) if self._labels is not None else UNLABELLED
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """int64 `[image]`."""
+        return self._labels[indices] if self._labels is not None else np.full(len(indices), UNLABELLED)
 
     def take_class_names(self, class_names: Sequence[str]) -> None:
         """Number the labels as another split does, by name; a class that it does not know becomes unlabelled."""

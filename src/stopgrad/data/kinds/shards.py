@@ -9,7 +9,6 @@ from typing import Any
 
 from stopgrad.caching import cache_root
 from stopgrad.data.decode import Progress, in_order
-from stopgrad.data.kinds.folders import TEST_NAMES, TRAIN_NAMES
 from stopgrad.data.kinds.parquet import ParquetSource
 from stopgrad.data.shards.access import local_shard, make_entries
 from stopgrad.data.shards.copies import Copies
@@ -25,6 +24,7 @@ from stopgrad.data.shards.place import (
 )
 from stopgrad.data.shards.remote import identify, list_remote
 from stopgrad.data.shards.source import ShardedSource
+from stopgrad.data.shared.layout import TEST_NAMES, TRAIN_NAMES
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.errors import DataError
 from stopgrad.settings import Data

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from typing import Any, BinaryIO
 
-from stopgrad.data.kinds.folders import IMAGE_SUFFIXES
+from stopgrad.data.place import IMAGE_SUFFIXES
 from stopgrad.data.shards.index import Entries
 
 ARCHIVES = frozenset({".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"})

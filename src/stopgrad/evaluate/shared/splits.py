@@ -1,20 +1,23 @@
 """The labelled images of an evaluation: training and test images."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.data.open import open_images
-from stopgrad.data.place import IN_MEMORY
-from stopgrad.data.sources import UNLABELLED, ImageSource, Splits, Subset
+from stopgrad.data.place import in_full
+from stopgrad.data.python import as_splits
+from stopgrad.data.sources import UNLABELLED, ImageSource, Subset, all_labels, labels_of
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate.shared.holdout import TO_TEST, check_seed, hold_out
 
-Images = str | Path | ImageSource
+Images = Any
+"""A data set by its path, or of whatever type `as_splits` takes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def open_labelled_splits(
     """Open the images of an evaluation and check their labels.
 
     Args:
-        train: a data set as `open_images` takes it, or an `ImageSource`; None: the run's own.
+        train: a data set by its path, or of whatever type `as_splits` takes; None: the run's own.
         test: the same; of a data set with splits, its test images. None: the test images of `train`, if it has any.
         run: where to look for the data set if none is given.
         holdout: with one set only, the share of each class, above 0 and below 1, that is taken out as test images;
@@ -57,10 +60,10 @@ def open_labelled_splits(
         train = images_of(run, "--train")
     if "" in (train, test) and run is None:
         raise ConfigError("an empty path: give a folder with a subfolder for each class, or a parquet file.")
-    splits = splits_of(train)
+    splits = as_splits(train)
     test_source, test_name = splits.test, f"{splits.name}, test images"
     if test is not None:
-        given = splits_of(test)
+        given = as_splits(test)
         if given.test is None and _same(train, test):
             raise ConfigError(
                 f"{str(test)!r} is given both as training and as test images: every image would find itself. Leave "
@@ -69,7 +72,7 @@ def open_labelled_splits(
         test_source, test_name = given.test or given.train, given.name
     left, train_source = _labelled(splits.train, splits.name)
     class_names = train_source.class_names
-    present = {train_source.label(i) for i in range(len(train_source))}
+    present = set(all_labels(train_source).tolist())
     if len(present) < 2:
         only = f" ({class_names[present.pop()]!r})" if present else ""
         raise DataError(f"{splits.name} has labels of {len(present) or 1} class only{only}: needs at least 2.")
@@ -97,7 +100,7 @@ class Renumbered:
     def __len__(self) -> int:
         return len(self.source)
 
-    def read(self, index: int) -> "bytes | np.ndarray":
+    def read(self, index: int) -> Any:
         """As the source has it."""
         return self.source.read(index)
 
@@ -105,6 +108,10 @@ class Renumbered:
         """The number among the other's classes."""
         label = self.source.label(index)
         return self._number[label] if label >= 0 else UNLABELLED
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """As `label`."""
+        return np.array([*self._number, UNLABELLED])[labels_of(self.source, indices)]
 
     def name(self, index: int) -> str:
         """As the source has it."""
@@ -124,20 +131,13 @@ def images_of(run: RunDir | None, flag: str) -> str:
 
 def _same(first: Images, second: Images) -> bool:
     if isinstance(first, (str, Path)) and isinstance(second, (str, Path)):
-        return Path(first).expanduser().resolve() == Path(second).expanduser().resolve()
+        return os.path.realpath(in_full(first)) == os.path.realpath(in_full(second))
     return first is second
-
-
-def splits_of(images: Images) -> Splits:
-    """A data set as `open_images` takes it, or an `ImageSource`, as splits."""
-    if isinstance(images, (str, Path)):
-        return open_images(images)
-    return Splits(IN_MEMORY, images)
 
 
 def _labelled(source: ImageSource, name: str) -> tuple[int, ImageSource]:
     """The images with a label, and how many have none."""
-    kept = [i for i in range(len(source)) if source.label(i) >= 0]
+    kept = np.flatnonzero(all_labels(source) >= 0).tolist()
     if not kept or not source.class_names:
         raise DataError(
             f"{name} has no labels, which this evaluation needs: give a folder with a subfolder for each class, or a "
@@ -148,7 +148,7 @@ def _labelled(source: ImageSource, name: str) -> tuple[int, ImageSource]:
 
 def _numbered_alike(source: ImageSource, class_names: Sequence[str], present: set[int], name: str) -> ImageSource:
     known = {class_names[label] for label in present}
-    here = {source.class_names[source.label(i)] for i in range(len(source))}
+    here = {source.class_names[label] for label in set(all_labels(source).tolist())}
     if foreign := sorted(here - known):
         raise DataError(
             f"{name} has classes that the training images lack ({len(foreign)}): {_some(foreign)}; they have "
@@ -163,5 +163,5 @@ def _some(names: Sequence[str]) -> str:
 
 def _split(source: ImageSource, share: float, seed: int) -> tuple[Subset, Subset]:
     """What is left to learn from, and the share of each class that is taken out to test on."""
-    taken = hold_out(torch.tensor([source.label(i) for i in range(len(source))]), share, seed, purpose=TO_TEST)
+    taken = hold_out(torch.from_numpy(all_labels(source)), share, seed, purpose=TO_TEST)
     return Subset(source, (~taken).nonzero()[:, 0].tolist()), Subset(source, taken.nonzero()[:, 0].tolist())

@@ -2,18 +2,17 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from stopgrad.cache.store import ImageStore
+from stopgrad.data.python import as_splits
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.splits import Parts
-from stopgrad.encoder.encoder import Encoder, as_source
+from stopgrad.encoder.encoder import Encoder
 from stopgrad.errors import DataError
-from stopgrad.evaluate.shared.splits import splits_of
 from stopgrad.loader.preprocess import Preprocess
 from stopgrad.report.parts.images import RunImages, Sample, draw_sample
 from stopgrad.reporter import Reporter
@@ -83,14 +82,12 @@ class Embedded:
 
 
 def open_splits(data: Any) -> Splits:
-    """A data set as `open_images` takes it, `Splits`, or whatever else `Encoder.embed` takes.
+    """A data set as `as_splits` takes it.
 
     Raises:
         DataError: nothing there, or nothing in it that is an image.
     """
-    if isinstance(data, Splits):
-        return data
-    splits = splits_of(data if isinstance(data, (str, Path)) else as_source(data))
+    splits = as_splits(data)
     if not len(splits.train):
         raise DataError(f"{splits.name}: there are no images.")
     return splits

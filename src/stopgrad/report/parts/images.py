@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +15,8 @@ from stopgrad.augment import augment
 from stopgrad.cache.store import ImageStore
 from stopgrad.config import Config
 from stopgrad.data.decode import evenly_spaced
-from stopgrad.data.open import open_images
-from stopgrad.data.place import IN_MEMORY
-from stopgrad.data.sources import ImageSource, Splits
+from stopgrad.data.python import as_splits
+from stopgrad.data.sources import ImageSource
 from stopgrad.data.splits import hold_out
 from stopgrad.encoder.features import outputs_in_order
 from stopgrad.errors import ConfigError, DataError
@@ -45,7 +44,7 @@ class RunImages:
         return self.train.source.class_names if len(self.train.source.class_names) > 1 else ()
 
 
-def open_run_images(run: RunDir, config: Config, data: str | Path | ImageSource | None) -> RunImages:
+def open_run_images(run: RunDir, config: Config, data: Any) -> RunImages:
     """Open a run's images, to be decoded as they are needed.
 
     Args:
@@ -58,7 +57,7 @@ def open_run_images(run: RunDir, config: Config, data: str | Path | ImageSource 
     """
     if data is None:
         data = run.images_path("--data")
-    splits = open_images(data, config.data) if isinstance(data, (str, Path)) else Splits(IN_MEMORY, data)
+    splits = as_splits(data, config.data)
     train: ImageSource = splits.train
     test: ImageSource | None = splits.test
     if config.data.holdout:
