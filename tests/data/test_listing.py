@@ -10,7 +10,7 @@ from encoded import names, png, save
 
 from stopgrad.caching import AUTO, cache_root
 from stopgrad.data.open import open_images
-from stopgrad.data.place import is_image
+from stopgrad.data.place import IMAGE_SUFFIXES, is_image
 from stopgrad.data.shared import listing
 from stopgrad.data.shared.listing import list_images
 from stopgrad.data.shared.names import FileNames
@@ -194,3 +194,11 @@ def test_labels_are_an_array(tmp_path):
     source = open_images(tmp_path).train
     assert isinstance(source.labels, np.ndarray)
     assert names(source) == [str(tmp_path / "cat" / "a.png"), str(tmp_path / "dog" / "a.png")]
+
+
+def test_what_counts_as_an_image_is_part_of_a_kept_listing(tree, kept, monkeypatch):
+    settle(tree)
+    before = len(list_images(str(tree)))
+    monkeypatch.setattr("stopgrad.data.place.IMAGE_SUFFIXES", IMAGE_SUFFIXES - {".png"})
+    monkeypatch.setattr(listing, "IMAGE_SUFFIXES", IMAGE_SUFFIXES - {".png"})
+    assert 0 < len(list_images(str(tree))) < before

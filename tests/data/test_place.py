@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from encoded import classes, labels, names, png, save, shades
 
+from stopgrad.data.kinds.folders import FileSource
 from stopgrad.data.open import open_images
 from stopgrad.data.place import check_there, expand, in_full
 from stopgrad.data.sources import Splits
@@ -128,3 +130,24 @@ def test_one_set_is_as_it_is(photos):
     assert isinstance(open_images("x/2023"), Splits)
     assert labels(open_images("x/2023").train) == [0, 1]
     assert open_images("x/2023").train.read(0) == png(1)
+
+
+def test_an_archive_beside_a_folder(photos):
+    with tarfile.open("more.tar", "w") as archive:
+        archive.add("x/2023", "all")
+    check_there("more.tar::y/2024")
+    splits = open_images("more.tar::y/2024")
+    assert shades(splits.train) == [1, 2, 5, 4]
+    assert classes(splits.train) == ["cat", "dog", "cat", "eel"]
+    with tarfile.open("more.tar") as archive:
+        second = archive.getmembers()[-1].offset_data
+    (photos / "more.tar").write_bytes((photos / "more.tar").read_bytes()[: second + 10])
+    assert list(open_images("more.tar::y/2024").train.damaged) != []
+    assert in_full("more.tar::y/2024") == f"{photos / 'more.tar'}::{photos / 'y' / '2024'}"
+
+
+def test_many_images_of_a_pattern_are_one_source(photos):
+    source = open_images("x/*/*/*.png").train
+    assert isinstance(source, FileSource)
+    assert names(source) == ["x/2023/cat/a.png", "x/2023/dog/b.png", "x/2024/dog/c.png"]
+    assert shades(open_images("y/f.*").train) == [6]

@@ -21,7 +21,7 @@ from stopgrad.data.kinds import (
     zips,
 )
 from stopgrad.data.pixels import UnreadableImageError
-from stopgrad.data.place import HUGGING_FACE, TORCHVISION, check_there, expand, holds_data_set, is_named
+from stopgrad.data.place import HUGGING_FACE, TORCHVISION, check_there, expand, is_image_alone, is_named
 from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.shards.place import names_shards
 from stopgrad.data.shared.joined import join
@@ -86,17 +86,25 @@ def open_images(path: str | Path, settings: Data = DEFAULTS, *, progress: Progre
     if names_shards(path, streamed=streamed):
         return shards.open_shards(str(path), settings, progress)
     places = expand(path)
-    images = [place for place in places if Path(place).is_file() and not holds_data_set(place)]
-    parts = [Splits(str(path), folders.FileSource(images))] if images else []
+    if len(places) == 1:
+        return _open_one(places[0])
+    images: list[str] = []
+    parts: list[Splits] = []
     for place in places:
-        if names_shards(place, streamed=streamed):
+        if is_image_alone(place):
+            images.append(place)
+        elif names_shards(place, streamed=streamed):
             parts.append(shards.open_shards(place, settings, progress))
-        elif place not in set(images):
+        else:
             parts.append(_open_one(place))
+    if images:
+        parts.insert(0, Splits(str(path), folders.FileSource(images)))
     return join(str(path), parts)
 
 
 def _open_one(place: str) -> Splits:
+    if is_image_alone(place):
+        return Splits(place, folders.FileSource([place]))
     if is_named(place):
         return next(opened(place) for prefix, opened in NAMED.items() if place.startswith(prefix))
     root = Path(place)

@@ -35,6 +35,11 @@ def holds_data_set(file: str | Path) -> bool:
     return os.path.splitext(file)[1].lower() in SET_SUFFIXES
 
 
+def is_image_alone(place: str) -> bool:
+    """Whether it is an image file, as a pattern matches them."""
+    return not holds_data_set(place) and os.path.isfile(place)
+
+
 def check_there(path: str | Path) -> None:
     """Check that there can be a data set, before it is opened.
 
@@ -46,18 +51,19 @@ def check_there(path: str | Path) -> None:
         check_shards(str(path))
         return
     places = expand(path)
-    alone = places == [os.path.expanduser(path)]
+    is_itself = places == [os.path.expanduser(path)]
     for place in places:
         if is_named(place):
             check_name(place)
-        elif names_shards(place):
-            check_shards(place)
         elif not os.path.exists(place):
             raise DataError(f"{place!r} does not exist: give {WHAT_TO_GIVE}.")
-        elif os.path.isfile(place) and (extra := EXTRAS.get(os.path.splitext(place)[1].lower())):
-            need(*extra, what=repr(place))
-        elif os.path.isfile(place) and not holds_data_set(place) and (alone or not is_image(os.path.basename(place))):
-            raise DataError(f"{place!r} is a single file: give {WHAT_TO_GIVE}.")
+        elif not is_itself and names_shards(place):
+            check_shards(place)
+        elif os.path.isfile(place):
+            if not holds_data_set(place) and (is_itself or not is_image(os.path.basename(place))):
+                raise DataError(f"{place!r} is a single file: give {WHAT_TO_GIVE}.")
+            if extra := EXTRAS.get(os.path.splitext(place)[1].lower()):
+                need(*extra, what=repr(place))
 
 
 def is_named(text: str) -> bool:

@@ -1,5 +1,6 @@
 """Folders of image files, nested by class or flat."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class FileSource(LabelledSource):
 
 def open_folder(root: Path) -> Splits:
     """Images below a folder, nested by class or flat, with `train/` and `test/` inside or not."""
-    inside = {p.name.lower(): str(p) for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")}
+    with os.scandir(root) as entries:
+        folders = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    inside = {name.lower(): str(root / name) for name in folders}
     train, test = divide(str(root), inside, list_images)
     return Splits(root.name or str(root), _source(train), None if test is None else _source(test))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stopgrad.data.shards.place import parquet_in
 from stopgrad.data.shared.layout import TEST_NAMES, TRAIN_NAMES
 from stopgrad.data.sources import UNLABELLED, Splits, files_key
 from stopgrad.errors import DataError
@@ -82,14 +83,14 @@ class ParquetSource:
 
 def is_parquet(path: Path) -> bool:
     """A parquet file, or a folder with some in it or in `data/`."""
-    return path.suffix == ".parquet" if path.is_file() else bool(_tables_in(path))
+    return path.suffix == ".parquet" if path.is_file() else bool(parquet_in(path))
 
 
 def open_parquet(root: Path) -> Splits:
     """A parquet file, or those of a folder, each split's by their names."""
     if root.is_file():
         return Splits(root.stem, ParquetSource([root]))
-    tables = _tables_in(root)
+    tables = parquet_in(root)
     train = [p for p in tables if p.name.lower().startswith(TRAIN_NAMES)]
     if not train:
         return Splits(root.name, ParquetSource(tables))
@@ -101,10 +102,6 @@ def open_parquet(root: Path) -> Splits:
             test_source.take_class_names(train_source.class_names)
             return Splits(root.name, train_source, test_source)
     return Splits(root.name, train_source)
-
-
-def _tables_in(root: Path) -> list[Path]:
-    return sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
 
 
 def image_and_label_columns(schema: Any) -> tuple[str | None, str | None]:

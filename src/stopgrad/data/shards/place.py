@@ -65,7 +65,7 @@ def names_shards(path: str | Path, *, streamed: bool = False) -> bool:
         return True
     if len(parts) == 1 and (root := Path(text).expanduser()).is_dir():
         inside = os.listdir(root)
-        return any(name.endswith((TAR, *_COMPRESSED)) for name in inside) or _size(_parquet_in(root)) >= least
+        return any(name.endswith((TAR, *_COMPRESSED)) for name in inside) or _size(parquet_in(root)) >= least
     if all(suffix_of(part) in SUFFIXES or suffix_of(part) == LIST for part in parts):
         # Of one kind, or the message about the other one.
         if any(suffix_of(part) != PARQUET for part in parts):
@@ -146,7 +146,7 @@ def _local(place: str) -> list[str]:
         shards = [str(path / name) for name in inside if name.endswith(TAR)]
         if not shards and (compressed := [name for name in inside if name.endswith(_COMPRESSED)]):
             return local_shards(str(path / compressed[0]))
-        return shards or [str(p) for p in _parquet_in(path)]
+        return shards or [str(p) for p in parquet_in(path)]
     if suffix_of(place) == LIST and path.is_file():
         return read_list(path.read_bytes(), place)
     if not path.exists() and glob.has_magic(place):
@@ -157,8 +157,14 @@ def _local(place: str) -> list[str]:
     return [place]
 
 
-def _parquet_in(root: Path) -> list[Path]:
-    return sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+def parquet_in(root: Path) -> list[Path]:
+    """The parquet files of a folder, else those in `data/` there."""
+    for folder in (root, root / "data"):
+        # Of a million other files only names are looked at.
+        found = sorted(n for n in os.listdir(folder) if n.endswith(PARQUET)) if folder.is_dir() else []
+        if found:
+            return [folder / name for name in found]
+    return []
 
 
 def _size(paths: Sequence[Path]) -> int:

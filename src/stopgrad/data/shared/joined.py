@@ -2,13 +2,13 @@
 
 import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from stopgrad.data.shared.labels import renumber
-from stopgrad.data.sources import ImageSource, LabelledSource, Splits, all_labels
+from stopgrad.data.sources import ImageSource, LabelledSource, Splits, all_labels, damaged_of
 
 
 class JoinedSource(LabelledSource):
@@ -36,6 +36,11 @@ class JoinedSource(LabelledSource):
         """As its source has it."""
         source, place = self._at(index)
         return source.name(place)
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """As its sources have it."""
+        return {name: reason for source in self.sources for name, reason in damaged_of(source).items()}
 
     def cache_key(self) -> str | None:
         """Those of the sources; None where one has none."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stopgrad.caching import AUTO, cache_root
-from stopgrad.data.place import is_image
+from stopgrad.data.place import IMAGE_SUFFIXES, is_image
 from stopgrad.data.shared.names import FileNames, Packed
 
 LEAST_KEPT = 10_000
@@ -35,7 +35,9 @@ def list_images(root: str) -> FileNames:
     cache = cache_root(AUTO)
     if cache is None:
         return _walked(root)[0]
-    file = cache / FOLDER / f"{hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:24]}-{VERSION}.npz"
+    # What counts as an image is part of it.
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(root)) + repr((VERSION, sorted(IMAGE_SUFFIXES))).encode())
+    file = cache / FOLDER / f"{digest.hexdigest()[:24]}.npz"
     found = _read(file, root)
     if found is None:
         began = time.time_ns()
