@@ -7,11 +7,15 @@ and 4032 x 3024 pixels are made too (quality 90, 4:2:0). Everything is reduced t
 views of 224; what is left to reduce after decoding is always done by Pillow, as in `decode`. One thread: images a
 second of processor time, which other load changes little; two threads: by the clock. Arms take turns, and ratios are
 to Pillow in the same round.
+
+With --adopting: what simplejpeg would change where it can take Pillow's place, in JPEGs that are not reduced: on how
+many images of both data sets its pixels are Pillow's, and images a second of processor time by `load_images`.
 """
 
 import argparse
 import io
 import time
+import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,8 +28,11 @@ import torch
 import torchvision
 from PIL import Image
 
+from stopgrad.cache.store import load_images
 from stopgrad.data.decode import decode
 from stopgrad.data.open import open_images
+from stopgrad.data.pixels import RGB8
+from stopgrad.data.sources import Subset
 
 SHORTEST = 292
 THREADS = (1, 2)
@@ -178,16 +185,51 @@ def differences(arm, files):
     return {"max": largest, "mean": round(float(np.mean(sums)), 4), "equal_images": equal / len(files)}
 
 
+def by_either(data, *, shortest=None, pixels=RGB8):
+    """`decode`, by simplejpeg where it can do the same."""
+    if pixels == RGB8 and data[:2] == b"\xff\xd8" and b"Exif" not in data[:64]:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours in ("YCbCr", "Gray") and (shortest is None or min(height, width) <= shortest):
+            return simplejpeg.decode_jpeg(data)
+    return decode(data, shortest=shortest, pixels=pixels)
+
+
+def adopting(path, shortest, num_rounds):
+    """Of a data set: how many images are equal, and the rate at which its first 5,000 are loaded into memory."""
+    source = open_images(str(path)).train
+    equal = sum(np.array_equal(decode(source.read(i)), by_either(source.read(i))) for i in range(len(source)))
+    some = Subset(source, list(range(min(len(source), 5000))))
+
+    def rate_of(decoder):
+        with unittest.mock.patch("stopgrad.data.decode.decode", decoder):
+            began = time.process_time()
+            load_images(some, shortest=shortest, workers=1)
+            return len(some) / (time.process_time() - began)
+
+    arms = {"pillow": lambda: rate_of(decode), "simplejpeg": lambda: rate_of(by_either)}
+    loaded = rounds.beside(rounds.in_turn(arms, num_rounds), "pillow")
+    return {"images": len(source), "equal": equal, "shortest": shortest, "loaded": loaded}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("small", type=Path, help="images of about 32 pixels")
     parser.add_argument("photos", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each arm, round and number of threads")
+    parser.add_argument("--adopting", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    packages = ("simplejpeg", "opencv-python-headless", "imagecodecs")
+    if arguments.adopting:
+        found = {
+            "small": adopting(arguments.small, 43, arguments.rounds),
+            "photos": adopting(arguments.photos, SHORTEST, arguments.rounds),
+        }
+        rounds.write(arguments.out, {**rounds.machine(packages), **found})
+        return
     photos = files_of(arguments.photos, 120)
     sets = {
         "32 x 32": files_of(arguments.small, 1000),
@@ -209,7 +251,6 @@ def main():
             entry[f"threads_{threads}"] = rounds.beside(own, "pillow")
         entry["from_pillow"] = {arm: differences(decoder, files) for arm, decoder in ARMS.items()}
         found.append(entry)
-    packages = ("simplejpeg", "opencv-python-headless", "imagecodecs")
     # Of the largest image, beside which starting the call is nothing.
     waits = {arm: longest_wait(decoder, files[0]) for arm, decoder in ARMS.items()}
     about = {"shortest": SHORTEST, **rounds.machine(packages)}

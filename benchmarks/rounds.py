@@ -43,7 +43,8 @@ def machine(packages):
     for package in packages:
         found["versions"][package] = metadata.version(package)
     del found["precision"]
-    return {**found, "command": [os.path.basename(found["command"][0]), *found["command"][1:]]}
+    # Where things are on this machine is of no use to others.
+    return {**found, "command": [os.path.basename(p) if os.path.isabs(p) else p for p in found["command"]]}
 
 
 def write(path, result):
