@@ -2,12 +2,13 @@
 
     python benchmarks/input.py CIFAR10/train.parquet FLOWERS12 --out benchmarks/results/input.json
 
-Needs torchvision, webdataset and datasets. At 32 pixels 10,000 images of the first data set, at 224 pixels the photos
-of the second, each in batches of 128 images with two views: crop, mirroring, colour jitter, grey, at 224 pixels blur,
-and normalisation. The same bytes lie in a folder, in a parquet file and in eight tar files, which a server of this
-machine also sends. The others run a DataLoader with a worker for each core and torchvision's transforms (v2, on uint8
-tensors). Arms take turns; ratios are to the DataLoader on the folder in the same round. By the clock, after a warm-up,
-from files that the system has in memory. An arm that cannot open its images is left out, and the result says why.
+Needs torchvision, webdataset, datasets and stopgrad[remote]. At 32 pixels 10,000 images of the first data set, at 224
+pixels the photos of the second, each in batches of 128 images with two views: crop, mirroring, colour jitter, grey, at
+224 pixels blur, and normalisation. The same bytes lie in a folder, in a parquet file and in eight tar files, which a
+server of this machine also sends. The others run a DataLoader with a worker for each core and torchvision's transforms
+(v2, on uint8 tensors). Arms take turns; ratios are to the DataLoader on the folder in the same round. By the clock,
+after a warm-up, from files that the system has in memory. An arm that cannot open its images is left out, and the
+result says why.
 """
 
 import argparse
@@ -103,11 +104,14 @@ def timed(batches, seconds):
     raise AssertionError("batches without end ended")
 
 
-def ours(size, seconds, path, *, cache=None):
-    """Our loader; decoded at every use, or once into a cache."""
+def ours(size, seconds, path, *, cache=None, place=None):
+    """Our loader; decoded at every use, or once into a cache. What it keeps of shards goes to a new folder in `place`."""
     config = settings_of(size)
+    if place is not None:
+        config = config.replace(cache=tempfile.mkdtemp(dir=place))
     kept = None if cache is None else ImageCache(str(cache), 100.0, say=print, warn=print)
-    store = load_images(open_images(str(path)).train, shortest=shortest_of(config), memory_gb=0.0, cache=kept)
+    source = open_images(str(path), config.data).train
+    store = load_images(source, shortest=shortest_of(config), memory_gb=0.0, cache=kept)
     loader = Loader(store, config, Rank())
     batches = loader.batches(0, ENDLESS)
     try:
@@ -193,8 +197,8 @@ def arms_of(size, seconds, folder, address):
         "ours, folder": lambda: ours(size, seconds, folder / "files"),
         "ours, parquet": lambda: ours(size, seconds, folder / "table"),
         "ours, cache": lambda: ours(size, seconds, folder / "files", cache=folder / "cache"),
-        "ours, tar": lambda: ours(size, seconds, folder / "shards"),
-        "ours, tar by HTTP": lambda: ours(size, seconds, f"{address}/{names}"),
+        "ours, tar": lambda: ours(size, seconds, folder / "shards", place=folder),
+        "ours, tar by HTTP": lambda: ours(size, seconds, f"{address}/{names}", place=folder),
     }
 
 
