@@ -105,7 +105,7 @@ def timed(batches, seconds):
 
 
 def ours(size, seconds, path, *, cache=None, place=None):
-    """Our loader; decoded at every use, or once into a cache. What it keeps of shards goes to a new folder in `place`."""
+    """Our loader; decoded at every use, or once into a cache. Copies of shards go to a new folder in `place`."""
     config = settings_of(size)
     if place is not None:
         config = config.replace(cache=tempfile.mkdtemp(dir=place))
