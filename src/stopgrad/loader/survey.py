@@ -11,7 +11,6 @@ from stopgrad.config import Config
 from stopgrad.data.decode import evenly_spaced, read_image, spread_over
 from stopgrad.data.pixels import MOST_CHANNELS, RGB8, PixelFormat, Raw, UnreadableImageError, ValueRange
 from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
-from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.loader.preprocess import pixels_of
@@ -117,14 +116,6 @@ def _sample(source: ImageSource, pages: str) -> list[tuple[str, Raw]]:
         except Exception:
             continue
     return found
-
-
-def _spread(source: ImageSource, num: int) -> list[int]:
-    """Indices evenly spaced; of a set in shards out of a few of them."""
-    layout = layout_of(source)
-    if layout is None:
-        return evenly_spaced(len(source), num)
-    return sorted(layout.few(num, np.random.Generator(np.random.PCG64(0))).tolist())
 
 
 def _is_common(data: Any, pages: str) -> bool:
