@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.config import Config
-from stopgrad.data.decode import evenly_spaced, read_image, spread_over
+from stopgrad.data.decode import read_image, spread_over
 from stopgrad.data.pixels import MOST_CHANNELS, RGB8, PixelFormat, Raw, UnreadableImageError, ValueRange
 from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
 from stopgrad.data.sources import ImageSource
