@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stopgrad.data.pixels import RGB8, PixelFormat, UnreadableImageError, range_of, with_channels
+from stopgrad.data.readers.jpeg import decode_plain_jpeg
 from stopgrad.data.readers.raw import as_unreadable, is_for_others, is_tiff, read_raw
 from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource
@@ -48,8 +49,11 @@ def decode(
 
 def _decode_rgb(data: "bytes | np.ndarray | Image.Image", shortest: int | None) -> np.ndarray | None:
     """8-bit RGB by Pillow; None of what it does not read."""
-    if is_for_others(data):
-        return None
+    if isinstance(data, bytes):
+        if (pixels := decode_plain_jpeg(data, shortest)) is not None:
+            return pixels
+        if is_for_others(data):
+            return None
     image = _open(data)
     if image is None:
         return None

@@ -139,7 +139,7 @@ class Loader:
         size = size or self.config.data.image_size
         whole: Tensor | None = None
         if self._images is not None and self._is_cut_whole(self._images.shape[2:]):
-            whole = self._images[torch.from_numpy(positions).to(self._images.device)]
+            whole = self._images.index_select(0, torch.from_numpy(positions).to(self._images.device))
             sizes = np.broadcast_to(np.array(whole.shape[2:]), (len(positions), 2))
             return self._batch(positions, epoch, sizes, size, whole, [], pool)
         read = list(pool.map(self.store.pixels, positions.tolist()))

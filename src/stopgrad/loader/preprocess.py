@@ -82,7 +82,7 @@ def plain_batches(
         for indices in batches[first_batch:]:
             part = [chosen[i] for i in indices]
             if store.stacked is not None:
-                yield part, preprocess.batch(store.stacked[torch.tensor(part)])
+                yield part, preprocess.batch(store.stacked.index_select(0, torch.tensor(part)))
                 continue
             read = [
                 (p, pixels) for p, pixels in zip(part, pool.map(store.pixels, part), strict=True) if pixels is not None
