@@ -42,7 +42,7 @@ def list_images(root: str) -> FileNames:
     if found is None:
         began = time.time_ns()
         found, walk = _walked(root)
-        settled = all(changed < began - SETTLED_NS for changed, _ in walk.states)
+        settled = all(max(times) < began - SETTLED_NS for *times, _ in walk.states)
         if len(found) >= LEAST_KEPT and walk.is_sure and settled:
             _write(file, found, walk)
     return found
@@ -55,8 +55,8 @@ class _Walk:
     root: str
     folders: list[str] = field(default_factory=list)
     """Relative to the root, the root itself an empty text."""
-    states: list[tuple[int, int]] = field(default_factory=list)
-    """Of each folder, its time and its number on the disk."""
+    states: list[list[int]] = field(default_factory=list)
+    """Of each folder, when its names and when anything of it changed, and its number on the disk."""
     counts: list[int] = field(default_factory=list)
     """Runs of files of one folder: how many, and in `run_of` the folder."""
     run_of: list[int] = field(default_factory=list)
@@ -96,9 +96,14 @@ class _Walk:
             self.is_sure = False
             return []
         self.is_sure = self.is_sure and not linked
-        self.states.append((stat.st_mtime_ns, stat.st_ino))
+        self.states.append(_state(stat))
         self.folders.append(folder)
         return [(len(self.folders) - 1, iter(found))]
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    # Programs that copy folders set the first of the times back; nobody can set the second.
+    return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _walked(root: str) -> tuple[FileNames, _Walk]:
@@ -131,7 +136,7 @@ def _read(file: Path, root: str) -> FileNames | None:
             folders = [os.fsdecode(name) for name in Packed(kept["folders"].tobytes(), kept["folder_ends"])]
             for folder, state in zip(folders, kept["states"].tolist(), strict=True):
                 stat = os.stat(os.path.join(root, folder) if folder else root)
-                if [stat.st_mtime_ns, stat.st_ino] != state:
+                if _state(stat) != state:
                     return None
             names = Packed(kept["names"].tobytes(), kept["ends"])
             found = FileNames(root, folders, kept["folder_of"], names)
