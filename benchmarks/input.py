@@ -9,6 +9,9 @@ server of this machine also sends. The others run a DataLoader with a worker for
 (v2, on uint8 tensors). Arms take turns; ratios are to the DataLoader on the folder in the same round. By the clock,
 after a warm-up, from files that the system has in memory. An arm that cannot open its images is left out, and the
 result says why.
+
+Beside other programs on the same cores, OMP_WAIT_POLICY=PASSIVE keeps torch's threads from spinning while they wait for
+each other, which can make ours twenty times as slow.
 """
 
 import argparse
