@@ -1,5 +1,6 @@
 """Shards as files: small images in tar archives and parquet files."""
 
+import contextlib
 import io
 import json
 import tarfile
@@ -49,6 +50,15 @@ def write_tars(folder, counts, name="train-{:03}.tar", **more):
     return [
         write_tar(folder / name.format(i), range(starts[i], starts[i + 1]), **more) for i in range(len(counts))
     ]  # fmt: skip
+
+
+def bytes_of_copies(root):
+    """What the copies in a folder take at this moment."""
+    total = 0
+    for file in root.glob("*.shard"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
 
 
 def write_parquet(path, numbers, *, names=("even", "odd"), row_group_size=5, side=16):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
-from stopgrad.config import SECTION_OF, Config, without_effect
+from stopgrad.config import Config, without_effect
 from stopgrad.data.open import DIGITS_RECIPE, recipe_for
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.python import as_splits
@@ -123,7 +123,7 @@ def pretrain(
         splits = source or open_data(settings.data, reporter)
         device = choose_device(settings.training.device, rank.local)
     else:
-        splits = source or open_data(Config().replace(**_about_data(given)).data, reporter)
+        splits = source or open_data(Config().replace(**_about_opening(given)).data, reporter)
         device = choose_device(given.get("device", "auto"), rank.local)
         settings = _begun_config(recipe, preset_of(augmentation), given, set(overrides), splits, device, reporter)
     check_plugins(settings)
@@ -222,9 +222,9 @@ def _with_processes(
     return settings.replace(devices=processes)
 
 
-def _about_data(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings given, those about the images."""
-    return {name: value for name, value in given.items() if SECTION_OF[name] == "data"}
+def _about_opening(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings given, those by which images are opened."""
+    return {name: given[name] for name in ("path", "cache", "shuffle_buffer", "shard_cache_gb") if name in given}
 
 
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:

@@ -39,8 +39,8 @@ def copy_bytes(shard: Shard, about: About) -> int:
     return (shard.size if shard.remote else 0) + about.unpacked_bytes
 
 
-def open_copy(copies: Copies, shard: Shard, about: About) -> FileLock:
-    """The copy of a shard that images are read from, made if need be.
+def open_copy(copies: Copies, shard: Shard, size: int) -> FileLock:
+    """The copy of a shard that images are read from, made if need be; `size` as `copy_bytes` has it.
 
     Raises:
         OSError: it cannot be made.
@@ -57,7 +57,7 @@ def open_copy(copies: Copies, shard: Shard, about: About) -> FileLock:
         else:
             unpack(shard.place, target)
 
-    return copies.open(shard, about.unpacked_bytes, make)
+    return copies.open(shard, size - (shard.size if shard.remote else 0), make)
 
 
 def make_entries(copies: Copies, shard: Shard) -> Entries:
@@ -75,19 +75,20 @@ def make_entries(copies: Copies, shard: Shard) -> Entries:
         return index_tar(archive)
 
 
-def open_shard(copies: Copies, shard: Shard, about: About, images: np.ndarray) -> "OpenShard":
+def open_shard(copies: Copies, shard: Shard, size: int, images: np.ndarray) -> "OpenShard":
     """Open a shard for reading its images.
 
     Args:
         copies: where copies are.
         shard: which shard.
-        about, images: what its index says.
+        size: as `copy_bytes` has it.
+        images: what its index says of them.
 
     Raises:
         OSError: it is gone, has changed, or its copy cannot be made.
     """
     if is_copied(shard):
-        lock = open_copy(copies, shard, about)
+        lock = open_copy(copies, shard, size)
         return OpenShard(lock.descriptor, images, lock.close, is_unpacked=shard.suffix == PARQUET)
     descriptor = os.open(shard.place, os.O_RDONLY | os.O_CLOEXEC)
     return OpenShard(descriptor, images, partial(os.close, descriptor), shard=shard)

@@ -58,6 +58,8 @@ class Copies:
                 part = self._reserve(shard, size)
                 try:
                     make(part)
+                    with open(part, "rb") as file:
+                        os.fsync(file.fileno())
                     os.replace(part, path)
                 finally:
                     part.unlink(missing_ok=True)

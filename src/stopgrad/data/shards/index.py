@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from stopgrad.caching import FileLock, try_lock
 from stopgrad.data.shards.place import is_remote, shown, suffix_of, without_query
+from stopgrad.data.sources import UNLABELLED
 
 FORMAT = 1
 """Goes up when an index is made otherwise: shards are then indexed anew."""
@@ -109,13 +110,27 @@ class About:
 
 
 class ShardIndex:
-    """The images of a shard; nothing is read but what is asked for."""
+    """The images of a shard; nothing is read but what is asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the index is.
+        class_numbers: name of a class -> its number in the whole set.
+    """
+
+    def __init__(self, folder: Path, class_numbers: Mapping[str, int]) -> None:
+        about = _read_about(folder)
+        classes = about.classes if about is not None else ()
+        # The last is for images without a label, whose own number is -1.
+        numbers = [*(class_numbers.get(name, UNLABELLED) for name in classes), UNLABELLED]
+        self._numbers = np.array(numbers, dtype=np.int64)
         self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r")
         # An empty file cannot be mapped.
         mapped = os.path.getsize(folder / NAMES) > 128
         self._names: np.ndarray = np.load(folder / NAMES, mmap_mode="r" if mapped else None)
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """Labels of images as numbers in the whole set, int64 `[image]`; -1 where there is none."""
+        return self._numbers[self.images["label"][rows]]
 
     def name(self, row: int) -> str:
         """Name of an image in the archive; empty where images have none."""

@@ -9,7 +9,7 @@ import numpy as np
 
 TOGETHER = 4
 """At least so many shards are mixed with each other."""
-_RUNS_A_WINDOW = 16
+_RUNS_A_WINDOW = 256
 
 
 @dataclass(frozen=True)

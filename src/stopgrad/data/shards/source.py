@@ -48,10 +48,10 @@ class ShardedSource:
         self, shards: Sequence[Shard], abouts: Sequence[About], root: Path, copies: Copies, *, buffer: int = 0,
         keep: object = None,
     ) -> None:  # fmt: skip
-        self.shards, self._abouts, self._root, self._copies, self._keep = shards, abouts, root, copies, keep
+        self.shards, self._root, self._copies, self._keep = shards, root, copies, keep
         self._starts = np.cumsum([0] + [about.num_images for about in abouts], dtype=np.int64)
         self.class_names: Sequence[str] = _class_names(abouts)
-        self._class_numbers = _class_numbers(abouts, self.class_names)
+        self._copy_bytes = [copy_bytes(s, about) for s, about in zip(shards, abouts, strict=True)]
         self.damaged = {s.name: about.problem for s, about in zip(shards, abouts, strict=True) if about.problem}
         """Name of each shard of which something is missing -> what, in words."""
         is_small = sum(shard.size for shard in shards) < SMALL_BYTES
@@ -92,8 +92,7 @@ class ShardedSource:
         numbers = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(numbers).tolist():
             mine = numbers == number
-            found = self._index(number).images["label"][indices[mine] - self._starts[number]]
-            labels[mine] = self._class_numbers[number][found]
+            labels[mine] = self._index(number).labels(indices[mine] - self._starts[number])
         return labels
 
     def name(self, index: int) -> str:
@@ -116,8 +115,9 @@ class ShardedSource:
 
     def take_class_names(self, class_names: Sequence[str]) -> None:
         """Number the labels as another split does, by name; a class that it does not know becomes unlabelled."""
-        self.class_names = class_names
-        self._class_numbers = _class_numbers(self._abouts, class_names)
+        with self._lock:
+            self.class_names = class_names
+            self._indices.clear()
 
     def _at(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -125,23 +125,25 @@ class ShardedSource:
 
     def _check_room(self, limit_gb: float) -> int:
         """How many shards are read together, as far as that can be known, and whether there is room for two such."""
-        together = TOGETHER + 1
+        together = len(self.shards)
         if self.window and len(self):
             together = max(TOGETHER, math.ceil(self.window * len(self.shards) / len(self))) + 1
-        sizes = [copy_bytes(s, about) for s, about in zip(self.shards, self._abouts, strict=True) if is_copied(s)]
+        sizes = [size for shard, size in zip(self.shards, self._copy_bytes, strict=True) if is_copied(shard)]
         needed = min(2 * together * max(sizes, default=0), sum(sizes))
-        if self.window and needed > limit_gb * 1e9:
+        if needed > limit_gb * 1e9:
+            num = min(2 * together, len(sizes))
             raise ConfigError(
-                f"shard_cache_gb = {limit_gb:g}: {2 * together} shards of up to {max(sizes) / 1e9:.3g} GB are read or "
-                f"fetched at a time, which takes {needed / 1e9:.3g} GB. Give as much, or lower shuffle_buffer = "
-                f"{self.window:,}."
+                f"shard_cache_gb = {limit_gb:g}: {num} shards of up to {max(sizes) / 1e9:.3g} GB are read or fetched "
+                f"at a time, which takes {needed / 1e9:.3g} GB. Give as much, or "
+                + (f"lower shuffle_buffer = {self.window:,}." if self.window else "a shuffle_buffer.")
             )
         return together
 
     def _index(self, number: int) -> ShardIndex:
         with self._lock:
             if number not in self._indices:
-                self._indices[number] = ShardIndex(index_folder(self._root, self.shards[number]))
+                numbers = {name: place for place, name in enumerate(self.class_names)}
+                self._indices[number] = ShardIndex(index_folder(self._root, self.shards[number]), numbers)
             self._indices.move_to_end(number)
             if len(self._indices) > self._most_open:
                 self._indices.popitem(last=False)
@@ -178,13 +180,13 @@ class ShardedSource:
 
     def _open_shard(self, number: int) -> OpenShard:
         shard = self.shards[number]
-        return open_shard(self._copies, shard, self._abouts[number], self._index(number).images)
+        return open_shard(self._copies, shard, self._copy_bytes[number], self._index(number).images)
 
     def _fetch(self, number: int) -> None:
         """Make the copy of a shard, if it needs one."""
         shard = self.shards[number]
         if is_copied(shard) and number not in self._failed and not self._copies.has(shard):
-            open_copy(self._copies, shard, self._abouts[number]).close()
+            open_copy(self._copies, shard, self._copy_bytes[number]).close()
 
 
 def _class_names(abouts: Sequence[About]) -> list[str]:
@@ -198,13 +200,3 @@ def _class_names(abouts: Sequence[About]) -> list[str]:
     if all(about.is_named for about in abouts) and all(names == list(first) for names in listed):
         return list(first)
     return sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
-
-
-def _class_numbers(abouts: Sequence[About], class_names: Sequence[str]) -> list[np.ndarray]:
-    """For each shard its own numbers of classes -> numbers in `class_names`.
-
-    The last of each is for images without a label, whose own number is -1.
-    """
-    place = {name: number for number, name in enumerate(class_names)}
-    numbers = [[place.get(name, UNLABELLED) for name in about.classes] for about in abouts]
-    return [np.array([*own, UNLABELLED], dtype=np.int64) for own in numbers]
