@@ -33,6 +33,10 @@ pytest.importorskip("aiohttp")
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "BACKOFF_SECONDS", 0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
     monkeypatch.setattr(remote, "STALL_SECONDS", 0.5)
 
 
@@ -156,7 +160,7 @@ def test_no_server(served):
     assert address
 
 
-def test_a_server_that_stalls_is_given_up(served):
+def test_a_server_that_stalls_is_given_up(served, impatient):
     write_tars(served.folder, [6, 6])
     served.stalls.add("train-001.tar")
     with pytest.raises(
@@ -170,7 +174,7 @@ def test_a_server_that_stalls_is_given_up(served):
     ("gone", "404 Not Found"), ("other", "its shard has changed since the run began"),
     ("stalls", "download failed 3 times: nothing came for 0.5 seconds"),
 ])  # fmt: skip
-def test_a_shard_that_fails_on_the_way_is_counted_and_named_and_the_run_goes_on(served, change, reason):
+def test_a_shard_that_fails_on_the_way_is_counted_and_named_and_the_run_goes_on(served, request, change, reason):
     write_tars(served.folder, [6] * 6)
     source = opened(f"{served.address}/train-{{000..005}}.tar")
     for file in copies_in(source):
@@ -180,6 +184,7 @@ def test_a_shard_that_fails_on_the_way_is_counted_and_named_and_the_run_goes_on(
     elif change == "other":
         write_tar(served.folder / "train-002.tar", range(50, 57))
     else:
+        request.getfixturevalue("impatient")
         served.stalls.add("train-002.tar")
     loader = loader_of(source, batch_size=9)
     seen = [position for batch in loader.batches(0, 4) for position in batch.positions.tolist()]
@@ -219,6 +224,13 @@ def test_what_an_address_cannot_mean():
         with pytest.raises(error, match=message) as caught:
             check_there(text)
         assert "secret" not in str(caught.value)
+
+
+def test_a_list_of_shards(served):
+    write_tars(served.folder, [3, 4])
+    (served.folder / "index.json").write_text('{"shardlist": [{"url": "train-001.tar"}, {"url": "train-000.tar"}]}')
+    source = opened(f"{served.address}/index.json")
+    assert [number_in(source.read(i)) for i in range(7)] == [3, 4, 5, 6, 0, 1, 2]
 
 
 def test_a_missing_library_is_said(monkeypatch):

@@ -62,30 +62,27 @@ def draw_from(source: Any, num: int, generator: np.random.Generator) -> np.ndarr
     return generator.permutation(len(source))[:num] if layout is None else layout.few(num, generator)
 
 
+def num_groups(num_shards: int, num_images: int, window: int) -> int:
+    """How many groups shards are read in."""
+    return max(1, min(num_shards // TOGETHER, num_images // window))
+
+
 class EpochOrder:
     """The order of an epoch; `order[start:stop]` are indices of images, each once in an epoch.
 
-    Shards are permuted and taken in groups of at least four that hold a window of images. The images of a group are cut
-    into short runs, which are permuted; as many as fill a window are then shuffled image by image. So a window draws on
-    all shards of its group, and no list of all images is needed.
+    Shards are permuted and taken in groups of one size, of at least four that hold a window of images on average. The
+    images of a group are cut into short runs, which are permuted; as many as fill a window are then shuffled image by
+    image. So a window draws on all shards of its group, and no list of all images is needed.
     """
 
     def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
         self.layout, self.seed, self.epoch = layout, seed, epoch
         counts = np.diff(layout.starts)
-        self.groups: list[list[int]] = []
+        shards = self._generator(0).permutation(len(counts))
+        shards = shards[counts[shards] > 0]
+        groups = np.array_split(shards, num_groups(len(shards), int(counts.sum()), layout.window))
+        self.groups: list[list[int]] = [group.tolist() for group in groups]
         """Shards, in the order in which they are read."""
-        group: list[int] = []
-        for shard in self._generator(0).permutation(len(counts)).tolist():
-            if counts[shard]:
-                group.append(shard)
-            if len(group) >= TOGETHER and counts[group].sum() >= layout.window:
-                self.groups.append(group)
-                group = []
-        if group and self.groups:
-            self.groups[-1] += group
-        elif group:
-            self.groups.append(group)
         self.ends = np.cumsum([int(counts[group].sum()) for group in self.groups], dtype=np.int64)
         self._windows: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._told = -1

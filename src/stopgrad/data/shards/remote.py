@@ -149,12 +149,13 @@ def _is_final(error: BaseException) -> bool:
     statuses = [status for cause in causes if isinstance(status := getattr(cause, "status", None), int)]
     if statuses:
         return all(status in (401, 403, 404, 410) for status in statuses)
-    if any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in causes):
-        return False
     names = {type(cause).__name__ for cause in causes}
-    return isinstance(error, (FileNotFoundError, PermissionError)) or bool(
-        names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
-    )
+    if names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}:
+        return True
+    # fsspec says of a server that does not answer that the file is not found.
+    if any(isinstance(c, (ConnectionError, TimeoutError)) or "aiohttp" in type(c).__module__ for c in causes):
+        return False
+    return isinstance(error, (FileNotFoundError, PermissionError))
 
 
 def _words(error: BaseException) -> str:
@@ -166,6 +167,8 @@ def _words(error: BaseException) -> str:
     if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
         return f"nothing came for {STALL_SECONDS:g} seconds"
     first = _causes(error)[-1]
+    if isinstance(first, FileNotFoundError):
+        return "it is not there"  # the text is the address, with its query
     text = str(first).splitlines()[0] if str(first) else ""
     return text or type(first).__name__
 

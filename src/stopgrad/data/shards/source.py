@@ -14,7 +14,7 @@ from stopgrad.data.shards.access import OpenShard, copy_bytes, is_copied, open_c
 from stopgrad.data.shards.ahead import Ahead
 from stopgrad.data.shards.copies import Copies
 from stopgrad.data.shards.index import About, Shard, ShardIndex, index_folder
-from stopgrad.data.shards.order import TOGETHER, Layout
+from stopgrad.data.shards.order import Layout, num_groups
 from stopgrad.data.shards.place import SMALL_BYTES
 from stopgrad.data.shards.remote import GoneError
 from stopgrad.data.sources import UNLABELLED
@@ -124,14 +124,13 @@ class ShardedSource:
         return number, index - int(self._starts[number])
 
     def _check_room(self, limit_gb: float) -> int:
-        """How many shards are read together, as far as that can be known, and whether there is room for two such."""
-        together = len(self.shards)
-        if self.window and len(self):
-            together = max(TOGETHER, math.ceil(self.window * len(self.shards) / len(self))) + 1
+        """How many shards are read together; raises `ConfigError` without room for them and the next ones."""
+        groups = num_groups(len(self.shards), len(self), self.window) if self.window else 1
+        together = math.ceil(len(self.shards) / groups)
         sizes = [size for shard, size in zip(self.shards, self._copy_bytes, strict=True) if is_copied(shard)]
-        needed = min(2 * together * max(sizes, default=0), sum(sizes))
+        num = min(2 * together + 2, len(sizes))
+        needed = min(num * max(sizes, default=0), sum(sizes))
         if needed > limit_gb * 1e9:
-            num = min(2 * together, len(sizes))
             raise ConfigError(
                 f"shard_cache_gb = {limit_gb:g}: {num} shards of up to {max(sizes) / 1e9:.3g} GB are read or fetched "
                 f"at a time, which takes {needed / 1e9:.3g} GB. Give as much, or "
