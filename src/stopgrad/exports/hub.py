@@ -10,6 +10,7 @@ from stopgrad.artifacts.hub_folder import HUB_CARD, HUB_CONFIG, HUB_PREPROCESSIN
 from stopgrad.artifacts.names import variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
+from stopgrad.data.shards.place import without_query
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.exports.timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
@@ -70,7 +71,9 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
     c, environment = config, run.read_environment()
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
     if c.data.path:
-        origin = f"of `{Path(c.data.path).name}`, without labels. Describe them here: the run knows no more."
+        origin = (
+            f"of `{Path(without_query(c.data.path)).name}`, without labels. Describe them here: the run knows no more."
+        )
     elif run.images_were_in_memory:
         origin = "that were handed over in memory, without labels. Describe them here: the run knows no more."
     else:

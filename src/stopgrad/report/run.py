@@ -10,6 +10,7 @@ from typing import Any
 from stopgrad.artifacts.names import start_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, to_toml
+from stopgrad.data.shards.place import without_query
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
@@ -177,7 +178,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> int:
 
 def _facts(config: Config, summary: Mapping[str, Any] | None, environment: Mapping[str, Any]) -> list[str]:
     """The line below the title."""
-    data = environment.get("data") or Path(config.data.path).name or "scikit-learn's digits"
+    data = environment.get("data") or Path(without_query(config.data.path)).name or "scikit-learn's digits"
     images = f", {summary['num_images']:,} images" if summary and "num_images" in summary else ""
     length = f"{config.training.steps:,} steps" if config.training.steps else f"{config.training.epochs:,} epochs"
     return [

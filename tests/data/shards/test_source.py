@@ -201,6 +201,16 @@ def test_without_a_cache_the_index_is_temporary(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    write_tars(tmp_path / "set", [5])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be kept in .*/file/shards: Not a directory. cache = a folder"):
+        opened(str(tmp_path / "set"), cache=str(tmp_path / "file"))
+    monkeypatch.setattr("stopgrad.caching.AVAILABLE", False)
+    with pytest.raises(DataError, match="has no locks on files"):
+        opened(str(tmp_path / "set"))
+
+
 def test_a_damaged_index_is_made_anew(tmp_path):
     write_tars(tmp_path / "set", [5])
     source = opened(str(tmp_path / "set"))

@@ -1,18 +1,19 @@
 """Sets in shards: from what a path says to sources of images."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stopgrad.caching import cache_root
+import stopgrad.caching as caching
 from stopgrad.data.decode import Progress, in_order
 from stopgrad.data.kinds.parquet import ParquetSource
 from stopgrad.data.shards.access import local_shard, make_entries
 from stopgrad.data.shards.copies import Copies
-from stopgrad.data.shards.index import Shard, ensure_index
+from stopgrad.data.shards.index import Shard, ensure_index, wait_lock
 from stopgrad.data.shards.place import (
     PARQUET,
     SMALL_BYTES,
@@ -81,11 +82,14 @@ class _Opening:
 
     def __init__(self, settings: Data, progress: Progress | None) -> None:
         self._buffer, self._progress = settings.shuffle_buffer, progress
-        kept = cache_root(settings.cache)
+        kept = caching.cache_root(settings.cache)
         self._temporary = tempfile.TemporaryDirectory(prefix="stopgrad-shards-") if kept is None else None
         self._root = kept / "shards" if kept is not None else Path(self._temporary.name)  # type: ignore[union-attr]
+        if not caching.AVAILABLE:
+            raise DataError(f"{sys.platform} has no locks on files, by which processes share what they know of shards.")
         try:
             self._root.mkdir(parents=True, exist_ok=True)
+            wait_lock(self._root / "room.lock").close()
         except OSError as error:
             raise DataError(
                 f"the index of the shards cannot be kept in {self._root}: {error.strerror}. cache = a folder places it "
