@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoded import names, png, save
+from formats import dicom
 
 from stopgrad.caching import AUTO, cache_root
 from stopgrad.data.open import open_images
@@ -208,3 +209,16 @@ def test_what_counts_as_an_image_is_part_of_a_kept_listing(tree, kept, monkeypat
     monkeypatch.setattr("stopgrad.data.place.IMAGE_SUFFIXES", IMAGE_SUFFIXES - {".png"})
     monkeypatch.setattr(listing, "IMAGE_SUFFIXES", IMAGE_SUFFIXES - {".png"})
     assert 0 < len(list_images(str(tree))) < before
+
+
+def test_dicom_files_need_no_suffix_where_there_is_no_other_image(tmp_path):
+    scan = dicom(np.ones((8, 8), dtype=np.uint16))
+    for name in ("b/IM000001", "b/1.2.840.113619", "a/IM000002", "a/README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"text" if name.endswith("README") else scan)
+    found = open_images(tmp_path).train
+    kept = [os.path.relpath(found.name(i), tmp_path) for i in range(len(found))]
+    assert kept == ["a/IM000002", "b/1.2.840.113619", "b/IM000001"]
+    assert list(found.class_names) == ["a", "b"]
+    (tmp_path / "a" / "one.dcm").write_bytes(scan)
+    assert len(open_images(tmp_path).train) == 1

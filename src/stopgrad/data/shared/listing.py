@@ -8,7 +8,7 @@ their key is made (`files_key`).
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,18 +30,20 @@ FOLDER = "listings"
 def list_images(root: str) -> FileNames:
     """Image files at or below `root`, sorted; hidden ones left out, links followed, each folder once.
 
+    Where no file has the suffix of an image, DICOM files of any name count, as scanners write them.
+
     Of 10,000 images and more the listing is kept in the cache folder (`$STOPGRAD_CACHE`, else the user's).
     """
     cache = cache_root(AUTO)
     if cache is None:
-        return _walked(root)[0]
+        return _found(root)[0]
     # What counts as an image is part of it.
     digest = hashlib.sha256(os.fsencode(os.path.abspath(root)) + repr((VERSION, sorted(IMAGE_SUFFIXES))).encode())
     file = cache / FOLDER / f"{digest.hexdigest()[:24]}.npz"
     found = _read(file, root)
     if found is None:
         began = time.time_ns()
-        found, walk = _walked(root)
+        found, walk = _found(root)
         settled = all(max(times) < began - SETTLED_NS for *times, _ in walk.states)
         if len(found) >= LEAST_KEPT and walk.is_sure and settled:
             _write(file, found, walk)
@@ -53,6 +55,8 @@ class _Walk:
     """The folders at and below a root, as they are found."""
 
     root: str
+    dicom: bool = False
+    """Whether files count by what is in them, and not by their suffix."""
     folders: list[str] = field(default_factory=list)
     """Relative to the root, the root itself an empty text."""
     states: list[list[int]] = field(default_factory=list)
@@ -91,7 +95,7 @@ class _Walk:
         try:
             # Before its names are read, so that a change meanwhile shows.
             stat = os.stat(path)
-            found, linked = _scan(path)
+            found, linked = _scan(path, _is_dicom if self.dicom else _is_image)
         except OSError:
             self.is_sure = False
             return []
@@ -106,14 +110,31 @@ def _state(stat: os.stat_result) -> list[int]:
     return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _walked(root: str) -> tuple[FileNames, _Walk]:
-    walk = _Walk(root)
+def _found(root: str) -> tuple[FileNames, _Walk]:
+    found, walk = _walked(root, dicom=False)
+    return (found, walk) if len(found) else _walked(root, dicom=True)
+
+
+def _walked(root: str, *, dicom: bool) -> tuple[FileNames, _Walk]:
+    walk = _Walk(root, dicom)
     names = Packed.of(walk.images())
     folder_of = np.repeat(np.array(walk.run_of, dtype=np.int32), np.array(walk.counts, dtype=np.int64))
     return FileNames(root, walk.folders, folder_of, names), walk
 
 
-def _scan(path: str) -> tuple[list[tuple[str, bool]], bool]:
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return is_image(entry.name)
+
+
+def _is_dicom(entry: os.DirEntry[str]) -> bool:
+    try:
+        with open(entry.path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _scan(path: str, counts: Callable[[os.DirEntry[str]], bool]) -> tuple[list[tuple[str, bool]], bool]:
     """Images and folders in a folder, sorted: name, whether it is a folder; and whether one of them is a link."""
     found, linked = [], False
     with os.scandir(path) as entries:
@@ -122,7 +143,7 @@ def _scan(path: str) -> tuple[list[tuple[str, bool]], bool]:
             if name.startswith("."):
                 continue
             is_folder = entry.is_dir()
-            if is_folder or is_image(name):
+            if is_folder or counts(entry):
                 found.append((name, is_folder))
                 linked = linked or entry.is_symlink()
     found.sort(key=lambda named: os.path.normcase(named[0]))
