@@ -42,7 +42,7 @@ def kept(monkeypatch, tmp_path):
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(listing, "LEAST_KEPT", 1)
     scan = listing._scan
-    monkeypatch.setattr(listing, "_scan", lambda path: scans.append(path) or scan(path))
+    monkeypatch.setattr(listing, "_scan", lambda path, counts: scans.append(path) or scan(path, counts))
     return scans
 
 
