@@ -8,14 +8,13 @@ views of 224; what is left to reduce after decoding is always done by Pillow, as
 second of processor time, which other load changes little; two threads: by the clock. Arms take turns, and ratios are
 to Pillow in the same round.
 
-With --adopting: what simplejpeg would change where it can take Pillow's place, in JPEGs that are not reduced: on how
+With --adopting: what the extra `jpeg` changes, by which simplejpeg decodes plain JPEGs that are not reduced: on how
 many images of both data sets its pixels are Pillow's, and images a second of processor time by `load_images`.
 """
 
 import argparse
 import io
 import time
-import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from PIL import Image
 from stopgrad.cache.store import load_images
 from stopgrad.data.decode import decode
 from stopgrad.data.open import open_images
-from stopgrad.data.pixels import RGB8
+from stopgrad.data.readers import jpeg
 from stopgrad.data.sources import Subset
 
 SHORTEST = 292
@@ -39,6 +38,7 @@ THREADS = (1, 2)
 
 
 def by_pillow(data):
+    """`decode` as it is without simplejpeg; see `main`."""
     return decode(data, shortest=SHORTEST)
 
 
@@ -185,28 +185,24 @@ def differences(arm, files):
     return {"max": largest, "mean": round(float(np.mean(sums)), 4), "equal_images": equal / len(files)}
 
 
-def by_either(data, *, shortest=None, pixels=RGB8):
-    """`decode`, by simplejpeg where it can do the same."""
-    if pixels == RGB8 and data[:2] == b"\xff\xd8" and b"Exif" not in data[:64]:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in ("YCbCr", "Gray") and (shortest is None or min(height, width) <= shortest):
-            return simplejpeg.decode_jpeg(data)
-    return decode(data, shortest=shortest, pixels=pixels)
-
-
 def adopting(path, shortest, num_rounds):
     """Of a data set: how many images are equal, and the rate at which its first 5,000 are loaded into memory."""
     source = open_images(str(path)).train
-    equal = sum(np.array_equal(decode(source.read(i)), by_either(source.read(i))) for i in range(len(source)))
     some = Subset(source, list(range(min(len(source), 5000))))
 
-    def rate_of(decoder):
-        with unittest.mock.patch("stopgrad.data.decode.decode", decoder):
-            began = time.process_time()
-            load_images(some, shortest=shortest, workers=1)
-            return len(some) / (time.process_time() - began)
+    def pixels_by(package, data):
+        jpeg.simplejpeg = package
+        return decode(data)
 
-    arms = {"pillow": lambda: rate_of(decode), "simplejpeg": lambda: rate_of(by_either)}
+    def rate_of(package):
+        jpeg.simplejpeg = package
+        began = time.process_time()
+        load_images(some, shortest=shortest, workers=1)
+        return len(some) / (time.process_time() - began)
+
+    files = (source.read(i) for i in range(len(source)))
+    equal = sum(np.array_equal(pixels_by(None, data), pixels_by(simplejpeg, data)) for data in files)
+    arms = {"pillow": lambda: rate_of(None), "simplejpeg": lambda: rate_of(simplejpeg)}
     loaded = rounds.beside(rounds.in_turn(arms, num_rounds), "pillow")
     return {"images": len(source), "equal": equal, "shortest": shortest, "loaded": loaded}
 
@@ -222,6 +218,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    jpeg.simplejpeg = None
     packages = ("simplejpeg", "opencv-python-headless", "imagecodecs")
     if arguments.adopting:
         found = {
