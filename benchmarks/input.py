@@ -2,7 +2,7 @@
 
     python benchmarks/input.py CIFAR10/train.parquet FLOWERS12 --out benchmarks/results/input.json
 
-Needs torchvision, webdataset, datasets and stopgrad[remote]. At 32 pixels 10,000 images of the first data set, at 224
+Needs torchvision, webdataset, datasets and stopgrad[jpeg,remote]. At 32 pixels 10,000 images of the first set, at 224
 pixels the photos of the second, each in batches of 128 images with two views: crop, mirroring, colour jitter, grey, at
 224 pixels blur, and normalisation. The same bytes lie in a folder, in a parquet file and in eight tar files, which a
 server of this machine also sends. The others run a DataLoader with a worker for each core and torchvision's transforms
@@ -242,7 +242,7 @@ def main():
                 server.wait()
             entry = {"size": size, "images": count, "arms": rounds.beside(rates, "DataLoader, folder")}
             found.append({**entry, "left_out": left_out})
-    packages = ("torchvision", "webdataset", "datasets")
+    packages = ("torchvision", "webdataset", "datasets", "simplejpeg")
     sizes = {"batch": BATCH, "views": VIEWS, "workers": usable_cores()}
     rounds.write(arguments.out, {**rounds.machine(packages), **sizes, "sizes": found})
 
