@@ -247,6 +247,11 @@ def test_the_card_says_what_the_run_knows(tmp_path, tiny):
     card = (tmp_path / "from memory" / "README.md").read_text()
     assert "1,437 images that were handed over in memory" in card
     assert "digits" not in card.partition("## What it is worth")[0].partition("## Training")[2]
+    kept.write_config(kept.read_config().replace(path="https://host/train-{0..9}.tar?signature=secret"))
+    export(run.path, to="hub-folder", out=tmp_path / "from afar")
+    card = (tmp_path / "from afar" / "README.md").read_text()
+    assert "of `train-{0..9}.tar`" in card
+    assert "secret" not in card
 
 
 def test_a_foreign_checkpoint_is_converted(tmp_path):

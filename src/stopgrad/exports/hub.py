@@ -71,9 +71,8 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
     c, environment = config, run.read_environment()
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
     if c.data.path:
-        origin = (
-            f"of `{Path(without_query(c.data.path)).name}`, without labels. Describe them here: the run knows no more."
-        )
+        name = Path(without_query(c.data.path)).name
+        origin = f"of `{name}`, without labels. Describe them here: the run knows no more."
     elif run.images_were_in_memory:
         origin = "that were handed over in memory, without labels. Describe them here: the run knows no more."
     else:
