@@ -305,6 +305,27 @@ def test_a_copy_in_use_stays(tmp_path, monkeypatch):
         put(copies, 3, 300)
 
 
+def test_processes_that_hold_copies_and_need_others_do_not_wait_for_each_other(served):
+    """Each holds more than half of the room, and reads in an order of its own."""
+    write_tars(served.folder, [2] * 24)
+    size = (served.folder / "train-000.tar").stat().st_size
+    address = f"{served.address}/train-{{000..023}}.tar"
+    sources = [opened(address, shuffle_buffer=8, shard_cache_gb=10 * size / 1e9) for _ in range(3)]
+    found = []
+
+    def read(source, order):
+        found.append([number_in(source.read(int(index))) for index in order] == order.tolist())
+
+    orders = [np.random.default_rng(seed).permutation(48) for seed in range(3)]
+    threads = [threading.Thread(target=read, args=given) for given in zip(sources, orders, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 3
+    assert bytes_of_copies(sources[0]._root) <= 10 * size
+
+
 def test_room_is_kept_while_a_copy_is_made(tmp_path):
     copies = Copies(tmp_path, 250e-9)
     begun, go_on = threading.Event(), threading.Event()

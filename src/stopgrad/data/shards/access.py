@@ -39,25 +39,31 @@ def copy_bytes(shard: Shard, about: About) -> int:
     return (shard.size if shard.remote else 0) + about.unpacked_bytes
 
 
-def open_copy(copies: Copies, shard: Shard, size: int) -> FileLock:
-    """The copy of a shard that images are read from, made if need be; `size` as `copy_bytes` has it.
+def open_copy(copies: Copies, shard: Shard, size: int, *, waits: bool = True) -> FileLock:
+    """The copy of a shard that images are read from, made if need be.
+
+    Args:
+        copies: where copies are.
+        shard: which shard.
+        size: as `copy_bytes` has it.
+        waits: for room, if there is none at the moment.
 
     Raises:
         OSError: it cannot be made.
     """
     if shard.suffix != PARQUET:
-        return _whole(copies, shard, shard)
+        return _whole(copies, shard, shard, waits=waits)
 
     def make(target: Path) -> None:
         if shard.remote:
-            with _whole_parquet(copies, shard) as file:
+            with _whole_parquet(copies, shard, waits=waits) as file:
                 unpack(file, target)
         elif local_shard(shard.place) != shard:
             raise GoneError(CHANGED)
         else:
             unpack(shard.place, target)
 
-    return copies.open(shard, size - (shard.size if shard.remote else 0), make)
+    return copies.open(shard, size - (shard.size if shard.remote else 0), make, waits=waits)
 
 
 def make_entries(copies: Copies, shard: Shard) -> Entries:
@@ -124,13 +130,13 @@ class OpenShard:
         self._close()
 
 
-def _whole(copies: Copies, shard: Shard, known_as: Shard) -> FileLock:
-    return copies.open(known_as, shard.size, lambda target: download(shard, target))
+def _whole(copies: Copies, shard: Shard, known_as: Shard, *, waits: bool = True) -> FileLock:
+    return copies.open(known_as, shard.size, lambda target: download(shard, target), waits=waits)
 
 
-def _whole_parquet(copies: Copies, shard: Shard) -> BinaryIO:
+def _whole_parquet(copies: Copies, shard: Shard, *, waits: bool = True) -> BinaryIO:
     """A remote parquet file as it is, which another copy is unpacked from."""
-    with _whole(copies, shard, replace(shard, stamp=f"{shard.stamp} whole")) as lock:
+    with _whole(copies, shard, replace(shard, stamp=f"{shard.stamp} whole"), waits=waits) as lock:
         return open(os.dup(lock.descriptor), "rb")
 
 

@@ -6,11 +6,12 @@ import re
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 from stopgrad.caching import FileLock, try_lock
-from stopgrad.data.shards.index import Shard, wait_lock
+from stopgrad.data.shards.index import POLL_SECONDS, Shard, wait_lock
 
 ROOM_SECONDS = 60.0
 """How long a copy waits for room that shards in use take."""
@@ -29,18 +30,27 @@ class Copies:
 
     def __init__(self, root: Path, limit_gb: float) -> None:
         self.root, self.limit_gb = root, limit_gb
+        self._holders: list[weakref.WeakMethod[Callable[[], None]]] = []
+
+    def ask_for_room(self, release: Callable[[], None]) -> None:
+        """Register a method that closes one of its object's copies; called while a copy that is needed has no room.
+
+        Without it, processes that all hold some and need others would wait for each other.
+        """
+        self._holders.append(weakref.WeakMethod(release))
 
     def has(self, shard: Shard) -> bool:
         """Whether there is a copy at this moment."""
         return self._path(shard).exists()
 
-    def open(self, shard: Shard, size: int, make: Callable[[Path], None]) -> FileLock:
+    def open(self, shard: Shard, size: int, make: Callable[[Path], None], *, waits: bool = True) -> FileLock:
         """The copy, open and locked against removal until the lock is closed.
 
         Args:
             shard: what it is a copy of.
             size: bytes of room that making it takes.
             make: makes it, if no process has.
+            waits: for room, if there is none at the moment.
 
         Raises:
             OSError: it cannot be made, or there is no room.
@@ -55,7 +65,7 @@ class Copies:
             with wait_lock(self.root / f"{shard.key}.lock"):
                 if path.exists():
                     continue
-                part = self._reserve(shard, size)
+                part = self._reserve(shard, size, waits=waits)
                 try:
                     make(part)
                     with open(part, "rb") as file:
@@ -67,7 +77,7 @@ class Copies:
     def _path(self, shard: Shard) -> Path:
         return self.root / f"{shard.key}.shard"
 
-    def _reserve(self, shard: Shard, size: int) -> Path:
+    def _reserve(self, shard: Shard, size: int, *, waits: bool) -> Path:
         """An empty file whose name keeps room; copies that nothing uses are removed for it."""
         for left_over in self.root.glob(f"{shard.key}.*.part"):
             left_over.unlink(missing_ok=True)
@@ -80,12 +90,15 @@ class Copies:
                     return part
             if size > self.limit_gb * 1e9:
                 raise OSError(f"it takes {size / 1e9:.3g} GB, and shard_cache_gb = {self.limit_gb:g}")
-            if time.monotonic() > until:
+            if not waits or time.monotonic() > until:
                 raise OSError(
                     f"no room for {size / 1e9:.3g} GB in {self.root}: shards in use take the rest of shard_cache_gb = "
                     f"{self.limit_gb:g}, or the disk is full"
                 )
-            time.sleep(0.5)
+            for holder in self._holders:
+                if (release := holder()) is not None:
+                    release()
+            time.sleep(POLL_SECONDS)
 
     def _make_room(self, size: int) -> bool:
         used, copies = 0, []

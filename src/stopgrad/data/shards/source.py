@@ -66,6 +66,7 @@ class ShardedSource:
         self._lock = threading.Lock()
         self._gates: dict[int, threading.Lock] = {}
         self._ahead = Ahead(self._fetch)
+        copies.ask_for_room(self._close_one)
         self._latest = -1
 
     def __len__(self) -> int:
@@ -181,11 +182,17 @@ class ShardedSource:
         shard = self.shards[number]
         return open_shard(self._copies, shard, self._copy_bytes[number], self._index(number).images)
 
+    def _close_one(self) -> None:
+        """Close the shard that was not used for longest; it is opened again when it is needed."""
+        with self._lock:
+            if self._open:
+                self._open.popitem(last=False)
+
     def _fetch(self, number: int) -> None:
         """Make the copy of a shard, if it needs one."""
         shard = self.shards[number]
         if is_copied(shard) and number not in self._failed and not self._copies.has(shard):
-            open_copy(self._copies, shard, self._copy_bytes[number]).close()
+            open_copy(self._copies, shard, self._copy_bytes[number], waits=False).close()
 
 
 def _class_names(abouts: Sequence[About]) -> list[str]:
