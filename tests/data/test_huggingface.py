@@ -2,6 +2,7 @@
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Array3D, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from encoded import classes, labels, names, png, save, shades
@@ -100,3 +101,16 @@ def test_what_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'stopgrad\[datasets\]'"):
         check_there(f"hf:{tmp_path}")
+
+
+def test_a_damaged_row_is_an_unreadable_image(tmp_path):
+    made([1, 2, 3]).save_to_disk(tmp_path / "set")
+    source = open_images(f"hf:{tmp_path / 'set'}").train
+
+    class Damaged:
+        def __getitem__(self, index):
+            raise pa.ArrowInvalid("buffer out of bounds")
+
+    source._rows = Damaged()
+    with pytest.raises(OSError, match="ArrowInvalid: buffer out of bounds"):
+        source.read(0)

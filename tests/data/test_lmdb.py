@@ -112,3 +112,14 @@ def test_without_lmdb(tmp_path, monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'stopgrad\[lmdb\]'"):
         open_images(path)
+
+
+def test_damage_that_is_found_while_reading_is_an_unreadable_image(tmp_path):
+    class Damaged:
+        def begin(self):
+            raise lmdb.CorruptedError("MDB_CORRUPTED")
+
+    source = open_images(write(tmp_path / "x", {b"a": png(1)})).train
+    source._opened = Damaged
+    with pytest.raises(OSError, match="MDB_CORRUPTED"):
+        source.read(0)

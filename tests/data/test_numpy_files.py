@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -209,3 +210,19 @@ def test_damaged_inside(tmp_path):
     with pytest.raises(OSError, match="damaged"):
         source.read(0)
     assert names(source)[0] == "x.npz, 'images' row 0"
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_damaged_anywhere(tmp_path, name, rng):
+    """Whatever the libraries raise is either what the user is told, or an unreadable image."""
+    np.save(tmp_path / "x.npy", pixels())
+    np.savez_compressed(tmp_path / "x.npz", images=pixels(), labels=np.arange(5))
+    whole = (tmp_path / name).read_bytes()
+    for _ in range(200):
+        data = bytearray(whole)
+        data[int(rng.integers(len(data) if name == "x.npz" else 128))] = int(rng.integers(256))
+        (tmp_path / name).write_bytes(data)
+        with suppress(DataError, OSError):
+            source = open_images(tmp_path / name).train
+            for index in range(min(len(source), 5)):
+                source.read(index)

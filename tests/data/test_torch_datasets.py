@@ -194,3 +194,10 @@ def test_a_stream_is_refused():
 
     with pytest.raises(ConfigError, match="Stream is nothing that holds images"):
         as_source(Stream())
+
+
+def test_damaged_files_of_a_data_set_by_name(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"damaged")
+    with pytest.raises((DataError, ConfigError), match="torchvision:MNIST"):
+        open_images(f"torchvision:MNIST:{tmp_path}")

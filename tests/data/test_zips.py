@@ -5,6 +5,7 @@ import pickle
 import stat
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from encoded import classes, labels, names, png, shades
@@ -170,3 +171,17 @@ def test_an_archive_that_is_replaced_while_open_is_no_crash(tmp_path):
     path.write_bytes(b"gone")
     with pytest.raises(OSError, match="the archive has changed"):
         source.read(0)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_anywhere(tmp_path, method, rng):
+    whole = write(tmp_path / "x.zip", {"a/x.png": 1, "b/y.png": 2}, method).read_bytes()
+    for _ in range(150):
+        data = bytearray(whole)
+        data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        (tmp_path / "x.zip").write_bytes(data)
+        with suppress(DataError):
+            source = open_images(tmp_path / "x.zip").train
+            for index in range(len(source)):
+                with suppress(OSError):
+                    source.read(index)

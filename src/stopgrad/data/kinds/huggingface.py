@@ -35,9 +35,13 @@ class HuggingFaceSource(LabelledSource):
         """The encoded image.
 
         Raises:
-            OSError: the row has none, or its file is gone.
+            OSError: its file is gone, or the data set is damaged.
         """
-        value = self._rows[index][self._column]
+        try:
+            value = self._rows[index][self._column]
+        # What is memory-mapped may be damaged anywhere.
+        except Exception as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
         if isinstance(value, dict):
             return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
         return b"" if value is None else as_image(np.asarray(value) if isinstance(value, list) else value)

@@ -18,8 +18,8 @@ from stopgrad.data.sources import LabelledSource, Splits, files_key
 from stopgrad.errors import DataError
 
 DATA_FILE = "data.mdb"
-# How encoded images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+# How encoded images begin: JPEG, PNG, GIF, BMP, TIFF, WebP, NumPy's.
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\x93NUMPY")
 _IMAGE, _LABEL = b"image-", b"label-"
 _TRIED = 16
 
@@ -38,10 +38,15 @@ class LmdbSource(LabelledSource):
         """The encoded image.
 
         Raises:
-            OSError: it is no longer there.
+            OSError: it is no longer there, or the database is damaged.
         """
-        with self._opened().begin() as transaction:
-            value = transaction.get(self._keys[index])
+        import lmdb
+
+        try:
+            with self._opened().begin() as transaction:
+                value = transaction.get(self._keys[index])
+        except lmdb.Error as error:
+            raise OSError(str(error)) from error
         if value is None:
             raise OSError("no longer in the database")
         return bytes(value)
@@ -63,8 +68,8 @@ def is_lmdb(path: Path) -> bool:
 def open_lmdb(path: Path) -> Splits:
     """Encoded images, without splits.
 
-    Where keys begin with `image-` and `label-`, as the data sets of text recognition have them, labels are the texts of
-    the latter that are of more than one image. Else each value is an image, without labels.
+    Where keys begin with `image-` and `label-`, as the data sets of text recognition have them, the texts of the latter
+    are labels, if there are at most half as many as images. Else each value is an image, without labels.
 
     Raises:
         ConfigError: lmdb is not installed.

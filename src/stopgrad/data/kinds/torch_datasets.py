@@ -172,6 +172,9 @@ def _opened(text: str, made: Any, folder: str, **split: Any) -> ImageSource:
         ) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{text!r}: torchvision's {made.__name__} says: {str(error).splitlines()[0]}") from error
+    # A library that the class needs, or whatever damaged files make it raise.
+    except Exception as error:
+        raise DataError(f"{text!r} cannot be opened: {type(error).__name__}: {error}.") from error
     if not len(source):
         raise DataError(f"{text!r} holds no images.")
     return source

@@ -1,5 +1,6 @@
 """Zip archives of image files, read in place: nothing is ever extracted."""
 
+import lzma
 import os
 import stat
 import zipfile
@@ -108,7 +109,7 @@ class _Archive:
             with self._opened().open(info) as member:
                 # No more than is declared, whatever it would unpack to.
                 return member.read(info.file_size)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError) as error:
             raise OSError(f"damaged in the archive ({error})") from error
 
 
