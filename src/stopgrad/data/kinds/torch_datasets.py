@@ -166,18 +166,22 @@ def _opened(text: str, made: Any, folder: str, **split: Any) -> ImageSource:
         source = source_of(dataset)
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f'{text!r} is not there ({str(error).splitlines()[0]}). Once: python -c "from torchvision.datasets import '
+            f'{text!r} is not there ({_first_line(error)}). Once: python -c "from torchvision.datasets import '
             f'{made.__name__} as d; d({folder!r}{given}, download=True)"; data sets that torchvision does not download '
             "are to be placed as it describes."
         ) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{text!r}: torchvision's {made.__name__} says: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{text!r}: torchvision's {made.__name__} says: {_first_line(error)}") from error
     # A library that the class needs, or whatever damaged files make it raise.
     except Exception as error:
         raise DataError(f"{text!r} cannot be opened: {type(error).__name__}: {error}.") from error
     if not len(source):
         raise DataError(f"{text!r} holds no images.")
     return source
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def source_of(dataset: Any) -> ImageSource:
