@@ -12,4 +12,4 @@ def need(module: str, extra: str, what: str = "these images") -> None:
         ConfigError: it is not; the message says how to install it.
     """
     if find_spec(module) is None:
-        raise ConfigError(f"{what} are read by {module}, which is not installed: pip install 'stopgrad[{extra}]'.")
+        raise ConfigError(f"{module} is needed for {what}, and not installed: pip install 'stopgrad[{extra}]'.")
