@@ -18,6 +18,7 @@ from stopgrad.data.open import open_images
 from stopgrad.data.place import check_there
 from stopgrad.data.shards import copies as copies_module
 from stopgrad.data.shards import remote
+from stopgrad.data.shards import source as source_module
 from stopgrad.data.shards.copies import Copies
 from stopgrad.data.shards.index import Shard
 from stopgrad.data.splits import open_parts
@@ -305,8 +306,9 @@ def test_a_copy_in_use_stays(tmp_path, monkeypatch):
         put(copies, 3, 300)
 
 
-def test_processes_that_hold_copies_and_need_others_do_not_wait_for_each_other(served):
-    """Each holds more than half of the room, and reads in an order of its own."""
+def test_processes_that_hold_copies_and_need_others_do_not_wait_for_each_other(served, monkeypatch):
+    """Each holds more than half of the room, reads in an order of its own, and keeps its source when it has done."""
+    monkeypatch.setattr(source_module, "IDLE_SECONDS", 0.2)
     write_tars(served.folder, [2] * 24)
     size = (served.folder / "train-000.tar").stat().st_size
     address = f"{served.address}/train-{{000..023}}.tar"

@@ -140,6 +140,16 @@ def test_small_parquet_files_are_held_in_memory_as_ever(tmp_path, monkeypatch):
     assert list(large.class_names) == list(splits.train.class_names)
 
 
+@pytest.mark.parametrize("beside", ["photo.png", "ants/photo.png"])
+def test_an_archive_beside_images_is_left_alone(tmp_path, beside):
+    write_tar(tmp_path / "set" / "original.tar", range(8))
+    image = tmp_path / "set" / beside
+    image.parent.mkdir(exist_ok=True)
+    image.write_bytes(encoded(0))
+    source = open_images(tmp_path / "set").train
+    assert (len(source), source.name(0)) == (1, str(image))
+
+
 def test_one_archive_is_a_set(tmp_path):
     write_tar(tmp_path / "photos.tar", range(8))
     splits = open_images(tmp_path / "photos.tar")
@@ -147,13 +157,14 @@ def test_one_archive_is_a_set(tmp_path):
 
 
 def test_splits_by_name_share_their_classes(tmp_path):
-    write_tars(tmp_path, [6, 6], label=lambda number: ["ant", "bee", "cat"][number % 3])
-    write_tar(tmp_path / "val-000.tar", range(4), label=lambda number: "cat" if number else "dog")
-    splits = open_images(str(tmp_path))
+    write_tars(tmp_path / "set", [6, 6], label=lambda number: ["ant", "bee", "cat"][number % 3])
+    write_tar(tmp_path / "set" / "val-000.tar", range(4), label=lambda number: "cat" if number else "dog")
+    (tmp_path / "set" / "logs").mkdir()
+    splits = open_images(str(tmp_path / "set"))
     assert (len(splits.train), len(splits.test)) == (12, 4)
     assert list(splits.test.class_names) == ["ant", "bee", "cat"]
     assert [splits.test.label(i) for i in range(4)] == [-1, 2, 2, 2]
-    parts = open_parts(str(tmp_path))
+    parts = open_parts(str(tmp_path / "set"))
     assert len(parts) == 16
     assert parts.split(13) == "test"
     assert os.path.isabs(parts.path)

@@ -1,6 +1,7 @@
 """Shards opened for reading: in place, or as a local copy that is made first."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -108,11 +109,14 @@ class OpenShard:
         is_unpacked: bool = False,
     ) -> None:  # fmt: skip
         self._descriptor, self._images, self._close, self._shard = descriptor, images, close, shard
+        self.used = time.monotonic()
+        """When it was last read from."""
         # Where the starts of the images stand, in a copy that is unpacked.
         self._table = os.fstat(descriptor).st_size - 8 * (len(images) + 1) if is_unpacked else None
 
     def read(self, row: int) -> bytes:
         """An image's bytes; raises `OSError` if the shard is another one by now."""
+        self.used = time.monotonic()
         if self._shard is not None and _state(os.fstat(self._descriptor)) != (self._shard.size, self._shard.stamp):
             raise OSError(CHANGED)
         if self._table is not None:

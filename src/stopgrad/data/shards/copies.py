@@ -33,7 +33,7 @@ class Copies:
         self._holders: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     def ask_for_room(self, release: Callable[[], None]) -> None:
-        """Register a method that closes one of its object's copies; called while a copy that is needed has no room.
+        """Register a method that closes one of its object's copies; called while this process waits for one.
 
         Without it, processes that all hold some and need others would wait for each other.
         """
@@ -62,7 +62,7 @@ class Copies:
                 with contextlib.suppress(OSError):
                     os.utime(held.descriptor)
                 return held
-            with wait_lock(self.root / f"{shard.key}.lock"):
+            with self._lock_of(shard):
                 if path.exists():
                     continue
                 part = self._reserve(shard, size, waits=waits)
@@ -95,10 +95,20 @@ class Copies:
                     f"no room for {size / 1e9:.3g} GB in {self.root}: shards in use take the rest of shard_cache_gb = "
                     f"{self.limit_gb:g}, or the disk is full"
                 )
-            for holder in self._holders:
-                if (release := holder()) is not None:
-                    release()
+            self._release_one()
             time.sleep(POLL_SECONDS)
+
+    def _lock_of(self, shard: Shard) -> FileLock:
+        """The lock under which a copy is made; the process that has it may be waiting for room that others hold."""
+        while (lock := try_lock(self.root / f"{shard.key}.lock", create=True)) is None:
+            self._release_one()
+            time.sleep(POLL_SECONDS)
+        return lock
+
+    def _release_one(self) -> None:
+        for holder in self._holders:
+            if (release := holder()) is not None:
+                release()
 
     def _make_room(self, size: int) -> bool:
         used, copies = 0, []

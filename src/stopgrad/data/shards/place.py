@@ -64,8 +64,7 @@ def names_shards(path: str | Path, *, streamed: bool = False) -> bool:
     if any(is_remote(part) for part in parts):
         return True
     if len(parts) == 1 and (root := Path(text).expanduser()).is_dir():
-        inside = os.listdir(root)
-        return any(name.endswith((TAR, *_COMPRESSED)) for name in inside) or _size(parquet_in(root)) >= least
+        return _holds_archives_only(root) or _size(parquet_in(root)) >= least
     if all(suffix_of(part) in SUFFIXES or suffix_of(part) == LIST for part in parts):
         # Of one kind, or the message about the other one.
         if any(suffix_of(part) != PARQUET for part in parts):
@@ -165,6 +164,24 @@ def parquet_in(root: Path) -> list[Path]:
         if found:
             return [folder / name for name in found]
     return []
+
+
+def _holds_archives_only(root: Path) -> bool:
+    """Whether a folder has archives, and neither there nor below images, which may have come in one of them."""
+    # `data/place.py` imports this file.
+    from stopgrad.data.place import is_image
+
+    found, folders = False, []
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if is_image(entry.name):
+                return False
+            if entry.is_dir():
+                folders.append(entry.path)
+            found |= entry.name.endswith((TAR, *_COMPRESSED))
+    if not found:
+        return False
+    return not any(is_image(name) for folder in folders for _, _, names in os.walk(folder) for name in names)
 
 
 def _size(paths: Sequence[Path]) -> int:

@@ -24,6 +24,8 @@ WINDOW = 10_000
 """Images that are shuffled together where `shuffle_buffer` leaves it open."""
 RETRY_SECONDS = 300.0
 """A shard that could not be fetched is not asked for again before."""
+IDLE_SECONDS = 5.0
+"""A copy that was not read for so long is closed: another process may need its room."""
 _MOST_OPEN = 128
 
 
@@ -68,6 +70,7 @@ class ShardedSource:
         self._ahead = Ahead(self._fetch)
         copies.ask_for_room(self._close_one)
         self._latest = -1
+        self._closes = False
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -173,6 +176,9 @@ class ShardedSource:
                 self._open[number] = opened
                 while len(self._open) > self._most_open:
                     self._open.popitem(last=False)
+                if self._copied and not self._closes:
+                    self._closes = True
+                    threading.Thread(target=self._close_idle, name="stopgrad-shards", daemon=True).start()
                 follows, self._latest = number == self._latest + 1, number
         if follows and self._copied and number + 1 < len(self.shards):
             self._ahead.also(number + 1)
@@ -187,6 +193,16 @@ class ShardedSource:
         with self._lock:
             if self._open:
                 self._open.popitem(last=False)
+
+    def _close_idle(self) -> None:
+        """Close what is not read from any more, until nothing is open."""
+        while self._closes:
+            time.sleep(IDLE_SECONDS / 4)
+            with self._lock:
+                since = time.monotonic() - IDLE_SECONDS
+                for number in [number for number, opened in self._open.items() if opened.used < since]:
+                    del self._open[number]
+                self._closes = bool(self._open)
 
     def _fetch(self, number: int) -> None:
         """Make the copy of a shard, if it needs one."""
