@@ -1,11 +1,12 @@
-"""Memory and starting times of large sets in shards, by their number of images.
+"""Memory and starting times of large sets, in shards and as files, by their number of images.
 
     python benchmarks/large_sets.py 10000 100000 1000000 --out benchmarks/results/large_sets.json
 
 Makes its own images, 16 x 16 JPEGs in shards or folders of a thousand, in a temporary folder (a million: 1.6 GB as tar
-archives, 4 GB as files, and as parquet files 0.7 GB with copies of as much), and removes them. Each figure is of a process of its own: how long
-the set takes to open, for the first time and the second, how long the first batch takes then, and the resident memory
-after 200 batches of 64 images, of which `anonymous` leaves out mapped files.
+archives, 4 GB as files, and as parquet files 0.7 GB with copies of as much), and removes them. Each figure is of a
+process of its own: how long the set takes to open, for the first time and the second, how long its key takes, by which
+a change is noticed, and the first batch; and the resident memory after 200 batches of 64 images, of which `anonymous`
+leaves out mapped files.
 """
 
 import argparse
