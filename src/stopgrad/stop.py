@@ -1,4 +1,4 @@
-"""Stopping on request: Ctrl-C, SIGTERM and the time limit."""
+"""Stopping on request: Ctrl-C, SIGTERM, SIGUSR1 and the time limit."""
 
 import signal
 import threading
@@ -10,12 +10,14 @@ from typing import Any
 
 from stopgrad.errors import Interrupted
 
+# Batch systems such as SLURM send SIGUSR1 some time before the end (`--signal`); Windows has none.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
 ECHO_SECONDS = 0.5
 """So soon a second signal is the first one again, handed on by a parent that got it too."""
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered, to be obeyed between two steps; a second one interrupts at once.
+    """Notes SIGINT, SIGTERM and SIGUSR1 while entered, to be obeyed between two steps; a second one interrupts at once.
 
     Outside the main thread, where no handler can be set, only the time limit counts.
     """
@@ -54,7 +56,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

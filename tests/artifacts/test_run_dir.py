@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 
+import stopgrad.caching as caching
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
@@ -95,3 +99,35 @@ def test_a_checkpoint_just_written_is_kept_beside_later_unreadable_ones(tmp_path
     assert state == {"step": 10}
     assert len(problems) == 2
     assert len(list(run.checkpoint_dir.iterdir())) == 3
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
+    run = RunDir(tmp_path / "run")
+    lines = (
+        "import sys",
+        "from stopgrad.artifacts.run_dir import RunDir",
+        "with RunDir(sys.argv[1]).held():",
+        "    print('held', flush=True)",
+        "    input()",
+    )
+    command = [sys.executable, "-c", "\n".join(lines), run.path]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match="another process is training in"), run.held():
+        pytest.fail("held twice")
+    # However it ends, it lets go.
+    other.kill()
+    other.communicate()
+    with run.held():
+        run.check_free()
+        assert run.lock_file.exists()
+    assert not run.lock_file.exists()
+
+
+def test_without_locks_nothing_is_held(tmp_path, monkeypatch):
+    def none(*_, **__):
+        raise OSError("no locks")
+
+    monkeypatch.setattr(caching, "try_lock", none)
+    with RunDir(tmp_path / "run").held() as held:
+        assert held is None

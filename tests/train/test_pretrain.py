@@ -487,7 +487,20 @@ def wait_for_steps(process, out, steps=3):
     raise AssertionError(f"training did not begin: {process.communicate()[0]}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    out = tmp_path / "run"
+    first = start(out, "--epochs", "1000", "--log-every-steps", "1")
+    wait_for_steps(first, out)
+    second = start(out, "--resume", "--epochs", "1000")
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 2, output
+    assert "another process is training in" in output
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=60) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.slow
 def test_signals_save_first_and_exit_3(tmp_path, number):
     out = tmp_path / "run"

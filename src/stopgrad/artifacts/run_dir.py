@@ -1,9 +1,12 @@
 """The run folder: the one place that knows its file names. Torch is imported where tensors are read or written."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import stopgrad.caching as caching
 from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
 from stopgrad.data.place import IN_MEMORY, check_there
@@ -37,6 +40,7 @@ class RunDir:
         self.evaluations_dir = self.path / "evaluations"
         self.embeddings_dir = self.path / "embeddings"
         self.report_file = self.path / "report.html"
+        self.lock_file = self.path / ".lock"
 
     @property
     def is_run(self) -> bool:
@@ -55,7 +59,7 @@ class RunDir:
         if (
             not overwrite
             and self.path.is_dir()
-            and any(p != self.checkpoint_dir or any(p.iterdir()) for p in self.path.iterdir())
+            and any(p != self.lock_file and (p != self.checkpoint_dir or any(p.iterdir())) for p in self.path.iterdir())
         ):
             if self.is_run:
                 raise ConfigError(
@@ -83,6 +87,38 @@ class RunDir:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run folder {self.path} cannot be made: {error.strerror}.") from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for this process alone, made if it does not exist, while within.
+
+        A process that ends, however, lets go of it. Where the system or the file system has no locks nothing is held.
+
+        Raises:
+            ConfigError: another process trains in it, or it cannot be made.
+        """
+        self.make()
+        lock = None
+        with suppress(OSError):
+            lock = self._lock() if caching.AVAILABLE else None
+        try:
+            yield
+        finally:
+            if lock is not None:
+                self.lock_file.unlink(missing_ok=True)
+                lock.close()
+
+    def _lock(self) -> caching.FileLock:
+        while True:
+            lock = caching.try_lock(self.lock_file, create=True)
+            if lock is None:
+                raise ConfigError(
+                    f"another process is training in {self.path}: wait for its end, or name another folder."
+                )
+            # Whoever held it before may have removed the file meanwhile.
+            if lock.is_on(self.lock_file):
+                return lock
+            lock.close()
 
     def _own_files(self) -> list[Path]:
         """The files that a run of ours writes by these names."""

@@ -25,6 +25,7 @@ from stopgrad.errors import (
     StopgradError,
 )
 from stopgrad.reporter import Reporter
+from stopgrad.stop import SIGNALS
 
 GRACE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
@@ -43,7 +44,7 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
 
     They are programs of their own, not copies of this one: a script or notebook that starts a run need not be
     importable. Each reads the request, a JSON object, from its standard input, and speaks in lines of JSON on its
-    standard output (`answer`). SIGINT and SIGTERM are handed on, so that every process saves and stops.
+    standard output (`answer`). SIGINT, SIGTERM and SIGUSR1 are handed on, so that every process saves and stops.
 
     Raises:
         StopgradError: what the first process to fail raised, as it is.
@@ -61,7 +62,7 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
 
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
         for index in range(num_processes):
             processes.append(Launched(module, request, rank_variables(index, num_processes, store.port), messages))

@@ -22,9 +22,25 @@ class Rank:
 
 
 def current_rank() -> Rank:
-    """As torchrun (or our own launcher) set it; a single process where nobody did."""
+    """As torchrun (or our own launcher) set it, else SLURM's srun; a single process where nobody did."""
+    _take_from_slurm()
     env = os.environ
     return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
+
+
+def _take_from_slurm() -> None:
+    """Set what torchrun would, of a job step with several tasks (`srun`); torchrun's own go before.
+
+    A job step of one task, such as the shell of a batch script or torchrun itself, is a single process.
+    """
+    env = os.environ
+    if "RANK" in env or int(env.get("SLURM_STEP_NUM_TASKS", 1)) < 2 or "SLURM_PROCID" not in env:
+        return
+    env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"]
+    env["LOCAL_RANK"] = env.get("SLURM_LOCALID", "0")
+    env.setdefault("MASTER_ADDR", env.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+    # The same on all nodes, and another one for another job.
+    env.setdefault("MASTER_PORT", str(20_000 + int(env.get("SLURM_JOB_ID", 0)) % 20_000))
 
 
 def rank_variables(index: int, world: int, port: int) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -134,17 +134,16 @@ def pretrain(
     alone = "images" if source is not None else "a network" if own is not None else ""
     settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
 
-    if rank.leads:
-        run.make()
-    if settings.training.devices > 1 and rank.world == 1:
-        del splits
-        request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
-        launch("stopgrad.train.session", request, settings.training.devices, reporter)
-    else:
-        # Seeding torch seeds all of its devices.
-        gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
-        with StopRequest() as stop, joined(rank, device), torch.random.fork_rng(devices=gpus):
-            run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
+    with run.held() if rank.leads else nullcontext():
+        if settings.training.devices > 1 and rank.world == 1:
+            del splits
+            request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
+            launch("stopgrad.train.session", request, settings.training.devices, reporter)
+        else:
+            # Seeding torch seeds all of its devices.
+            gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
+            with StopRequest() as stop, joined(rank, device), torch.random.fork_rng(devices=gpus):
+                run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
     found = Run(run.path, run.read_summary())
     return replace(found, own=network) if isinstance(network, nn.Module) else found
 
