@@ -115,7 +115,7 @@ class RunDir:
                 raise ConfigError(
                     f"another process is training in {self.path}: wait for its end, or name another folder."
                 )
-            # Whoever held it before may have removed the file meanwhile.
+            # The process that held it before may have removed the file meanwhile.
             if lock.is_on(self.lock_file):
                 return lock
             lock.close()
