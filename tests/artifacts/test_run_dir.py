@@ -6,7 +6,7 @@ import pytest
 import stopgrad.caching as caching
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, StopgradError
 
 
 def test_a_new_folder(tmp_path):
@@ -131,3 +131,10 @@ def test_without_locks_nothing_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(caching, "try_lock", none)
     with RunDir(tmp_path / "run").held() as held:
         assert held is None
+
+
+def test_a_full_disk_is_named_with_what_is_safe(tmp_path):
+    run = RunDir(tmp_path)
+    run.metrics_file.symlink_to("/dev/full")
+    with pytest.raises(StopgradError, match=r"metrics.jsonl cannot be written: No space left .* resume goes on"):
+        run.append_metrics({"step": 1})

@@ -10,7 +10,7 @@ import stopgrad.caching as caching
 from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
 from stopgrad.data.place import IN_MEMORY, check_there
-from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
 from stopgrad.recipes import base_config
 from stopgrad.removed import to_look_at, without_removed
 
@@ -219,9 +219,19 @@ class RunDir:
         return found
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add a line to metrics.jsonl.
+
+        Raises:
+            StopgradError: it cannot be written.
+        """
+        try:
+            with open(self.metrics_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise StopgradError(
+                f"{self.metrics_file} cannot be written: {error.strerror}. Checkpoints are intact: resume goes on from "
+                "the newest."
+            ) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without one that was cut off in writing."""
