@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stopgrad.augment import color, geometry
 from stopgrad.augment.draws import ViewDraws
+from stopgrad.objective.device import sent
 from stopgrad.settings import Augmentation
 
 Views = Float[Tensor, "image channel size size"]
@@ -81,7 +82,7 @@ def normalise(pixels: Views, mean: Sequence[float], std: Sequence[float], *, out
 
 
 def _send(array: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(array).to(like.device, non_blocking=True)
+    return sent(torch.from_numpy(array), like.device)
 
 
 def _change(pixels: Tensor, mask: np.ndarray, change) -> None:  # type: ignore[no-untyped-def]

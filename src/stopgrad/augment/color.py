@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from stopgrad.objective.device import sent
+
 Pixels = Float[Tensor, "image 3 height width"]
 AnyPixels = Float[Tensor, "image channel height width"]
 # ITU-R BT.601 luma in torchvision's digits.
@@ -64,9 +66,9 @@ def jitter(
         place_of_hue = torch.where(drawn, place_of_hue, 4)
     sorting = place_of_hue.argsort(stable=True)
     ends = torch.bincount(place_of_hue, minlength=5).cumsum(0).tolist()
-    rows = sorting.to(images.device, non_blocking=True)
+    rows = sent(sorting, images.device)
     result = select(images, rows)
-    jittered, factors, order = result[: ends[3]], factors[rows[: ends[3]]], order.to(images.device)[rows[: ends[3]]]
+    jittered, factors, order = result[: ends[3]], factors[rows[: ends[3]]], sent(order, images.device)[rows[: ends[3]]]
     # Brightness, contrast and saturation are one operation: factor x image + (1 - factor) x something, which is
     # nothing, the image's mean luma, or each pixel's luma. Images whose step is another have factor 1.
     factor = factors.gather(1, order).masked_fill_(order == HUE, 1.0)
@@ -86,15 +88,15 @@ def jitter_single_affine(images: Pixels, factors: Float[Tensor, "image 4"]) -> P
         factors: as for `jitter`.
     """
     brightness, contrast, saturation, hue = factors.T
-    luma = torch.tensor(LUMA, device=images.device).expand(3, 3)
+    luma = sent(torch.tensor(LUMA), images.device).expand(3, 3)
     identity = torch.eye(3, device=images.device)
-    to_yiq = torch.tensor(
-        [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], device=images.device
-    )
+    yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    # Inverted on the host: a device would be waited for, to learn whether it could.
+    to_yiq, from_yiq = (sent(matrix, images.device) for matrix in (yiq, torch.linalg.inv(yiq)))
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], dim=1).view(-1, 3, 3)
-    rotate = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    rotate = from_yiq @ turn @ to_yiq
     saturate = saturation.view(-1, 1, 1) * identity + (1 - saturation).view(-1, 1, 1) * luma
     matrix = (brightness * contrast).view(-1, 1, 1) * (rotate @ saturate)
     mean_luma = (grayscale(images).mean(dim=(1, 2, 3)) * brightness).clamp(0, 1)

@@ -28,6 +28,7 @@ from stopgrad.evaluate.shared.trained import (
 )
 from stopgrad.hardware import choose_precision
 from stopgrad.loader.labelled import LabelledViews
+from stopgrad.objective.device import sent
 from stopgrad.reporter import QuietReporter, Reporter
 from stopgrad.schedules import cosine
 
@@ -157,9 +158,9 @@ class _Training:
                     optimizer=self.optimizer, weight_decay=self.weight_decay, seed=self.task.seed,
                     device=self.device,
                 )  # fmt: skip
-            labels = views.labels_of(batch).to(self.device)
+            labels = sent(views.labels_of(batch), self.device)
             losses = heads.step(
-                features, labels, shown[torch.from_numpy(batch.positions)].to(self.device), cosine(step, total)
+                features, labels, sent(shown[torch.from_numpy(batch.positions)], self.device), cosine(step, total)
             )
             pace.add(len(batch))
             if pace.is_due(step + 1):

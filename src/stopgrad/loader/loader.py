@@ -24,11 +24,14 @@ from stopgrad.data.prefetch import prepared_ahead
 from stopgrad.data.shards.order import EpochOrder, layout_of
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
+from stopgrad.objective.device import sent
 from stopgrad.settings import Augmentation
 
 _AHEAD = 3
 _SMALL_PIXELS = 96 * 96
 _PIXELS_AT_ONCE = 256 * 1024
+# Of the images that views are cut from, on a device: 12 bytes a pixel of three channels, and some copies.
+_PIXELS_ON_DEVICE = 2**28
 
 
 @dataclass(frozen=True)
@@ -188,14 +191,13 @@ class Loader:
         """
         a, size, count = batch.augmentation, batch.size, len(batch.draws)
         views = torch.empty((count, size, size, len(a.mean)), device=device).permute(0, 3, 1, 2)
-        whole, crops = (x if x is None else x.to(device, non_blocking=True) for x in (batch.whole, batch.crops))
-        # On a CPU a few images at a time, which its caches hold from one pass to the next.
-        at_once = max(1, _PIXELS_AT_ONCE // size**2) if device.type == "cpu" else count
+        whole, crops = (x if x is None else sent(x, device) for x in (batch.whole, batch.crops))
+        at_once = _views_at_once(device, size, whole if crops is None else crops)
         image = torch.arange(count, device=device) % len(batch)
         for start in range(0, count, at_once):
             some = slice(start, start + at_once)
             if whole is not None:
-                pixels = augment.cut(whole[image[some]], batch.draws[some], a, size)
+                pixels = augment.cut(whole.index_select(0, image[some]), batch.draws[some], a, size)
             else:
                 assert crops is not None
                 pixels = augment.to_unit(crops[some])
@@ -204,7 +206,12 @@ class Loader:
 
     def all_views(self, batch: Batch, device: torch.device) -> tuple[Tensor, ...]:
         """The views, and the local views where the method takes any, as by `views`."""
-        return tuple(self.views(part, device) for part in (batch, batch.local) if part is not None)
+        local = batch.local
+        if local is not None and batch.whole is not None and local.whole is batch.whole:
+            # The images that both are cut from are sent once.
+            whole = sent(batch.whole, device)
+            batch, local = replace(batch, whole=whole), replace(local, whole=whole)
+        return tuple(self.views(part, device) for part in (batch, local) if part is not None)
 
     def _is_cut_whole(self, shape: Sequence[int]) -> bool:
         """Whether images of one size are cut on the device, all at once. On a CPU that pays for small ones alone."""
@@ -222,6 +229,14 @@ class Loader:
         return pixels.pin_memory() if self._pins else pixels
 
 
+def _views_at_once(device: torch.device, size: int, source: Tensor | None) -> int:
+    """How many views are made at a time: on a CPU as many as its caches hold from one pass to the next."""
+    if device.type == "cpu":
+        return max(1, _PIXELS_AT_ONCE // size**2)
+    assert source is not None
+    return max(1, _PIXELS_ON_DEVICE // math.prod(source.shape[2:]))
+
+
 def _crop(
     size: int, image: np.ndarray, box: np.ndarray, mirrored: np.bool_, upside_down: np.bool_, quarters: np.int64
 ) -> Tensor:  # fmt: skip
@@ -231,10 +246,10 @@ def _crop(
     deep = cut.dtype == torch.uint16
     pixels = cut.float() if deep else cut
     resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
-    if deep:
-        resized = resized.round_().clamp_(0, 65535).to(torch.uint16)
     mirrors = [axis for axis, drawn in ((1, upside_down), (2, mirrored)) if drawn]
-    return torch.rot90(resized.flip(mirrors) if mirrors else resized, int(quarters), (1, 2))
+    turned = torch.rot90(resized.flip(mirrors) if mirrors else resized, int(quarters), (1, 2))
+    # Rounded last: torch mirrors no 16-bit integers before 2.13.
+    return turned.round_().clamp_(0, 65535).to(torch.uint16) if deep else turned
 
 
 def _tensor(image: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 from stopgrad.config import Config
 from stopgrad.methods.plugins import make_guide, weights_of
 from stopgrad.objective.decided import decidedness, distances_to_partner, keep_highest, nearest_of
+from stopgrad.objective.device import sent
 from stopgrad.objective.guided import choose_partners, random_permutation
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
 from stopgrad.settings import is_plugin
@@ -79,7 +80,7 @@ class SourceChoice(nn.Module):
         else:
             weights = self.guide(target, partners, generator)
         if self.keep < 1:
-            score = torch.rand(len(target), generator=generator, device=generator.device).to(target.device)
+            score = sent(torch.rand(len(target), generator=generator, device=generator.device), target.device)
             weights = keep_highest(weights, score, self.keep)
         return weights, partners
 

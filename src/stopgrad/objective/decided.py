@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.device import sent
 
 
 @torch.no_grad()
@@ -13,7 +14,7 @@ def distances_to_partner(
 ) -> Float[Tensor, "image view"]:
     """Squared distance of each view to the nearest view of its image's partner; 0 for an image without one."""
     target = at_least_fp32(target)
-    other = target[partners.to(target.device)]
+    other = target[sent(partners, target.device)]
     return (target[:, :, None] - other[:, None]).square().sum(dim=-1).amin(dim=2)
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.device import sent
 
 Targets = Float[Tensor, "image view dim"]
 Partners = Int[Tensor, "image"]
@@ -83,7 +84,7 @@ def random_views(
     num_images, num_views = _shape(target)
     num_pairs = num_views // 2
     device = generator.device if generator is not None else torch.device("cpu")
-    coin = torch.randint(2, (num_images, num_pairs), generator=generator, device=device).to(target.device)
+    coin = sent(torch.randint(2, (num_images, num_pairs), generator=generator, device=device), target.device)
     return torch.stack((1 - coin, coin), dim=2).flatten(1).float() / num_pairs
 
 
@@ -133,11 +134,11 @@ def cross_image_distances(target: Targets, partners: Partners) -> tuple[Tensor, 
     target = at_least_fp32(target)
     index = torch.arange(len(partners), device=partners.device)
     if target.shape[1] == 2:
-        first = index[index < partners].to(target.device)
-        second = partners[index < partners].to(target.device)
+        first = sent(index[index < partners], target.device)
+        second = sent(partners[index < partners], target.device)
         views_a, views_b = target[first], target[second]
     else:
-        first, second = index.to(target.device), partners.to(target.device)
+        first, second = sent(index, target.device), sent(partners, target.device)
         views_a, views_b = target[:, :2], target[second, 2:]
     distances = (views_a[:, :, None] - views_b[:, None]).square().sum(dim=-1)
     return first, second, distances.flatten(1)
@@ -157,8 +158,8 @@ def _guided(target: Targets, partners: Partners | None, sign: float) -> SourceWe
     weights = target.new_zeros((num_images, num_views), dtype=torch.float32)
     if num_views == 2:
         # An image left over by the matching stays symmetric.
-        alone = (partners == torch.arange(num_images, device=partners.device)).to(target.device)
-        weights[alone] = 0.5
+        alone = sent(partners == torch.arange(num_images, device=partners.device), target.device)
+        weights.masked_fill_(alone[:, None], 0.5)
         weights[first, choice // 2] = share
         weights[second, choice % 2] = share
     else:

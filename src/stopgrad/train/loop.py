@@ -219,8 +219,10 @@ class Training:
         return (reason or "another process") if any_of(reason is not None, self.rank) else None
 
     def _log_line(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor]) -> dict[str, Any]:
-        self._check_finite()
-        self._collect_loss()
+        with self.progress.phase("network"):
+            # Here a device is waited for: its time is the network's.
+            self._check_finite()
+            self._collect_loss()
         p = self.progress
         step_before, time_before = self._window_start
         time_now = self.progress.working_seconds

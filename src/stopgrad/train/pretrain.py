@@ -212,9 +212,11 @@ def _with_processes(
         )
     batch_size = min(settings.training.batch_size, len(images))
     processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
-    if processes > 1 and device.type != "cpu" and settings.training.device not in ("auto", "cuda"):
+    single = device.type == "mps" or settings.training.device not in ("auto", "cuda")
+    if processes > 1 and device.type != "cpu" and single:
         raise ConfigError(
-            f"devices = {processes} with device = {settings.training.device!r}, a single device: use device = 'cuda'."
+            f"devices = {processes} with device = {settings.training.device!r}, a single device "
+            f"({device}): use device = 'cuda' or 'cpu', or devices = 1."
         )
     for index in range(processes):
         choose_device(settings.training.device, index)

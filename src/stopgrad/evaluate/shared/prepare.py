@@ -56,6 +56,9 @@ def unlabelled_words(splits: LabelledSplits) -> str:
 def solver_device(device: str, vectors: Tensor) -> torch.device:
     """Where a classifier is fitted to features: on a CUDA device with room for them and their copy, else the CPU."""
     place = choose_device(device)
-    if place.type == "cuda" and 4 * vectors.nbytes <= torch.cuda.mem_get_info(place)[0]:
-        return place
+    if place.type == "cuda":
+        # What torch keeps for the next network counts as taken.
+        torch.cuda.empty_cache()
+        if 4 * vectors.nbytes <= torch.cuda.mem_get_info(place)[0]:
+            return place
     return torch.device("cpu")

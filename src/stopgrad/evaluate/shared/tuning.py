@@ -13,6 +13,7 @@ from stopgrad.errors import NonFiniteLossError
 from stopgrad.evaluate.shared.trained import Pace
 from stopgrad.hardware import autocast
 from stopgrad.loader.labelled import LabelledViews
+from stopgrad.objective.device import sent
 from stopgrad.reporter import Reporter
 from stopgrad.schedules import warmup_cosine
 
@@ -96,7 +97,7 @@ def tune(
                 with autocast(device, tuning.precision):
                     logits = network(images)
                 loss = F.cross_entropy(
-                    logits, views.labels_of(batch).to(device), label_smoothing=tuning.label_smoothing
+                    logits, sent(views.labels_of(batch), device), label_smoothing=tuning.label_smoothing
                 )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
