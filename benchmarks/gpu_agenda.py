@@ -2,22 +2,29 @@
 
     python benchmarks/gpu_agenda.py CIFAR10 --out studies --minutes 9
 
-Every entry is a study at full scale (CIFAR-10, ResNet-18). Cells that are done are not run again, and a cell cut off
-by the end of a sitting goes on in the next one on the same disk. After every sitting the results of each entry stand in
-`OUT/NAME-full-EPOCHS-epochs.json` (200 epochs: `OUT/NAME-full.json`), complete or not (`complete`, `num_done`), with
-figure and page beside it. To go on on another machine, take `OUT/cells` along.
+It begins with two minutes that check what no machine without a GPU can (`gpu_check.py`, kept in `OUT/gpu-check.json`;
+nothing else runs until they pass, but by `--no-check`), and ends with the throughput of ResNet-18 and ResNet-50 by
+batch size (`OUT/gpu-throughput.json`). Between them every entry is a study at full scale (CIFAR-10, ResNet-18). Cells
+that are done are not run again, and a cell cut off by the end of a sitting goes on in the next one on the same disk.
+After every sitting the results of each entry stand in `OUT/NAME-full-EPOCHS-epochs.json` (200 epochs:
+`OUT/NAME-full.json`), complete or not (`complete`, `num_done`), with figure and page beside it. To go on on another
+machine, take `OUT/cells` along.
 """
 
 import argparse
+import json
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import gpu_check
 import torch
 
 from stopgrad.cli.shared.console import ConsoleReporter
 from stopgrad.errors import Interrupted, StopgradError
+from stopgrad.hardware import choose_device
+from stopgrad.reporter import Reporter
 from stopgrad.studies.conduct import conduct, plan_study
 
 
@@ -45,12 +52,37 @@ LAST_MOMENT = 40.0
 """Seconds kept back for checkpoints and pages."""
 
 
+def checked(out: Path, reporter: Reporter, *, tiny: bool) -> bool:
+    """Whether this version of torch has passed the check on this kind of device, now or in an earlier sitting."""
+    file, device = out / "gpu-check.json", choose_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    version = f"torch {torch.__version__} on {name}"
+    if file.exists() and json.loads(file.read_text()).get("passed_by") == version:
+        return True
+    reporter.say(f"Checking {version} ...")
+    found = gpu_check.check(device, tiny=tiny)
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found | {"passed_by": version if found["passed"] else None}, indent=1) + "\n")
+    reporter.say(f"{'passed' if found['passed'] else 'FAILED'} in {found['seconds']:.0f} s: {file}")
+    return found["passed"]
+
+
+def time_steps(out: Path, reporter: Reporter, *, tiny: bool) -> None:
+    """The throughput, once."""
+    file = out / "gpu-throughput.json"
+    if not file.exists():
+        reporter.say("Timing steps by batch size ...")
+        file.write_text(json.dumps(gpu_check.throughput(choose_device("auto"), tiny=tiny), indent=1) + "\n")
+        reporter.say(f"{file}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="CIFAR-10: a parquet file or a folder; '' at the scale digits")
     parser.add_argument("--out", type=Path, default=Path("studies"))
     parser.add_argument("--minutes", type=float, default=9.0, help="how long this sitting is")
     parser.add_argument("--jobs", type=int, default=0, help="cells side by side; 0: one a GPU")
+    parser.add_argument("--no-check", action="store_true", help="start with the studies")
     parser.add_argument("--retry", action="store_true", help="run cells again that failed")
     parser.add_argument("--scale", default="full", help="another scale, to try the agenda without a GPU")
     parser.add_argument("--epochs", type=int, default=0, help="other epochs, for the same")
@@ -62,7 +94,10 @@ def main() -> int:
         return 2
     ends = time.monotonic() + 60 * arguments.minutes - LAST_MOMENT
     failed: set[str] = set()
+    tiny = arguments.scale != "full"
     with ConsoleReporter() as reporter:
+        if not arguments.no_check and not checked(arguments.out, reporter, tiny=tiny):
+            return 1
         for entry in AGENDA:
             plan = plan_study(
                 entry.study, scale=arguments.scale, seeds=entry.seeds, epochs=arguments.epochs or entry.epochs,
@@ -81,6 +116,7 @@ def main() -> int:
                 reporter.say(f"stopped {reason}")
                 return 3
             failed |= {cell.key for cell in plan.cells if "error" in (plan.store.read(cell) or {})}
+        time_steps(arguments.out, reporter, tiny=tiny)
     print(
         f"nothing is left on the agenda{f', but {len(failed)} cells failed: --retry runs them again' if failed else ''}"
     )
