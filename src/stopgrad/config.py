@@ -271,7 +271,7 @@ def from_toml(
             document = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"config {str(path)!r} is not TOML: {error}.") from error
     recipe = document.pop("recipe", None)
     if recipe is not None and not isinstance(recipe, str):

@@ -64,8 +64,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of this program (format {header.get('format')!r}).")
     if header.get("crc32") != _checksum(tensors):
         raise CheckpointError(f"{path} is damaged: its checksum does not agree.")
-    state = _put_tensors(json.loads(header["state"]), tensors)
-    assert isinstance(state, dict)
+    try:
+        state = _put_tensors(json.loads(header["state"]), tensors)
+    # Of the header there is no checksum.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its header cannot be read ({type(error).__name__}).") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is damaged: its header holds no state.")
     return state
 
 

@@ -9,10 +9,18 @@ _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(temporary_path)`, then put the file in place: a reader sees the old one or the new, whole."""
+    """Call `write(temporary_path)`, then put the file in place: a reader sees the old one or the new, whole.
+
+    Its permissions are the user's, by the umask, whatever `write` sets.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        # The umask can be asked for only by setting it, for all threads.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

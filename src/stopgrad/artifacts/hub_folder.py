@@ -12,5 +12,5 @@ def is_spec(file: Path) -> bool:
     """Whether a file is a spec of ours."""
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["format"]).startswith("stopgrad-encoder")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

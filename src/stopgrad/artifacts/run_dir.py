@@ -184,8 +184,13 @@ class RunDir:
         write_atomically(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON file of the folder."""
-        content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        """Read a JSON file of the folder; raises `ValueError` where it holds no JSON object."""
+        try:
+            content: Any = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except RecursionError as error:
+            raise ValueError(f"{self.path / name} is nested too deeply") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{self.path / name} is no JSON object")
         return content
 
     def found_json(self, name: str) -> dict[str, Any]:
@@ -213,7 +218,7 @@ class RunDir:
         found = {}
         for file in sorted(self.evaluations_dir.glob("*.json")):
             try:
-                found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+                found[file.stem] = self.read_json(f"{self.evaluations_dir.name}/{file.name}")
             except (OSError, ValueError):
                 continue
         return found
@@ -238,11 +243,13 @@ class RunDir:
         if not self.metrics_file.is_file():
             return []
         lines = []
-        for text in self.metrics_file.read_text(encoding="utf-8").splitlines():
+        for text in self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line: Any = json.loads(text)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(line, dict):
+                lines.append(line)
         return lines
 
     def forget_metrics_after(self, step: int) -> None:

@@ -148,7 +148,7 @@ def _read_meta(path: Path, key: str) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
         content = document["content"]
         agrees = document["crc32"] == crc_of_json(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedEntryError(f"{META} cannot be read: {error}") from error
     if not agrees:
         raise DamagedEntryError(f"the checksum of {META} does not agree")

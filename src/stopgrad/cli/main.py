@@ -18,6 +18,7 @@ from stopgrad.cli.search import search
 from stopgrad.cli.study import study
 from stopgrad.errors import StopgradError
 from stopgrad.removed import removed_words
+from stopgrad.visible import visible
 
 app = App(
     name="stopgrad",
@@ -72,5 +73,5 @@ def _of_a_removed_flag(arguments: list[str]) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"stopgrad: {'stopped' if code == 3 else 'error'}: {message}", file=sys.stderr)
+    print(f"stopgrad: {'stopped' if code == 3 else 'error'}: {visible(message)}", file=sys.stderr)
     return code

@@ -73,7 +73,7 @@ class Partial:
             whole = self.rows_file.stat().st_size >= done.rows * self.dim * 4
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self.differs = ["its journal is damaged"]
             return
         names = {**belonged, **self.belongs_to}

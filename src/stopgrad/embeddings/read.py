@@ -47,19 +47,19 @@ def read_embeddings(path: str | Path) -> Embeddings:
     read = {".parquet": _read_parquet, ".npy": _read_npy, ".csv": _read_csv}.get(file.suffix)
     if read is None:
         raise DataError(f"{file}: embeddings are read from {', '.join(SUFFIXES)}.")
-    import pyarrow as pa
-
     try:
         vectors, names, metadata = read(file)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        num_rows = metadata["num_images"]
+        if not len(vectors) == names.num_rows == num_rows:
+            raise ValueError(f"it is damaged, with {len(vectors)} rows, not {num_rows}")
+        labels = np.array(names["label"].fill_null(-1).to_numpy(), dtype=np.int64)
+        return Embeddings(
+            torch.from_numpy(vectors), names["path"].to_pylist(), torch.from_numpy(labels), metadata["class_names"],
+            names["split"].to_pylist(), metadata,
+        )  # fmt: skip
+    # Damaged files raise almost anything: ArrowException, KeyError, TokenError, ...
+    except Exception as error:
         raise DataError(f"{file} is no file of embeddings that stopgrad embed wrote: {error}.") from error
-    if not len(vectors) == names.num_rows == metadata["num_images"]:
-        raise DataError(f"{file} is damaged: it has {len(vectors)} rows, not {metadata['num_images']}.")
-    labels = np.array(names["label"].fill_null(-1).to_numpy(), dtype=np.int64)
-    return Embeddings(
-        torch.from_numpy(vectors), names["path"].to_pylist(), torch.from_numpy(labels), metadata["class_names"],
-        names["split"].to_pylist(), metadata,
-    )  # fmt: skip
 
 
 def _checked(text: "str | bytes | None") -> dict[str, Any]:

@@ -172,7 +172,7 @@ def _read_safetensors(path: Path, spec_file: Path) -> tuple[EncoderSpec, dict[st
             raise CheckpointError(f"{spec_file} is not of format {FORMAT!r}.")
         spec = EncoderSpec.of(fields)
         weights = load_file(path)
-    except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, SafetensorError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be loaded: {error}.") from error
     return spec, weights
 

@@ -1,6 +1,7 @@
 """A folder to publish: weights, how to build and to feed the network, and a model card."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
 from stopgrad.exports.timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
 from stopgrad.exports.verify import Written, compare, preprocess_words, quoted, spec_of, write_own, write_text
+from stopgrad.visible import visible
 from stopgrad.weights.options import place_of
 
 GUIDES = {
@@ -36,11 +38,11 @@ def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
     """
     spec = spec_of(encoder)
     timm_too = has_timm_name(spec)
-    parts = [_front_matter(timm_too), f"# {name}\n", _summary(encoder)]
+    parts = [_front_matter(timm_too), f"# {prose(name)}\n", _summary(encoder)]
     if run is None:
         parts.append(
             "## Training\n\nNot known here: the weights were converted from "
-            f"`{_tail(encoder.name)}`. Say what they were trained on, and by whom.\n"
+            f"{code(_tail(encoder.name))}. Say what they were trained on, and by whom.\n"
         )
     else:
         config, summary = run.read_config(), run.found_json(run.summary_file.name)
@@ -48,6 +50,19 @@ def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
     parts += [_loading(encoder, name), f"## Preprocessing\n\n{preprocess_words(encoder.preprocess)}.\n"]
     parts += [_limits(encoder, run), _licence()]
     return "\n".join(parts)
+
+
+def code(text: Any) -> str:
+    """A name as code in Markdown, whatever backticks it has."""
+    shown = visible(str(text)).replace("\n", " ")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    pad = " " if "`" in shown[:1] + shown[-1:] else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def prose(text: Any) -> str:
+    """Words as they are in Markdown: no links, code, HTML, tables or lines of their own."""
+    return re.sub(r"[\\`\[\]|]|<(?=[A-Za-z/!?])", r"\\\g<0>", visible(str(text)).replace("\n", " "))
 
 
 def _front_matter(timm_too: bool) -> str:
@@ -72,13 +87,13 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
     if c.data.path:
         name = Path(without_query(c.data.path)).name
-        origin = f"of `{name}`, without labels. Describe them here: the run knows no more."
+        origin = f"of {code(name)}, without labels. Describe them here: the run knows no more."
     elif run.images_were_in_memory:
         origin = "that were handed over in memory, without labels. Describe them here: the run knows no more."
     else:
         origin = "of scikit-learn's handwritten digits, without their labels."
     init = {"random": "random weights", "pretrained": "timm's pretrained weights"}.get(
-        c.network.init, f"the weights of `{Path(c.network.init).name}`"
+        c.network.init, f"the weights of {code(Path(c.network.init).name)}"
     )
     lines = [
         f"- **Data**: {images} {origin}",
@@ -88,10 +103,10 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
     if "steps" in summary:
         lines.append(
             f"- **Length**: {summary['steps']:,} steps of {c.training.batch_size} images, {summary['epochs']:g} epochs"
-            + (f", {summary['seconds']:,.0f} s on {environment['device']}." if "device" in environment else ".")
+            + (f", {summary['seconds']:,.0f} s on {prose(environment['device'])}." if "device" in environment else ".")
         )
     if versions := environment.get("versions"):
-        lines.append("- **Versions**: " + ", ".join(f"{k} {v}" for k, v in versions.items() if k in (
+        lines.append("- **Versions**: " + ", ".join(f"{k} {prose(v)}" for k, v in versions.items() if k in (
             "stopgrad", "torch", "timm", "python")) + ".")  # fmt: skip
     return "## Training\n\n" + "\n".join(lines) + "\n"
 
@@ -102,23 +117,24 @@ def method_words(config: Config) -> str:
     if o.method not in METHODS:
         return config.method_words
     predictor = "with a predictor" if config.network.predictor else "without a predictor"
-    return f"{METHODS[o.method]}, {GUIDES.get(o.guide, f'guide `{o.guide}`')}; {o.views_words}, {predictor}"
+    return f"{METHODS[o.method]}, {GUIDES.get(o.guide, f'guide {code(o.guide)}')}; {o.views_words}, {predictor}"
 
 
 def _worth(run: RunDir, summary: dict[str, Any]) -> str:
     text = "## What it is worth\n\n"
     if not summary:
         return text + "Not measured: the run has no summary.json, so it is not finished.\n"
-    text += f"{summary.get('verdict_words', 'No verdict.')}\n"
+    text += f"{prose(summary.get('verdict_words', 'No verdict.'))}\n"
     if knn := summary.get("knn"):
         text += "\n| features | k-NN top-1, % |\n|---|---|\n"
-        text += "".join(f"| {variant_name(k)} | {100 * v:.1f} |\n" for k, v in knn.items())
-        text += f"\n{summary.get('knn_protocol', '')}.\n"
+        text += "".join(f"| {prose(variant_name(k))} | {100 * v:.1f} |\n" for k, v in knn.items())
+        text += f"\n{prose(summary.get('knn_protocol', ''))}.\n"
     else:
         text += "\nWithout labels there is no accuracy to report.\n"
     for name, found in run.read_evaluations().items():
         if "accuracy" in found and "protocol" in found:
-            text += f"\n`stopgrad evaluate {name}`: {100 * found['accuracy']:.1f}%. {found['protocol']}.\n"
+            command = code(f"stopgrad evaluate {name}")
+            text += f"\n{command}: {100 * found['accuracy']:.1f}%. {prose(found['protocol'])}.\n"
     return text
 
 

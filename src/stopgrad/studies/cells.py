@@ -182,7 +182,7 @@ class CellStore:
         """
         try:
             found: Any = json.loads(self.file_of(cell).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(found, dict) or found.get("version") != VERSION:
             return None
@@ -197,7 +197,7 @@ class CellStore:
         for file in sorted(self.cell_dir.glob("*.json")):
             try:
                 found: Any = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 continue
             if isinstance(found, dict) and found.get("version") == VERSION:
                 yield file.stem, found

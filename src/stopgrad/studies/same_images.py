@@ -55,7 +55,7 @@ def _noted(cell: Cell, store: CellStore) -> Mapping[str, Any]:
         return result.get("images", {})
     try:
         found: Any = json.loads(store.begun_on(cell).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,5 +1,6 @@
 """Preprocessing of a network: by timm's config of it, or as usual for its kind."""
 
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def described(file: Path) -> Described | None:
     for config_file in (file.with_suffix(".json"), file.with_name(CONFIG)):
         try:
             config = json.loads(config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         name = config.get("architecture") if isinstance(config, dict) else None
         if isinstance(name, str) and timm.is_model(name.partition(".")[0]):
@@ -133,6 +134,9 @@ def hint_of(metadata: Mapping[str, str]) -> str | None:
 
 def _change_nothing(name: str, arguments: Mapping[str, Any]) -> bool:
     """Whether timm builds the same network with some arguments and without: the same modules, set in the same way."""
+    # Those of the function itself, not of a network, say among others which file of weights it reads.
+    if arguments.keys() & inspect.signature(timm.create_model).parameters.keys():
+        return False
     try:
         with weightless():
             plain, other = timm.create_model(name), timm.create_model(name, **arguments)

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,16 +78,16 @@ def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 def _carries_code(path: Path) -> str:
     try:
         named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except (RuntimeError, ValueError, OSError):
-        # It reads the newer format only.
+    # It reads the newer format only, and damaged files end in errors of many kinds.
+    except Exception:
         named = []
     what = ", ".join(named[:MAX_NAMED]) + (f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else "")
     kept = path.with_name(f"{path.stem}-weights.pth")
     return (
         f"{path} cannot be read without unpickling ({what or 'a plain pickle'}), which could run any code, so it is "
-        'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import torch; '
-        f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False)['state_dict'], '{kept}')\" "
-        "(or another key than state_dict)."
+        'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import sys, torch; '
+        "torch.save(torch.load(sys.argv[1], map_location='cpu', weights_only=False)['state_dict'], "
+        f'sys.argv[2])" {shlex.quote(str(path))} {shlex.quote(str(kept))} (or another key than state_dict).'
     )
 
 

@@ -60,7 +60,7 @@ def split_query(text: str) -> tuple[str, LoadOptions]:
     before, _, last = text.rpartition("?")
     if Path(before).expanduser().exists():
         path, query = before, last
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     if not pairs:
         raise ConfigError(f"{text}: no option after the question mark; give one such as image_size=96.")
     return path, parse_options(dict(pairs))
@@ -98,7 +98,7 @@ def with_query(path: str, options: LoadOptions) -> str:
     """The inverse of `split_query`."""
     given = {name: getattr(options, name) for name in options.given()}
     texts = {n: ",".join(map(repr, v)) if isinstance(v, tuple) else str(v) for n, v in given.items()}
-    return f"{path}?{urlencode(texts, safe=',')}" if texts else path
+    return f"{path}?{urlencode(texts, safe=',', errors='surrogateescape')}" if texts else path
 
 
 def add_options(text: str, options: LoadOptions) -> str:

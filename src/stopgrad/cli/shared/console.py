@@ -3,19 +3,32 @@
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from stopgrad.visible import visible
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class _PlainConsole(Console):
+    """Control characters are shown: a name must not steer the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does, of what can be seen."""
+        return super().render_str(visible(text), **options)
 
 
 def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
     """A console that prints texts as they are, in cells of tables too.
 
-    Names of classes and files may look like markup or emoji codes: `dog [small]`, `a[/b]`, `:dog:`.
+    Names of classes and files may look like markup or emoji codes: `dog [small]`, `a[/b]`, `:dog:`. Their control
+    characters are shown as escapes.
     """
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _PlainConsole(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class ConsoleReporter:
@@ -48,6 +61,7 @@ class ConsoleReporter:
 
     def progress(self, what: str, done: int, total: int, details: str = "") -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
+        what, details = visible(what), visible(details)
         if not self.console.is_terminal:
             self._print_line(what, done, total, details)
             return

@@ -27,7 +27,7 @@ def open_hdf5(path: Path) -> Splits:
     key = files_key([path])
     opened = PerProcess(partial(_opened, path))
     try:
-        columns = _columns(opened)
+        columns = _columns(opened, path)
     # What h5py raises on damage.
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read as HDF5: {error}.") from error
@@ -63,7 +63,7 @@ def _opened(path: Path) -> Any:
     return h5py.File(path, "r")
 
 
-def _columns(opened: PerProcess[Any]) -> dict[str, Column]:
+def _columns(opened: PerProcess[Any], path: Path) -> dict[str, Column]:
     import h5py
 
     found: dict[str, Column] = {}
@@ -73,6 +73,11 @@ def _columns(opened: PerProcess[Any]) -> dict[str, Column]:
             return
         row = h5py.check_vlen_dtype(item.dtype)
         is_encoded = len(item.shape) == 1 and row is not None and np.dtype(row).kind in "ui" and row.itemsize == 1
+        if item.external or item.is_virtual:
+            raise DataError(
+                f"{str(path)!r} keeps the values of {name!r} in other files, which are not read: copy it into one file "
+                "(h5repack)."
+            )
         found[name] = Column(tuple(item.shape), item.dtype, lambda: np.asarray(item[()]), is_encoded)
 
     opened().visititems(add)

@@ -46,7 +46,7 @@ def open_list(path: Path) -> Splits:
     column = column or 0
     paths = [_cell(row, column) for row in rows]
     files = FileNames.in_order(str(path.parent), paths)
-    if not any(os.path.exists(file) for file in files):
+    if not any(os.path.isfile(file) for file in files):
         raise DataError(
             f"{str(path)!r} is a single file, and as a list of images it names no file that exists: {len(rows)} lines, "
             f"the first looked for as {files[0]!r}. Give a folder of images, or a list of their paths."

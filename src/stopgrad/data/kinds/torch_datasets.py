@@ -23,6 +23,8 @@ _LABELS = ("targets", "labels", "_labels", "y")
 _SAMPLES = ("samples", "_samples", "imgs")
 _FILES = ("_image_files", "_images")
 _TRAIN_SPLITS = ("train", "trainval")
+# They unpickle a file of the folder without looking at its checksum.
+_UNPICKLING = ("LSUN", "LSUNClass")
 
 
 class DatasetSource(LabelledSource):
@@ -137,6 +139,11 @@ def open_torchvision(text: str) -> Splits:
 
     if name not in datasets.__all__:
         raise ConfigError(f"{text!r}: torchvision has no data set {name!r}: {did_you_mean(name, datasets.__all__)}")
+    if name in _UNPICKLING:
+        raise ConfigError(
+            f"{text!r}: torchvision's {name} unpickles a file of the folder, which could run any code: give its "
+            f"databases themselves, such as {folder}/bedroom_train_lmdb."
+        )
     made = getattr(datasets, name)
     parameters = inspect.signature(made).parameters
     if "train" in parameters:

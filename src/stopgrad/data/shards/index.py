@@ -115,6 +115,9 @@ class ShardIndex:
     Args:
         folder: where the index is.
         class_numbers: name of a class -> its number in the whole set.
+
+    Raises:
+        OSError: its files are gone or damaged.
     """
 
     def __init__(self, folder: Path, class_numbers: Mapping[str, int]) -> None:
@@ -123,10 +126,8 @@ class ShardIndex:
         # The last is for images without a label, whose own number is -1.
         numbers = [*(class_numbers.get(name, UNLABELLED) for name in classes), UNLABELLED]
         self._numbers = np.array(numbers, dtype=np.int64)
-        self.images: np.ndarray = np.load(folder / IMAGES, mmap_mode="r")
-        # An empty file cannot be mapped.
-        mapped = os.path.getsize(folder / NAMES) > 128
-        self._names: np.ndarray = np.load(folder / NAMES, mmap_mode="r" if mapped else None)
+        self.images = _array_in(folder / IMAGES, IMAGE)
+        self._names = _array_in(folder / NAMES, np.dtype(np.uint8))
 
     def labels(self, rows: np.ndarray) -> np.ndarray:
         """Labels of images as numbers in the whole set, int64 `[image]`; -1 where there is none."""
@@ -171,6 +172,19 @@ def ensure_index(root: Path, shard: Shard, make: Callable[[Shard], Entries]) -> 
     return about
 
 
+def _array_in(file: Path, dtype: np.dtype[Any]) -> np.ndarray:
+    # An empty file cannot be mapped.
+    mapped = os.path.getsize(file) > 128
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
+    # Damaged headers raise almost anything: ValueError, EOFError, TokenError, ...
+    except Exception as error:
+        raise OSError(f"{file} is damaged ({error}): remove {file.parent}, and it is made again") from error
+    if array.dtype != dtype or array.ndim != 1:
+        raise OSError(f"{file} is damaged: remove {file.parent}, and it is made again")
+    return array
+
+
 def wait_lock(path: Path) -> FileLock:
     """The lock of a file, once no other process or thread has it."""
     while (lock := try_lock(path, create=True)) is None:
@@ -184,5 +198,5 @@ def _read_about(folder: Path) -> About | None:
         if (folder / IMAGES).stat().st_size < found["num_images"] * IMAGE.itemsize:
             return None
         return About(**found)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -125,7 +125,7 @@ def read_list(content: str | bytes, place: str) -> list[str]:
         names = [entry["url"] for entry in json.loads(content)["shardlist"]]
         if not all(isinstance(name, str) for name in names):
             raise TypeError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f'{shown(place)!r} is no list of shards: needs {{"shardlist": [{{"url": "train-000.tar"}}, ...]}}.'
         ) from error

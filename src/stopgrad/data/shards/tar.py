@@ -167,7 +167,7 @@ class _Reader:
 def _label_in(content: bytes) -> str | None:
     try:
         found: Any = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     values = [found.get(name) for name in JSON_LABELS] if isinstance(found, dict) else []
     return next((str(v) for v in values if isinstance(v, (int, str)) and not isinstance(v, bool) and str(v)), None)
