@@ -2,7 +2,7 @@
 
 import argparse
 import pickle
-import shlex
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,12 +82,14 @@ def _carries_code(path: Path) -> str:
     except Exception:
         named = []
     what = ", ".join(named[:MAX_NAMED]) + (f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else "")
-    kept = path.with_name(f"{path.stem}-weights.pth")
+    # A name may be made to end the quotes: then the command is for the user to fill in.
+    given = path if re.fullmatch(r"[\w./ +-]+", str(path)) else Path("FILE.pth")
+    kept = given.with_name(f"{given.stem}-weights.pth")
     return (
         f"{path} cannot be read without unpickling ({what or 'a plain pickle'}), which could run any code, so it is "
-        'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import sys, torch; '
-        "torch.save(torch.load(sys.argv[1], map_location='cpu', weights_only=False)['state_dict'], "
-        f'sys.argv[2])" {shlex.quote(str(path))} {shlex.quote(str(kept))} (or another key than state_dict).'
+        'refused. If you trust who made it, keep its weights alone, once, and load those: python -c "import torch; '
+        f"torch.save(torch.load('{given}', map_location='cpu', weights_only=False)['state_dict'], '{kept}')\" "
+        "(or another key than state_dict)."
     )
 
 
