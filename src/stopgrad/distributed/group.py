@@ -69,6 +69,13 @@ def mean_of(value: Tensor, rank: Rank) -> Tensor:
     return value / rank.world
 
 
+def take_from_first(tensors: Iterable[Tensor], rank: Rank) -> None:
+    """Overwrite tensors by those of the first process."""
+    for tensor in tensors if rank.world > 1 else ():
+        with in_touch(rank):
+            dist.broadcast(tensor.detach(), src=0)
+
+
 def wait_for_all(rank: Rank) -> None:
     """Return when every process has come here."""
     if rank.world > 1:

@@ -93,8 +93,10 @@ class Loader:
             free, _ = torch.cuda.mem_get_info(device)
             if self._images.nbytes <= free / 4:
                 self._images, self._pins = self._images.to(device), False
-        share = min(config.training.batch_size, len(store)) // rank.world
-        self.batch_size = share * rank.world
+        self.batch_size = min(config.training.batch_size, len(store))
+        if config.training.batch_statistics == "local":
+            # Each process's mean counts alike.
+            self.batch_size -= self.batch_size % rank.world
         self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
         self.total_steps = config.training.steps or config.training.epochs * self.steps_per_epoch
 
@@ -114,9 +116,20 @@ class Loader:
         seed = self.config.training.seed
         if self._layout is None:
             return order_of_epoch(seed, epoch, len(self.store))
-        if self._streamed is None or self._streamed.epoch != epoch:
-            self._streamed = EpochOrder(self._layout, seed, epoch)
-        return self._streamed
+        order = self._streamed
+        if order is None or order.epoch != epoch:
+            order = self._streamed = EpochOrder(self._layout, seed, epoch)
+        return order
+
+    def rows(self, batch: Batch, step: int) -> tuple[list[int], int]:
+        """Where the images of one's own part of a step stand in the whole batch, and how many a part has at most."""
+        rows = range(self.rank.index, self.batch_size, self.rank.world)
+        most = math.ceil(self.batch_size / self.rank.world)
+        if len(batch) == len(rows):
+            return list(rows), most
+        # Some could not be read.
+        read = np.isin(self.indices(step), batch.positions)
+        return [row for row, is_read in zip(rows, read, strict=True) if is_read], most
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Batches of the steps `start` to `stop - 1`, prepared ahead in threads."""

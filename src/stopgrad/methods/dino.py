@@ -14,6 +14,7 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import Prototypes
 from stopgrad.nets.norms import statistics_kept
+from stopgrad.objective.cosine import at_least_fp32
 from stopgrad.objective.distillation import self_distillation
 from stopgrad.schedules import rising
 
@@ -43,7 +44,6 @@ class DINO(Method):
         self.encoder = nn.Sequential(backbone, projector, prototypes)
         self.target_encoder = ema_copy(self.encoder)
         self.ema_momentum, self.ema_rises = ema_momentum, ema_rises
-        # Each process has its own, as it has of BatchNorm's running statistics.
         self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
 
     def forward(
@@ -54,7 +54,7 @@ class DINO(Method):
         The teacher's logits move the centre afterwards. Local views leave the running statistics alone.
         """
         with torch.no_grad(), statistics_kept(self.target_encoder), cast_once(self.target_encoder):
-            teacher = [self.target_encoder(view).float() for view in views]
+            teacher = [at_least_fp32(self.target_encoder(view)) for view in views]
         student = [self.encoder(view) for view in views]
         if local is not None:
             with statistics_kept(self.encoder):
@@ -64,8 +64,8 @@ class DINO(Method):
                    start=self.centre.new_zeros(()))  # fmt: skip
         if self.training:
             # A new tensor: the graph of the loss still holds the old one.
-            self.centre = self.centre.lerp(torch.cat(teacher).mean(dim=0), 1 - CENTRE_MOMENTUM)
-        return loss / len(pairs), {}
+            self.centre = self.centre.lerp(self.batch.mean(torch.cat(teacher).mean(dim=0)), 1 - CENTRE_MOMENTUM)
+        return self.batch.part(loss / len(pairs)), {}
 
     def after_step(self, progress: float) -> None:
         """Move the teacher toward the online encoder."""

@@ -3,6 +3,8 @@
 Source: arXiv 1911.05722 and 2003.04297.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,6 +16,7 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.norms import statistics_kept
 from stopgrad.objective.contrastive import info_nce
+from stopgrad.objective.cosine import at_least_fp32
 
 GROUP = 32
 """Images that share BatchNorm statistics, as on one of the authors' eight devices; half the batch if it is smaller."""
@@ -51,23 +54,30 @@ class MoCo(Method):
         """The loss of a batch; its targets join the queue afterwards."""
         # Two at least, where each has two images: shuffled within one group, a target would still be normalised with
         # its own prediction's batch.
-        num_images = views.shape[1]
+        rows, num_images = self.batch.rows(views[0])
         groups = max(min(2, num_images // 2), num_images // GROUP)
-        targets = [self._targets(view, groups, generator) for view in views]
+        size = math.ceil(num_images / groups)
+        targets = []
+        for view in views:
+            places = torch.randperm(num_images, generator=generator).argsort()[rows]
+            targets.append(self._targets(view, places, size, num_images))
         loss = views.new_zeros((), dtype=torch.float32)
         for index, view in enumerate(views):
-            prediction = torch.cat([self.encoder(part) for part in view.chunk(groups)]).float()
+            parts = view.split(_sizes(rows, size, num_images))
+            prediction = at_least_fp32(torch.cat([self.encoder(part) for part in parts]))
             loss = loss + info_nce(prediction, targets[index ^ 1], self.queue, temperature=self.temperature)
         if self.training:
-            self._remember(torch.cat(targets))
-        return loss / len(views), {}
+            self._remember(torch.cat([self.batch.gather(target) for target in targets]))
+        return self.batch.part(loss / len(views)), {}
 
     @torch.no_grad()
-    def _targets(self, view: Tensor, groups: int, generator: Generator) -> Tensor:
-        order = torch.randperm(len(view), generator=generator, device=generator.device).to(view.device)
+    def _targets(self, view: Tensor, places: Tensor, size: int, num_images: int) -> Tensor:
+        """Targets of one's own images, whose places in the shuffled batch are given; groups are of `size` images."""
+        order = places.argsort()
+        parts = view[order.to(view.device)].split(_sizes(places, size, num_images))
         with statistics_kept(self.target_encoder), cast_once(self.target_encoder):
-            shuffled = torch.cat([self.target_encoder(part) for part in view[order].chunk(groups)])
-        return F.normalize(shuffled[order.argsort()].float(), dim=1)
+            shuffled = torch.cat([self.target_encoder(part) for part in parts])
+        return F.normalize(at_least_fp32(shuffled[order.argsort().to(view.device)]), dim=1)
 
     @torch.no_grad()
     def _remember(self, targets: Tensor) -> None:
@@ -81,6 +91,11 @@ class MoCo(Method):
     def after_step(self, progress: float) -> None:
         """Move the EMA encoder toward the online one."""
         ema_update(self.target_encoder, self.encoder, self.ema_momentum)
+
+
+def _sizes(places: Tensor, size: int, num_images: int) -> list[int]:
+    """How many of one's own images are in each group of the batch, from their places in it."""
+    return torch.bincount(places // size, minlength=math.ceil(num_images / size)).tolist()
 
 
 def build_moco(config: Config, initial: Initial | None = None) -> MoCo:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from stopgrad.config import Config
+from stopgrad.distributed.batch import WholeBatch
 from stopgrad.nets.backbones import build_backbone
 from stopgrad.nets.heads import build_projector
 from stopgrad.nets.norms import freeze_norms
@@ -29,6 +30,8 @@ class Method(nn.Module, ABC):
     """Share of the run that is done, in 0..1; set by the loop before each step."""
     takes_local_views: bool = False
     """Whether `forward` takes a third argument, `local`: local views `[local image channel side side]`."""
+    batch: WholeBatch = WholeBatch()
+    """What the images of all processes have to do with each other; set where there are several."""
     norms_frozen: bool = False
     """Whether the backbone's BatchNorms keep their running statistics and normalise by them while training too."""
 

@@ -20,7 +20,7 @@ from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.heads import build_predictor
 from stopgrad.nets.norms import statistics_kept
 from stopgrad.nets.stochastic import silenced
-from stopgrad.objective.cosine import negative_cosine
+from stopgrad.objective.cosine import at_least_fp32, negative_cosine
 from stopgrad.objective.guided import (
     guided_loss,
     local_loss,
@@ -74,15 +74,17 @@ class Siamese(Method):
         if self.source_first:
             return self._forward_source_first(views, generator, local)
         projections = [self.encoder(view) for view in views]
-        prediction = torch.stack([self._predict(z) for z in projections], dim=1).float()
+        prediction = at_least_fp32(torch.stack([self._predict(z) for z in projections], dim=1))
         if self.target_encoder is None:
-            target = torch.stack(projections, dim=1).detach().float()
+            target = at_least_fp32(torch.stack(projections, dim=1).detach())
         else:
             target = self._encode_targets(views)
         weights, diagnostics = self._choose(target, generator)
         if local is None:
-            return guided_loss(prediction, target, weights, self.targets), diagnostics
-        return multi_crop_loss(prediction, target, weights, self._predict_local(local), self.targets), diagnostics
+            loss = guided_loss(prediction, target, weights, self.targets)
+        else:
+            loss = multi_crop_loss(prediction, target, weights, self._predict_local(local), self.targets)
+        return self.batch.part(loss), diagnostics
 
     def _forward_source_first(
         self, views: Views, generator: Generator, local: LocalViews | None
@@ -112,7 +114,7 @@ class Siamese(Method):
                 prediction = self._predict(self.encoder(images))
             distances = negative_cosine(prediction, others[row, source[row]])
             loss = loss + (share[row] * distances).sum() / len(target)
-        return loss, diagnostics
+        return self.batch.part(loss), diagnostics
 
     def _predict(self, projection: Tensor) -> Tensor:
         prediction: Tensor = projection if self.predictor is None else self.predictor(projection)
@@ -125,7 +127,7 @@ class Siamese(Method):
         """
         with statistics_kept(self):
             prediction = self._predict(self.encoder(local.flatten(0, 1)))
-        return prediction.unflatten(0, local.shape[:2]).transpose(0, 1).float()
+        return at_least_fp32(prediction.unflatten(0, local.shape[:2]).transpose(0, 1))
 
     @torch.no_grad()
     def _encode_targets(self, views: Views) -> Tensor:
@@ -135,17 +137,21 @@ class Siamese(Method):
         """
         encoder = self.encoder if self.target_encoder is None else self.target_encoder
         with statistics_kept(encoder), cast_once(encoder), silenced(encoder):
-            return torch.stack([encoder(view) for view in views], dim=1).float()
+            return at_least_fp32(torch.stack([encoder(view) for view in views], dim=1))
 
     def _choose(self, target: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The guide's source weights, and diagnostics where `watch` is set."""
+        """The guide's source weights, and diagnostics where `watch` is set.
+
+        It chooses among the images of all processes; the weights are of one's own.
+        """
+        target = self.batch.gather(target)
         weights, partners = self.choice(target, generator, self.progress)
         diagnostics = {}
         if self.watch:
             diagnostics["guide_balance"] = guide_balance(weights)
             if partners is not None and not self.choice.one_of_all:
                 diagnostics["guide_margin"] = guide_margin(target, partners)
-        return weights, diagnostics
+        return self.batch.own(weights), diagnostics
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Encoder and predictor."""

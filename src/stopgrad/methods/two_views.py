@@ -10,6 +10,7 @@ from stopgrad.config import Config
 from stopgrad.methods.protocol import Initial, Method, Views, initial_backbone, projector_of
 from stopgrad.nets.backbones import num_features
 from stopgrad.objective.contrastive import nt_xent
+from stopgrad.objective.cosine import at_least_fp32
 from stopgrad.objective.redundancy import barlow_twins, vicreg
 
 TwoViewLoss = Callable[[Tensor, Tensor], Tensor]
@@ -30,8 +31,11 @@ class TwoViews(Method):
         self.loss = loss
 
     def forward(self, views: Views, generator: Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss of a batch; there is nothing else to watch."""
-        projections = [self.encoder(view).float() for view in views]
+        """The loss of a batch; there is nothing else to watch.
+
+        With several processes each computes the loss of all their images, and the gradient of its own.
+        """
+        projections = [self.batch.gather(at_least_fp32(self.encoder(view))) for view in views]
         pairs = list(zip(projections[::2], projections[1::2], strict=True))
         loss = sum((self.loss(first, second) for first, second in pairs), start=projections[0].new_zeros(()))
         return loss / len(pairs), {}

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stopgrad.artifacts.checkpoint import save_checkpoint
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
-from stopgrad.distributed.gradients import SharedGradients
 from stopgrad.distributed.group import any_of, mean_of, others_wait, wait_for_all
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import Interrupted, NonFiniteLossError
 from stopgrad.hardware import autocast, share_cores
-from stopgrad.loader.loader import Batch, Loader
+from stopgrad.loader.loader import Loader
 from stopgrad.loggers.background import Loggers
 from stopgrad.methods.protocol import Method
+from stopgrad.methods.together import Together
 from stopgrad.metrics.verdict import UNTRAINED, find_collapse
 from stopgrad.reporter import Reporter
 from stopgrad.stop import StopRequest
@@ -50,12 +50,8 @@ class Training:
         self.device, self.precision, self.rank = device, precision, rank
         self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
-        self.wrapped: nn.Module = method
-        self.gradients: SharedGradients | None = None
-        if rank.world > 1 and device.type == "cuda":
-            self.wrapped = nn.parallel.DistributedDataParallel(method, device_ids=[device.index])
-        elif rank.world > 1:
-            self.gradients = SharedGradients((p for p in method.parameters() if p.requires_grad), rank)
+        together = Together(method, rank, device, statistics=config.training.batch_statistics)
+        self.wrapped, self.gradients, self.draws_as = together.wrapped, together.gradients, together.draws_as
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
         t, per_epoch = config.training, loader.steps_per_epoch
@@ -68,6 +64,7 @@ class Training:
         self.page = LivePage(run, config, reporter, is_on=rank.leads and config.monitoring.report)
         self.generator = torch.Generator()
         self._losses = LossWindow(device)
+        self._num_images = 0
         self._window_start = (0, 0.0)
         # Whether a process was asked to stop, as all of them learnt in the last step.
         self._others_stop = False
@@ -115,17 +112,17 @@ class Training:
                 with self.progress.phase("augmentation"):
                     views = self.loader.all_views(batch, self.device)
                 with self.progress.phase("network"):
+                    self._num_images = self.method.batch.begin(*self.loader.rows(batch, self.progress.step))
                     lr, diagnostics = self._step(views)
-                self._after_step(batch, lr, diagnostics, loggers)
+                self._after_step(lr, diagnostics, loggers)
         finally:
             batches.close()
 
     def _step(self, views: tuple[Tensor, ...]) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
-        seed = int(np.random.SeedSequence([self.config.training.seed, step, self.rank.index]).generate_state(1)[0])
-        self.generator.manual_seed(seed)
-        # For whatever draws inside the network, such as dropout.
-        torch.manual_seed(seed)
+        # Whatever draws inside the network, such as dropout, draws something else in each process.
+        torch.manual_seed(_seed(self.config.training.seed, step, self.rank.index))
+        self.generator.manual_seed(_seed(self.config.training.seed, step, self.draws_as))
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         heads_only = step < self.config.optimization.head_warmup * self.total_steps
         lr = set_lr(self.optimizer, self.peak_lr, factor, heads_only=heads_only)
@@ -170,15 +167,15 @@ class Training:
             f"(lr = {self.config.optimization.lr:g}), add warmup_epochs, or use precision = 'fp32', in another run."
         )
 
-    def _after_step(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor], loggers: Loggers | None) -> None:
+    def _after_step(self, lr: float, diagnostics: dict[str, Tensor], loggers: Loggers | None) -> None:
         p = self.progress
         p.step += 1
-        p.images_seen += len(batch) * self.rank.world
+        p.images_seen += self._num_images
         p.loss_count += 1
         line: dict[str, Any] = {}
         measures = self._is_due(p.step, self.monitor_every)
         if self._is_logged(p.step):
-            line = self._log_line(batch, lr, diagnostics)
+            line = self._log_line(lr, diagnostics)
         if measures:
             self._check_weights()
             with others_wait(self.rank):
@@ -218,7 +215,7 @@ class Training:
         reason = self.stop.requested()
         return (reason or "another process") if any_of(reason is not None, self.rank) else None
 
-    def _log_line(self, batch: Batch, lr: float, diagnostics: dict[str, Tensor]) -> dict[str, Any]:
+    def _log_line(self, lr: float, diagnostics: dict[str, Tensor]) -> dict[str, Any]:
         with self.progress.phase("network"):
             # Here a device is waited for: its time is the network's.
             self._check_finite()
@@ -297,3 +294,7 @@ class Training:
             parts = [f"loss {line['loss']:+.3f}", f"{line['views_per_second']:,.0f} views/s", self._last_knn]
             details = "  ".join(part for part in parts if part)
         self.reporter.progress("training", self.progress.step, self.total_steps, details)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -11,7 +11,7 @@ from stopgrad.artifacts.environment import environment
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import Splits
-from stopgrad.distributed.group import joined, others_wait, same_everywhere
+from stopgrad.distributed.group import joined, others_wait, same_everywhere, take_from_first
 from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
@@ -23,7 +23,7 @@ from stopgrad.loggers.protocol import FAILED, FINISHED, STOPPED
 from stopgrad.methods.protocol import Initial, Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
-from stopgrad.nets.norms import has_batchnorm, synchronise
+from stopgrad.nets.norms import has_batchnorm
 from stopgrad.removed import without_removed
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.stop import StopRequest
@@ -62,8 +62,6 @@ def run_session(
     initial = own or _initial_weights(config, run, resume=resume)
     method = build_method(config, device, initial)
     _check_batch(loader, method, config, reporter)
-    if device.type == "cuda" and rank.world > 1:
-        synchronise(method)
     if config.training.compile:
         _compile(method, device, reporter)
     monitor = Monitor(store, loader, config, device)
@@ -86,6 +84,7 @@ def run_session(
     with others_wait(rank):
         if rank.leads:
             _begin(training, splits.name, initial, reporter, resume=resume)
+    take_from_first(method.buffers(), rank)
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
     with _logged(training, reporter) as loggers:
@@ -241,7 +240,7 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
         f"{config.optimization.lr:g} x {loader.batch_size} / 256",
-        f"Machine   {training.device}, {training.precision}, seed {config.training.seed}",
+        f"Machine   {training.device}, {training.precision}, seed {config.training.seed}{_processes_words(training)}",
         f"Run       {training.run_dir.path}",
     ):
         reporter.say(line)
@@ -250,6 +249,14 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
             f"Few       {len(store)} images are few, though each is augmented anew at every step: weights pretrained "
             "on many images (--init) do better, with training or without."
         )
+
+
+def _processes_words(training: Training) -> str:
+    if training.rank.world == 1:
+        return ""
+    shares = training.config.training.batch_statistics == "global"
+    what = "which compute what one would" if shares else "each with BatchNorm, partners and negatives of its own images"
+    return f"; {training.rank.world} processes, {what} (batch_statistics = {training.config.training.batch_statistics})"
 
 
 def main() -> NoReturn:

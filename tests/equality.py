@@ -1,0 +1,94 @@
+"""A module that the tests of equality start as several processes, and run as one: many small trainings in float64."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from stopgrad.config import Config
+from stopgrad.distributed.group import joined
+from stopgrad.distributed.launch import answer
+from stopgrad.distributed.rank import current_rank
+from stopgrad.methods import build
+from stopgrad.methods.together import Together
+
+STEPS, CPU = 50, torch.device("cpu")
+
+
+def cases():
+    """Name, settings, images a batch, and whether one image of each batch is missing."""
+    for method in ("simsiam", "byol"):
+        for views, images in ((2, 13), (4, 12)):
+            for guide in ("symmetric", "random_views", "nearest_views", "farthest_views"):
+                for first in (False, True)[: 1 if guide == "symmetric" else 2]:
+                    name = f"{method}, {guide}, {views} views" + (", source first" if first else "")
+                    yield name, {"method": method, "guide": guide, "views": views, "source_first": first}, images, False
+        for guide, first in (("symmetric", False), ("nearest_views", False), ("nearest_views", True)):
+            name = f"{method}, {guide}, 2 views and 2 local" + (", source first" if first else "")
+            yield name, {"method": method, "guide": guide, "source_first": first, "local_views": 2}, 12, False
+    kept = {"guide_keep": 0.3, "source_first": True}
+    yield "simsiam, the most decided 30%, source first", kept, 13, False
+    yield "simsiam, 30% at random, source first", {**kept, "guide_keep_by": "random"}, 12, False
+    others = {"targets": "mean_of_others", "views": 4, "partners": "permutation"}
+    yield "simsiam, mean of others, plain permutation", others, 13, False
+    yield "byol, an unreadable image in each batch", {"method": "byol"}, 13, True
+    for method in ("simclr", "moco", "barlow_twins", "vicreg", "dino"):
+        yield f"{method}", {"method": method}, 13, False
+        yield f"{method}, 4 views", {"method": method, "views": 4}, 12, False
+    yield "moco, more than two groups", {"method": "moco"}, 70, False
+    yield "moco, an unreadable image in each batch", {"method": "moco"}, 12, True
+    yield "dino, 2 local", {"method": "dino", "local_views": 2}, 12, False
+
+
+def network():
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
+    net.num_features = 24
+    return net
+
+
+def trained(settings, num_images, missing, rank, steps=STEPS, dtype=torch.float64):
+    """The loss of each step, this process's part, and what the method then holds, in one row."""
+    torch.manual_seed(0)
+    config = Config().replace(
+        **settings, projection_dim=8, projector_width=12, predictor_width=4, queue_size=40, prototypes=10,
+        backbone="own:network",
+    )  # fmt: skip
+    method = build(config, network()).to(dtype).train()
+    together = Together(method, rank, CPU)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
+    losses, draws = [], torch.Generator()
+    for step in range(steps):
+        draws.manual_seed(step)
+        views = torch.rand((config.objective.num_views, num_images, 3, 8, 8), generator=draws, dtype=dtype)
+        draws.manual_seed(step)
+        rows = [row for row in range(num_images) if not (missing and row == step % num_images)]
+        rows = [row for row in rows if row % rank.world == rank.index]
+        method.batch.begin(rows, -(-num_images // rank.world))
+        own = views[:, rows]
+        local = config.objective.local_views
+        loss, _ = together.wrapped(own[: len(own) - local], draws, *([own[-local:, :, :, :6, :6]] if local else []))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        losses.append(loss.item())
+        if together.gradients is not None:
+            together.gradients.average(False, False)
+        optimizer.step()
+        method.after_step((step + 1) / steps)
+    return np.array(losses), torch.cat([value.double().flatten() for value in method.state_dict().values()]).numpy()
+
+
+def main():
+    answer(work)
+
+
+def work(request, reporter):
+    rank = current_rank()
+    torch.set_num_threads(1)
+    with joined(rank, CPU):
+        results = {}
+        for name, *case in [case for case in cases() if case[0] in request["names"]]:
+            results[f"{name} losses"], results[f"{name} state"] = trained(*case, rank)
+    np.savez(Path(request["folder"]) / f"{rank.index}.npz", **results)
