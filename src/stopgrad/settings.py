@@ -227,8 +227,8 @@ class Training:
     devices: int = _setting(0, "processes to train on, one device each; 0: one, but two on a CPU of two cores or more "
                             "for batches of 128 and more", low=0)  # fmt: skip
     batch_statistics: str = _setting("global", "with several processes. global: a step computes what one process "
-                                     "would; local: BatchNorm, partners and negatives are of each process's own images, "
-                                     "which is faster", choices=("global", "local"))  # fmt: skip
+                                     "would; local: BatchNorm, partners and negatives are of each process's own "
+                                     "images, which is faster", choices=("global", "local"))  # fmt: skip
     precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
                               choices=("auto", "fp32", "bf16"))  # fmt: skip
     compile: bool = _setting(False, "compile the networks with torch.compile, which takes a minute or more at the "

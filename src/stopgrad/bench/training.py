@@ -17,7 +17,6 @@ from stopgrad.hardware import autocast, choose_device, choose_precision
 from stopgrad.loader.loader import Loader
 from stopgrad.loader.preprocess import shortest_of
 from stopgrad.methods.protocol import Method
-from stopgrad.nets.norms import synchronise
 from stopgrad.reporter import SilentReporter
 from stopgrad.stop import StopRequest
 from stopgrad.train.build import build_method
@@ -85,8 +84,6 @@ def training(request: dict[str, Any]) -> list[Figure]:
         if loader.batch_size < max(2, config.training.batch_size):
             raise DataError(f"{len(store)} images: a step of this benchmark takes {config.training.batch_size}.")
         method = build_method(config, device)
-        if device.type == "cuda" and rank.world > 1:
-            synchronise(method)
         run = RunDir(Path(request["results"]) / "run")
         run.make()
         loop = Training(
