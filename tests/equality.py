@@ -1,5 +1,10 @@
-"""A module that the tests of equality start as several processes, and run as one: many small trainings in float64."""
+"""A module that the tests of equality start as several processes, and run as one: many small trainings in float64.
 
+As a program, it prints how far several processes are from one: python tests/equality.py
+"""
+
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +13,11 @@ from torch import nn
 
 from stopgrad.config import Config
 from stopgrad.distributed.group import joined
-from stopgrad.distributed.launch import answer
-from stopgrad.distributed.rank import current_rank
+from stopgrad.distributed.launch import answer, launch
+from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.methods import build
 from stopgrad.methods.together import Together
+from stopgrad.reporter import SilentReporter
 
 STEPS, CPU = 50, torch.device("cpu")
 
@@ -92,3 +98,25 @@ def work(request, reporter):
         for name, *case in [case for case in cases() if case[0] in request["names"]]:
             results[f"{name} losses"], results[f"{name} state"] = trained(*case, rank)
     np.savez(Path(request["folder"]) / f"{rank.index}.npz", **results)
+
+
+def table(*worlds):
+    """Print the largest relative difference of a step's loss, and difference of a weight or buffer, of each case."""
+    torch.set_num_threads(1)
+    names, results = [name for name, *_ in cases()], {}
+    for world in worlds:
+        with tempfile.TemporaryDirectory() as folder:
+            launch("equality", {"folder": folder, "names": names}, world, SilentReporter())
+            results[world] = [dict(np.load(Path(folder) / f"{index}.npz")) for index in range(world)]
+    for name, *case in cases():
+        losses, state = trained(*case, Rank())
+        cells = []
+        for found in results.values():
+            loss = np.mean([result[f"{name} losses"] for result in found], axis=0)
+            apart = max(np.abs(result[f"{name} state"] - state).max() for result in found)
+            cells += [f"{np.abs(loss / losses - 1).max():.0e}", f"{apart:.0e}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    table(*map(int, sys.argv[1:] or (2, 3)))

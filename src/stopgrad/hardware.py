@@ -45,8 +45,7 @@ def choose_processes(devices: int, device: torch.device, batch_size: int) -> int
     """How many processes train; for `devices = 0`, one, but two on a CPU with two cores and a batch of 128 or more.
 
     Two processes of a small network, each with its half of the cores, outrun one whose threads split every operation
-    (1.5 times on two cores, ResNet of 0.3 M parameters, 32 px); no more than two, because BatchNorm sees a process's
-    part of the batch.
+    (1.5 times on two cores, ResNet of 0.3 M parameters, 32 px). More were not measured.
     """
     if devices:
         return devices

@@ -132,7 +132,7 @@ class Network:
     init: str = _setting("random", "what the backbone starts from. random; timm:NAME; a run folder, a .ckpt or a file "
                          "of weights; pretrained: timm's weights of the backbone")  # fmt: skip
     init_partial: bool = _setting(False, "take of init what fits the backbone, and say what does not")
-    norm: str = _setting("batch", "the backbone's BatchNorms. batch: as they are (synchronised on several GPUs); "
+    norm: str = _setting("batch", "the backbone's BatchNorms. batch: as they are (over the images of all processes); "
                          "frozen: by their running statistics, which stay as they came; group: GroupNorms instead",
                          choices=("batch", "frozen", "group"))  # fmt: skip
     pool: str = _setting("default", "what features are pooled from. default: as the network has it; avg: the mean over "

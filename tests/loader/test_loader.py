@@ -94,7 +94,24 @@ def test_processes_share_a_batch(even):
 def test_a_large_batch_shrinks_to_the_images_there_are(even):
     loader = Loader(even, config(batch_size=64), Rank())
     assert (loader.batch_size, loader.steps_per_epoch) == (50, 1)
-    assert Loader(even, config(batch_size=64), Rank(0, 4)).batch_size == 48
+    # As for one process; with local statistics each process's part is of one size.
+    assert Loader(even, config(batch_size=64), Rank(0, 4)).batch_size == 50
+    assert Loader(even, config(batch_size=64, batch_statistics="local"), Rank(0, 4)).batch_size == 48
+
+
+def test_processes_know_where_their_images_stand_in_the_batch(rng):
+    images = [rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(16)]
+    images[3] = b"broken"
+    store = load_images(ListSource(images), shortest=64, memory_gb=1e-9)
+    whole = Loader(store, config(batch_size=16), Rank()).indices(0)
+    found = {}
+    for index in range(3):
+        loader = Loader(store, config(batch_size=16), Rank(index, 3))
+        (batch,) = loader.batches(0, 1)
+        rows, most = loader.rows(batch, 0)
+        assert most == 6
+        found |= dict(zip(rows, batch.positions.tolist(), strict=True))
+    assert found == {row: position for row, position in enumerate(whole.tolist()) if position != 3}
 
 
 def test_images_that_turn_out_unreadable_leave_the_batch(rng):

@@ -1,4 +1,4 @@
-"""The batch of a step as all processes share it: what is computed of all its images, whoever has them."""
+"""The batch of a step as all processes share it: what is computed of all its images, wherever they are."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -24,13 +24,15 @@ class Together:
     """What is called for a step's loss."""
     gradients: SharedGradients | None = None
     """Where the gradients of a CPU's processes are averaged; DistributedDataParallel does it on GPUs."""
+    batches: int
+    """How many batches a step has: one, or one for each process where statistics are local."""
     draws_as: int
     """The process by whose seed partners and coins are drawn."""
 
     def __init__(self, method: Method, rank: Rank, device: torch.device, *, statistics: str = "global") -> None:
         self.wrapped = method
         shares, on_gpu = rank.world > 1 and statistics == "global", device.type == "cuda"
-        self.draws_as = 0 if shares else rank.index
+        self.draws_as, self.batches = (0, 1) if shares else (rank.index, rank.world)
         if rank.world > 1 and not on_gpu:
             self.gradients = SharedGradients((p for p in method.parameters() if p.requires_grad), rank)
         if shares:

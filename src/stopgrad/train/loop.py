@@ -51,7 +51,7 @@ class Training:
         self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
         together = Together(method, rank, device, statistics=config.training.batch_statistics)
-        self.wrapped, self.gradients, self.draws_as = together.wrapped, together.gradients, together.draws_as
+        self.together, self.wrapped, self.gradients = together, together.wrapped, together.gradients
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
         t, per_epoch = config.training, loader.steps_per_epoch
@@ -122,7 +122,7 @@ class Training:
         step = self.progress.step
         # Whatever draws inside the network, such as dropout, draws something else in each process.
         torch.manual_seed(_seed(self.config.training.seed, step, self.rank.index))
-        self.generator.manual_seed(_seed(self.config.training.seed, step, self.draws_as))
+        self.generator.manual_seed(_seed(self.config.training.seed, step, self.together.draws_as))
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         heads_only = step < self.config.optimization.head_warmup * self.total_steps
         lr = set_lr(self.optimizer, self.peak_lr, factor, heads_only=heads_only)
@@ -170,7 +170,7 @@ class Training:
     def _after_step(self, lr: float, diagnostics: dict[str, Tensor], loggers: Loggers | None) -> None:
         p = self.progress
         p.step += 1
-        p.images_seen += self._num_images
+        p.images_seen += self._num_images * self.together.batches
         p.loss_count += 1
         line: dict[str, Any] = {}
         measures = self._is_due(p.step, self.monitor_every)
