@@ -8,17 +8,21 @@ import warnings
 
 import numpy as np
 import pytest
+from formats import pillow
 from fuzz import input_of, mutated
 from fuzz_readers import OWN, READERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from sharded import add, encoded
 
 from stopgrad.artifacts.checkpoint import load_checkpoint
 from stopgrad.artifacts.hub_folder import is_spec
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import from_toml
+from stopgrad.data.decode import decode
 from stopgrad.data.open import open_images
+from stopgrad.data.pixels import UnreadableImageError
 from stopgrad.data.shards.tar import index_tar
 from stopgrad.embeddings.read import read_embeddings
 from stopgrad.errors import CheckpointError, ConfigError, DataError
@@ -175,3 +179,12 @@ def test_values_in_other_files(tmp_path):
         file.create_virtual_dataset("images", layout)
     with pytest.raises(DataError, match="in other files"):
         open_images(tmp_path / "y.h5")
+
+
+@pytest.mark.parametrize("shortest", [None, 8, 100_000])
+def test_a_jpeg_that_says_it_is_huge(shortest):
+    data = bytearray(pillow(Image.fromarray(np.zeros((8, 8, 3), np.uint8)), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65_500, 65_500)
+    with pytest.raises(UnreadableImageError, match="bomb"):
+        decode(bytes(data), shortest=shortest)

@@ -7,6 +7,8 @@ try:
 except ImportError:
     simplejpeg = None
 
+_MOST_PIXELS = 178_956_970
+"""Of larger images Pillow says that they are bombs."""
 _SOI, _SOS, _APP1, _APP14 = b"\xff\xd8", 0xDA, 0xE1, 0xEE
 
 
@@ -23,7 +25,11 @@ def decode_plain_jpeg(data: bytes, shortest: int | None) -> np.ndarray | None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or (shortest is not None and min(height, width) > shortest):
+        if (
+            height * width > _MOST_PIXELS
+            or colours not in ("YCbCr", "Gray")
+            or (shortest is not None and min(height, width) > shortest)
+        ):
             return None
         pixels: np.ndarray = simplejpeg.decode_jpeg(data)
     # Of whatever is wrong, Pillow says it or reads what there is.
