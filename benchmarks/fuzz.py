@@ -29,7 +29,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import fuzz_readers as readers
+if "--atheris" in sys.argv:
+    import atheris
+
+    # Of modules that are imported here the coverage is seen.
+    with atheris.instrument_imports(include=["stopgrad", "fuzz_readers", "zipfile", "tarfile", "tomllib", "numpy.lib"]):
+        import fuzz_readers as readers
+
+else:
+    import fuzz_readers as readers
 
 MOST_SECONDS = 20.0
 """Of a processor, for one input; of the clock twenty times as many, as the machine may be busy."""
@@ -225,8 +233,6 @@ def _cpu_seconds(pid: int) -> float:
 
 def guided(reader: str, inputs: int, seconds: float, keep: Path | None) -> None:
     """Inputs chosen by the Python code that they reach (atheris, libFuzzer); it ends at the first finding."""
-    import atheris
-
     room = Path(tempfile.mkdtemp())
     os.environ["STOPGRAD_CACHE"] = str(room / "cache")
     chosen = readers.READERS[reader]
@@ -236,7 +242,6 @@ def guided(reader: str, inputs: int, seconds: float, keep: Path | None) -> None:
     for number, content in enumerate(seeds):
         (corpus / str(number)).write_bytes(content)
 
-    @atheris.instrument_func
     def one(data: bytes) -> None:
         with contextlib.suppress(*readers.OWN):
             chosen.read(data, room)

@@ -1,12 +1,22 @@
 """A real Chromium for the tests of pages."""
 
 import shutil
+import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSIDE = ("file:", "data:", "blob:")
+
+
+def _wait_for(page, expression, *, timeout=30_000):
+    """As Playwright's, which evaluates texts inside the page, as the page's policy forbids."""
+    until = time.monotonic() + timeout / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < until, f"not in {timeout} ms: {expression}"
+        page.wait_for_timeout(50)
 
 
 @contextmanager
@@ -32,6 +42,7 @@ def opened_page(path, *, width=1200, height=900):
                 "request",
                 lambda r: requests.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None,
             )
+            page.wait_for_function = partial(_wait_for, page)
             page.goto(path.resolve().as_uri())
             yield page, errors, requests
         finally:
