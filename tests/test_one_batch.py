@@ -47,8 +47,8 @@ def test_a_run_on_two_processes_is_that_of_one_and_local_statistics_are_another(
     recorder, states = Recorder(), {}
     for name, given in {
         "one": {"devices": 1},
-        "two": {"devices": 2},
-        "local": {"batch_statistics": "local", "devices": 2},
+        "two": {"batch_statistics": "global", "devices": 2},
+        "local": {"devices": 2},
     }.items():
         settings = {
             "steps": 3,

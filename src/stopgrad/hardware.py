@@ -103,6 +103,11 @@ def check_precision(name: str) -> None:
         raise ConfigError(f"precision = {name!r} is unknown: {did_you_mean(name, PRECISIONS)}")
 
 
+def choose_statistics(name: str, device: torch.device) -> str:
+    """`global` or `local`; `auto` takes `local` on a CPU, where it measured better per second (docs/reliability.md)."""
+    return name if name != "auto" else "local" if device.type == "cpu" else "global"
+
+
 def choose_precision(name: str, device: torch.device) -> str:
     """`fp32` or `bf16`; `auto` takes bf16 where the hardware computes in it.
 

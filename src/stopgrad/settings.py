@@ -226,9 +226,10 @@ class Training:
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
     devices: int = _setting(0, "processes to train on, one device each; 0: one, but two on a CPU of two cores or more "
                             "for batches of 128 and more", low=0)  # fmt: skip
-    batch_statistics: str = _setting("global", "with several processes. global: a step computes what one process "
+    batch_statistics: str = _setting("auto", "with several processes. global: a step computes what one process "
                                      "would; local: BatchNorm, partners and negatives are of each process's own "
-                                     "images, which is faster", choices=("global", "local"))  # fmt: skip
+                                     "images, which is faster; auto: local on a CPU, else global",
+                                     choices=("auto", "global", "local"))  # fmt: skip
     precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
                               choices=("auto", "fp32", "bf16"))  # fmt: skip
     compile: bool = _setting(False, "compile the networks with torch.compile, which takes a minute or more at the "

@@ -95,7 +95,7 @@ def test_a_large_batch_shrinks_to_the_images_there_are(even):
     loader = Loader(even, config(batch_size=64), Rank())
     assert (loader.batch_size, loader.steps_per_epoch) == (50, 1)
     # As for one process; with local statistics each process's part is of one size.
-    assert Loader(even, config(batch_size=64), Rank(0, 4)).batch_size == 50
+    assert Loader(even, config(batch_size=64, batch_statistics="global"), Rank(0, 4)).batch_size == 50
     assert Loader(even, config(batch_size=64, batch_statistics="local"), Rank(0, 4)).batch_size == 48
 
 

@@ -24,6 +24,7 @@ from stopgrad.data.prefetch import prepared_ahead
 from stopgrad.data.shards.order import EpochOrder, layout_of
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
+from stopgrad.hardware import choose_statistics
 from stopgrad.objective.device import sent
 from stopgrad.settings import Augmentation
 
@@ -94,7 +95,9 @@ class Loader:
             if self._images.nbytes <= free / 4:
                 self._images, self._pins = self._images.to(device), False
         self.batch_size = min(config.training.batch_size, len(store))
-        if config.training.batch_statistics == "local":
+        self.statistics = choose_statistics(config.training.batch_statistics, device)
+        """`global` or `local`, where there are several processes."""
+        if self.statistics == "local":
             # Each process's mean counts alike.
             self.batch_size -= self.batch_size % rank.world
         self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0

@@ -50,7 +50,7 @@ class Training:
         self.device, self.precision, self.rank = device, precision, rank
         self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
-        together = Together(method, rank, device, statistics=config.training.batch_statistics)
+        together = Together(method, rank, device, statistics=loader.statistics)
         self.together, self.wrapped, self.gradients = together, together.wrapped, together.gradients
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)

@@ -254,9 +254,10 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
 def _processes_words(training: Training) -> str:
     if training.rank.world == 1:
         return ""
-    shares = training.config.training.batch_statistics == "global"
-    what = "which compute what one would" if shares else "each with BatchNorm, partners and negatives of its own images"
-    return f"; {training.rank.world} processes, {what} (batch_statistics = {training.config.training.batch_statistics})"
+    kind = training.loader.statistics
+    own = "each with BatchNorm, partners and negatives of its own images"
+    what = "which compute what one would" if kind == "global" else own
+    return f"; {training.rank.world} processes, {what} (batch_statistics = {kind})"
 
 
 def main() -> NoReturn:
