@@ -106,7 +106,7 @@ def test_processes_know_where_their_images_stand_in_the_batch(rng):
     whole = Loader(store, config(batch_size=16), Rank()).indices(0)
     found = {}
     for index in range(3):
-        loader = Loader(store, config(batch_size=16), Rank(index, 3))
+        loader = Loader(store, config(batch_size=16, batch_statistics="global"), Rank(index, 3))
         (batch,) = loader.batches(0, 1)
         rows, most = loader.rows(batch, 0)
         assert most == 6
