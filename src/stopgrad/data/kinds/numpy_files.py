@@ -38,7 +38,7 @@ def open_npy(path: Path) -> Splits:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a .npy holds one image, by its shape: `[height, width]`, or `[height, width, 1, 3 or 4]`."""
+    """Whether a .npy holds one image, by its shape: `[height, width]`, or `[height, width, channel]` of up to 16."""
     try:
         return looks_like_one(_mapped(path).shape)
     except Exception:

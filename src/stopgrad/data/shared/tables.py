@@ -106,7 +106,9 @@ def channels_are_first(shape: Sequence[int], dtype: np.dtype[Any], where: str) -
 
 def looks_like_one(shape: Sequence[int]) -> bool:
     """Whether an array of this shape is one image rather than several."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > MOST_CHANNELS)
+    if len(shape) == 3 and shape[2] <= MOST_CHANNELS:
+        return shape[1] > MOST_CHANNELS and (shape[2] in (1, 3, 4) or shape[0] > MOST_CHANNELS)
+    return len(shape) == 2
 
 
 Open = Callable[[str, np.ndarray, Sequence[str]], "TableSource"]
