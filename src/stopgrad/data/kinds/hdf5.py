@@ -68,7 +68,7 @@ def _columns(opened: PerProcess[Any], path: Path) -> dict[str, Column]:
 
     found: dict[str, Column] = {}
 
-    def add(name: str, item: Any) -> None:
+    def add(name: str | bytes, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         row = h5py.check_vlen_dtype(item.dtype)
