@@ -132,3 +132,10 @@ def test_without_h5py(tmp_path, monkeypatch):
 
 def test_labels_of_more_sides_are_none(tmp_path):
     assert labels(open_images(write(tmp_path / "x.h5", images=pixels(2), labels=np.eye(2))).train) == [-1, -1]
+
+
+def test_arrays_whose_names_are_no_text_are_passed_over(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((4, 8, 8), dtype=np.uint8)
+        file[b"\xff\xfe"] = np.zeros((4, 8, 8), dtype=np.uint8)
+    assert len(open_images(tmp_path / "x.h5").train) == 4

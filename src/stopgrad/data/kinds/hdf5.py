@@ -69,7 +69,8 @@ def _columns(opened: PerProcess[Any], path: Path) -> dict[str, Column]:
     found: dict[str, Column] = {}
 
     def add(name: str | bytes, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or item.shape is None:
+        # h5py gives names that are no UTF-8 as bytes.
+        if not isinstance(name, str) or not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         row = h5py.check_vlen_dtype(item.dtype)
         is_encoded = len(item.shape) == 1 and row is not None and np.dtype(row).kind in "ui" and row.itemsize == 1
