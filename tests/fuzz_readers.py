@@ -33,6 +33,8 @@ class Reader:
     """Valid inputs, made in a folder."""
     read: Callable[[bytes, Path], None]
     """Read one input, with a folder for files; raises one of `OWN`, or nothing."""
+    most_bytes: float = 1.5e9
+    """Of memory for one input: an image may have 178 million pixels (Pillow's bound)."""
     native: bool = False
     """Whether a library in C reads the file by itself, for which nothing is promised (docs/security.md)."""
 
@@ -255,7 +257,10 @@ SPEC = {
 
 
 def _specs(room: Path) -> list[bytes]:
-    save_file({"a": torch.ones(1)}, room / "encoder.safetensors")
+    from stopgrad.nets.backbones import build_backbone
+
+    network = build_backbone("resnet10_16", stem="small", image_size=16)
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, room / "encoder.safetensors")
     deep = {**SPEC, "pixels": {**SPEC["pixels"], "depth": 16, "value_range": [0, 4095]}}
     return [json.dumps(spec, indent=2).encode() for spec in (SPEC, deep)]
 
@@ -338,7 +343,8 @@ def _decode_rgb(data: bytes, _: Path) -> None:
 
 READERS = {
     "images": Reader(_images, _decode_rgb),
-    "deep-images": Reader(_deep_images, _decode_deep),
+    # Of other formats than Pillow's, 4 GB, and as float32 while it is converted.
+    "deep-images": Reader(_deep_images, _decode_deep, most_bytes=16e9),
     "parquet": Reader(_parquets, _file_reader("set.parquet", _open_all)),
     "parquet-shard": Reader(_parquets, _file_reader("shard.parquet", _index_parquet)),
     "tar": Reader(_tars, _file_reader("set.tar", _index_tar)),

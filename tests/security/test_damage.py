@@ -5,6 +5,7 @@ import json
 import struct
 import tarfile
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fuzz_readers import OWN, READERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sharded import add, encoded
+from sharded import add, encoded, write_parquet
 
 from stopgrad.artifacts.checkpoint import load_checkpoint
 from stopgrad.artifacts.hub_folder import is_spec
@@ -23,10 +24,11 @@ from stopgrad.config import from_toml
 from stopgrad.data.decode import decode
 from stopgrad.data.open import open_images
 from stopgrad.data.pixels import UnreadableImageError
+from stopgrad.data.shards.parquet import index_parquet, unpack
 from stopgrad.data.shards.tar import index_tar
 from stopgrad.embeddings.read import read_embeddings
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.weights.options import split_query, with_query
+from stopgrad.weights.options import check_there, split_query, with_query
 
 DEEP = "[" * 100_000
 SLOW = {"encoder-json", "deep-images"}
@@ -188,3 +190,38 @@ def test_a_jpeg_that_says_it_is_huge(shortest):
     data[frame + 5 : frame + 9] = struct.pack(">HH", 65_500, 65_500)
     with pytest.raises(UnreadableImageError, match="bomb"):
         decode(bytes(data), shortest=shortest)
+
+
+def test_a_zip_whose_name_begins_with_zero(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.png", encoded(0))
+    (tmp_path / "x.zip").write_bytes((tmp_path / "x.zip").read_bytes().replace(b"a.png", b"\0.png"))
+    with pytest.raises(DataError, match="no whole zip archive"):
+        open_images(tmp_path / "x.zip")
+
+
+def test_a_column_whose_name_is_no_text(tmp_path):
+    path = write_parquet(tmp_path / "x.parquet", range(3))
+    path.write_bytes(path.read_bytes().replace(b"label", b"lab\x81l"))
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        open_images(path)
+    assert "no whole parquet file" in index_parquet(str(path)).problem
+    with pytest.raises(OSError, match="damaged"):
+        unpack(str(path), tmp_path / "unpacked")
+
+
+def test_an_array_whose_name_is_no_text(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file[b"lab\x81l"] = file["images"] = np.zeros((2, 4, 4, 3), np.uint8)
+    assert len(open_images(tmp_path / "x.h5").train) == 2
+
+
+def test_the_folder_of_a_user_who_does_not_exist():
+    with pytest.raises(CheckpointError, match="does not exist"):
+        check_there("~e=9?image_size=32")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        check_there("~a\0?image_size=32")
+    with pytest.raises(DataError, match="does not exist"):
+        read_embeddings("~e=9.npy")
+    assert not RunDir("~e=9").is_run

@@ -1,6 +1,7 @@
 """Files of embeddings, read back."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     Raises:
         DataError: no such file, damaged, or written by something else.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         raise DataError(f"{file} does not exist: give a file that stopgrad embed wrote ({', '.join(SUFFIXES)}).")
     read = {".parquet": _read_parquet, ".npy": _read_npy, ".csv": _read_csv}.get(file.suffix)

@@ -1,5 +1,6 @@
 """Options for loading a checkpoint: given as keywords, or after a question mark in its path."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -55,15 +56,24 @@ def split_query(text: str) -> tuple[str, LoadOptions]:
         ConfigError: an unknown option, or an invalid value.
     """
     path, mark, query = text.partition("?")
-    if not mark or Path(text).expanduser().exists():
+    if not mark or _there(text).exists():
         return text, LoadOptions()
     before, _, last = text.rpartition("?")
-    if Path(before).expanduser().exists():
+    if _there(before).exists():
         path, query = before, last
     pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     if not pairs:
         raise ConfigError(f"{text}: no option after the question mark; give one such as image_size=96.")
     return path, parse_options(dict(pairs))
+
+
+def _there(text: str) -> Path:
+    """The path that a text means; of a user who does not exist the text as it is."""
+    try:
+        return Path(os.path.expanduser(text))
+    # A user's name with a zero byte.
+    except ValueError:
+        return Path(text)
 
 
 def place_of(text: str) -> str:
@@ -86,7 +96,7 @@ def check_there(text: str) -> None:
             f"{name}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
             "timm:resnet50.tv_in1k. Anything else: download it and give its path."
         )
-    path = Path(name).expanduser()
+    path = _there(name)
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give a run folder, a .ckpt, an encoder.safetensors, another program's weights, or "

@@ -32,7 +32,8 @@ class ParquetSource:
             columns = [c for c in (image_column, label_column) if c is not None]
             tables = [pq.read_table(path, columns=columns, memory_map=True) for path in paths]
             table = pa.concat_tables(tables, promote_options="permissive")
-        except (OSError, pa.ArrowException) as error:
+        # Names that are no UTF-8 are a ValueError.
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{_join(paths)} cannot be read as parquet: {error}.") from error
         if image_column is None:
             raise DataError(

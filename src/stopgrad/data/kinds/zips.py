@@ -80,7 +80,8 @@ class _Archive:
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        # A name that begins with a zero byte ends in an IndexError.
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, IndexError) as error:
             raise DataError(f"{str(path)!r} is no whole zip archive ({error}): copy it again.") from error
         for info in infos:
             _check_name(path, info.orig_filename)

@@ -33,7 +33,8 @@ def index_parquet(file: Any) -> Entries:
             num_images = table.metadata.num_rows
             entries.unpacked_bytes = _uncompressed(table.metadata, column) + 8 * (num_images + 1)
             labels = table.read(columns=[label_column])[label_column].to_pylist() if label_column else []
-    except pa.ArrowException as error:
+    # Names that are no UTF-8 are a ValueError.
+    except (ValueError, pa.ArrowException) as error:
         entries.problem = f"no whole parquet file ({error})"
         return entries
     zeros = bytes(8 * num_images)
@@ -71,7 +72,7 @@ def unpack(file: Any, target: Path) -> None:
                         out.write(content)
                     starts.append(starts[-1] + size)
             out.write(starts.tobytes())
-    except pa.ArrowException as error:
+    except (ValueError, pa.ArrowException) as error:
         raise OSError(f"damaged: {error}") from error
 
 
