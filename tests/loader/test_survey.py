@@ -50,6 +50,21 @@ def test_deep_images_bring_range_and_statistics(rng):
     assert "jittered" in words
 
 
+def test_a_few_deep_images_among_common_ones_do_not_decide(rng):
+    common, deep = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), rng.integers(0, 9000, (8, 8), dtype=np.uint16)
+    config, words = with_images(Config(), (), ListSource([common] * 9 + [deep] * 3))
+    assert words is None
+    assert pixels_of(config) == RGB8
+    config, _ = with_images(Config(), (), ListSource([common] * 3 + [deep] * 9))
+    assert (config.data.channels, config.data.depth) == (1, 16)
+
+
+def test_shown_channels_are_checked_for_colours_too(rng):
+    source = ArraySource(rng.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ConfigError, match="channels 0 to 2"):
+        with_images(Config().replace(shown_channels=(0, 1, 3)), {"shown_channels"}, source)
+
+
 def test_what_was_given_stays(rng):
     source = ArraySource(rng.integers(0, 65536, (20, 8, 8), dtype=np.uint16))
     given = {"channels": 3, "value_range": (0.0, 4095.0), "mean": (0.5,) * 3, "std": (0.2,) * 3}

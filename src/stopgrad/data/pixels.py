@@ -34,11 +34,6 @@ class PixelFormat:
         """The type of decoded pixels."""
         return np.uint8 if self.depth == 8 else np.uint16
 
-    @property
-    def bytes_a_pixel(self) -> int:
-        """Of all channels."""
-        return self.channels * self.depth // 8
-
     def __str__(self) -> str:
         if self == RGB8:
             return "RGB"

@@ -6,6 +6,7 @@ To add a kind: a class with the members of `ImageSource` in a file of `data/kind
 import hashlib
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,15 +62,15 @@ class Splits:
     test: ImageSource | None = None
 
 
-class LabelledSource:
-    """Base of sources that know their labels from the beginning; `read`, `name` and `__len__` are to be added."""
+class LabelledSource(ABC):
+    """Base of sources that know their labels from the beginning; `read` and `name` are to be added too."""
 
     def __init__(self, labels: Sequence[int] | np.ndarray = (), class_names: Sequence[str] = ()) -> None:
         self.labels, self.class_names = labels, class_names
         """A number an image, -1 where it has none; or none at all."""
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def label(self, index: int) -> int:
         """Index into `class_names`, or -1."""

@@ -1,7 +1,8 @@
 """What a data set's images are: channels, bits, black and white, mean and deviation, from a sample of them."""
 
 import io
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from stopgrad.config import Config
 from stopgrad.data.decode import read_image, spread_over
 from stopgrad.data.pixels import MOST_CHANNELS, RGB8, PixelFormat, Raw, UnreadableImageError, ValueRange
-from stopgrad.data.readers.raw import is_for_others, is_tiff, read_raw
+from stopgrad.data.readers.raw import as_unreadable, is_for_others, is_tiff, read_raw
 from stopgrad.data.sources import ImageSource
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.loader.preprocess import pixels_of
@@ -21,7 +22,7 @@ PERCENTILES = (0.1, 99.9)
 _COMMON = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
-def with_images(config: Config, given: Container[str], source: ImageSource) -> tuple[Config, str | None]:
+def with_images(config: Config, given: Iterable[str], source: ImageSource) -> tuple[Config, str | None]:
     """The config with what the images bring along, and a line that says it (None: they are 8-bit RGB as usual).
 
     Args:
@@ -36,11 +37,13 @@ def with_images(config: Config, given: Container[str], source: ImageSource) -> t
     pixels = survey(source, config)
     config = config.replace(channels=pixels.channels, depth=pixels.depth)
     if pixels == RGB8 and len(config.augmentation.mean) == 3:
+        check_channels(config)
         return config, None
     config = config.replace(value_range=pixels.value_range or (0.0, 0.0))
-    if not {"mean", "std"} <= {name for name in ("mean", "std") if name in given}:
+    if wanting := {"mean", "std"} - set(given):
         mean, std = statistics(source, pixels)
-        config = config.replace(**{n: v for n, v in (("mean", mean), ("std", std)) if n not in given})
+        found = {"mean": mean, "std": std}
+        config = config.replace(**{name: found[name] for name in wanting})
     words = str(pixels)
     if pixels.channels != 3:
         words += "; each channel's brightness and contrast are jittered on their own, without hue, saturation and grey"
@@ -63,7 +66,7 @@ def check_channels(config: Config) -> None:
 
 
 def survey(source: ImageSource, config: Config) -> PixelFormat:
-    """What the images are to be decoded to: as the config says, and where it does not, as a sample of them is.
+    """What the images are to be decoded to: as the config says, and where it does not, as most of a sample of them are.
 
     Raises:
         DataError: images of different channels, or of more than 16.
@@ -103,30 +106,29 @@ def statistics(source: ImageSource, pixels: PixelFormat) -> tuple[tuple[float, .
 
 
 def _sample(source: ImageSource, pages: str) -> list[tuple[str, Raw]]:
-    """Name and values of each image of a sample that can be read and is not common."""
+    """Name and values of each image of a sample that is not common; none where most are."""
     found: list[tuple[str, Raw]] = []
+    num_common = 0
     for index in spread_over(source, SAMPLE):
-        try:
-            data = source.read(index)
-            if not _is_common(data, pages):
-                raw = read_raw(data, pages)
-                if not raw.is_common:
-                    found.append((source.name(index), raw))
         # Those that cannot be read are told of later.
-        except Exception:
-            continue
-    return found
+        with suppress(OSError, UnreadableImageError):
+            data = source.read(index)
+            if _is_common(data) or (raw := read_raw(data, pages)).is_common:
+                num_common += 1
+            else:
+                found.append((source.name(index), raw))
+    return found if len(found) >= num_common else []
 
 
-def _is_common(data: Any, pages: str) -> bool:
-    """Whether 8-bit RGB loses nothing of an image, without decoding it."""
+def _is_common(data: Any) -> bool:
+    """Whether the header of an image says that 8-bit RGB loses nothing of it; otherwise its values tell."""
     if isinstance(data, np.ndarray):
         return data.dtype == np.uint8 and (data.ndim == 2 or data.shape[2] in (1, 3))
     if isinstance(data, Image.Image):
         return data.mode in _COMMON
-    if not data or is_for_others(data) or is_tiff(data) or (data[12:16] == b"IHDR" and data[24] == 16):
-        return not data
-    with Image.open(io.BytesIO(data)) as image:
+    if is_for_others(data) or is_tiff(data) or (data[12:16] == b"IHDR" and data[24:25] == b"\x10"):
+        return False
+    with as_unreadable(), Image.open(io.BytesIO(data)) as image:
         return image.mode in _COMMON
 
 
