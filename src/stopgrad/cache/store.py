@@ -66,7 +66,7 @@ class ImageStore:
         """`num` positions, evenly spaced, or as many as there are; of a set in shards out of a few of them."""
         if layout_of(self.source) is not None:
             return spread_over(self.source, num)
-        return np.linspace(0, len(self) - 1, min(len(self), num)).astype(int).tolist()
+        return evenly_spaced(len(self), num)
 
     @property
     def whereabouts(self) -> str:
