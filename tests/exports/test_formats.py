@@ -265,6 +265,23 @@ def test_a_foreign_checkpoint_is_converted(tmp_path):
     assert "Not known here: the weights were converted from `x.pth" in card
 
 
+def test_the_card_has_the_licence_and_the_images_that_are_given(runs, tmp_path):
+    exported = export(
+        runs("narrow"), to="hub-folder", out=tmp_path / "mine", license="CC-BY-4.0",
+        trained_on="1,200 scans of steel | from our mill, [free](to) use",
+    )  # fmt: skip
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "1,200 scans of steel \\| from our mill, \\[free\\](to) use." in card
+    assert "CC-BY-4.0, chosen by those who exported it" in card
+    assert "None chosen yet" not in card
+    assert exported.notes[-1] == "Read README.md before you publish it."
+    with pytest.raises(ConfigError, match="an identifier of one word"):
+        export(runs("narrow"), to="hub-folder", out=tmp_path / "other", license="mine\nevil: key")
+    with pytest.raises(ConfigError, match="for the model card of hub-folder: timm has none"):
+        export(runs("narrow"), to="timm", out=tmp_path / "x.safetensors", license="mit")
+
+
 def test_what_is_there_stays(runs, tmp_path):
     for to, out in (("timm", "a.safetensors"), ("safetensors", "b.safetensors"), ("hub-folder", "c")):
         export(runs("narrow"), to=to, out=tmp_path / out)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def export(
     encoder: str, /, *, to: str, out: Annotated[Path | None, Parameter(name=("--out", "-o"))] = None,
     with_preprocess: Annotated[bool, Parameter(negative="")] = False,
+    license: str = "", trained_on: str = "",
     overwrite: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False,
     loading: Loading = NOTHING,
 ) -> None:  # fmt: skip
@@ -34,6 +35,10 @@ def export(
         format; the output says where.
     with_preprocess
         onnx: take uint8 pixels and normalise them inside.
+    license
+        hub-folder: the licence of the weights, for the model card, such as apache-2.0.
+    trained_on
+        hub-folder: what the images are, where they are from and on what terms, for the model card.
     overwrite
         Replace an earlier export.
     json
@@ -44,7 +49,10 @@ def export(
     check_place(to, out, encoder, overwrite=overwrite)
     from stopgrad.exports.formats import export as write
 
-    exported = write(encoder, to=to, out=out, with_preprocess=with_preprocess, overwrite=overwrite)
+    exported = write(
+        encoder, to=to, out=out, with_preprocess=with_preprocess, overwrite=overwrite, license=license,
+        trained_on=trained_on,
+    )  # fmt: skip
     if json:
         print_json(exported.as_json())
     else:

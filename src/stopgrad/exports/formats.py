@@ -45,7 +45,7 @@ class Exported:
 
 def export(
     encoder: str | Path | Encoder, *, to: str, out: str | Path | None = None, with_preprocess: bool = False,
-    overwrite: bool = False,
+    overwrite: bool = False, license: str = "", trained_on: str = "",
 ) -> Exported:  # fmt: skip
     """Write a backbone for another program, load it there, and compare the features.
 
@@ -57,6 +57,8 @@ def export(
         out: the file or folder; None: beside the encoder, named after it and the format.
         with_preprocess: onnx: take uint8 pixels and normalise them inside.
         overwrite: replace an earlier export.
+        license: hub-folder: the licence of the weights, for the model card, as SPDX writes it (apache-2.0).
+        trained_on: hub-folder: what the images are, where they are from and on what terms, for the model card.
 
     Raises:
         ConfigError: a place that is taken or has a wrong name, a format that cannot hold this network, or a package
@@ -70,6 +72,8 @@ def export(
     path = check_place(to, out, source, overwrite=overwrite)
     if with_preprocess and to != "onnx":
         raise ConfigError(f"with_preprocess is for onnx only: {to} holds weights, which cannot preprocess.")
+    if (license or trained_on) and to != "hub-folder":
+        raise ConfigError(f"license and trained_on are for the model card of hub-folder: {to} has none.")
     loaded = _on_cpu(encoder) if isinstance(encoder, Encoder) else load_encoder(encoder)
     if loaded.spec is None and to != "onnx":
         raise ConfigError(
@@ -88,7 +92,7 @@ def export(
     elif to == "torchvision":
         written = write_torchvision(loaded, path)
     elif to == "hub-folder":
-        written = write_hub_folder(loaded, path, source)
+        written = write_hub_folder(loaded, path, source, license, trained_on)
     else:
         written = write_own(loaded, path)
     return Exported(

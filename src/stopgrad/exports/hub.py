@@ -14,6 +14,7 @@ from stopgrad.config import Config
 from stopgrad.data.shards.place import without_query
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
+from stopgrad.errors import ConfigError
 from stopgrad.exports.timm import has_timm_name, no_name_words, timm_config, timm_lines, timm_loads
 from stopgrad.exports.verify import Written, compare, preprocess_words, quoted, spec_of, write_own, write_text
 from stopgrad.visible import visible
@@ -28,27 +29,33 @@ GUIDES = {
 METHODS = {"simsiam": "SimSiam (arXiv 2011.10566)", "byol": "BYOL (arXiv 2006.07733)"}
 
 
-def model_card(encoder: Encoder, name: str, run: RunDir | None) -> str:
+def model_card(encoder: Encoder, name: str, run: RunDir | None, licence: str = "", trained_on: str = "") -> str:
     """The card as Markdown.
 
     Args:
         encoder: the backbone.
         name: what to call it.
         run: the run that trained it, if it is one's own.
+        licence: of the weights, as the Hub and SPDX write it, such as apache-2.0; empty: none chosen.
+        trained_on: what the images are, where they are from and on what terms, in words; empty: what the run knows.
+
+    Raises:
+        ConfigError: a licence that is not one word.
     """
     spec = spec_of(encoder)
     timm_too = has_timm_name(spec)
-    parts = [_front_matter(timm_too), f"# {prose(name)}\n", _summary(encoder)]
+    parts = [_front_matter(timm_too, licence), f"# {prose(name)}\n", _summary(encoder)]
     if run is None:
-        parts.append(
-            "## Training\n\nNot known here: the weights were converted from "
-            f"{code(_tail(encoder.name))}. Say what they were trained on, and by whom.\n"
-        )
+        known = f"Converted from {code(_tail(encoder.name))}. Trained on: {prose(trained_on)}." if trained_on else (
+            f"Not known here: the weights were converted from {code(_tail(encoder.name))}. Say what they were trained "
+            "on, and by whom."
+        )  # fmt: skip
+        parts.append(f"## Training\n\n{known}\n")
     else:
         config, summary = run.read_config(), run.found_json(run.summary_file.name)
-        parts += [_training(run, config, summary), _worth(run, summary)]
+        parts += [_training(run, config, summary, trained_on), _worth(run, summary)]
     parts += [_loading(encoder, name), f"## Preprocessing\n\n{preprocess_words(encoder.preprocess)}.\n"]
-    parts += [_limits(encoder, run), _licence()]
+    parts += [_limits(encoder, run), _licence(licence)]
     return "\n".join(parts)
 
 
@@ -65,11 +72,19 @@ def prose(text: Any) -> str:
     return re.sub(r"[\\`\[\]|]|<(?=[A-Za-z/!?])", r"\\\g<0>", visible(str(text)).replace("\n", " "))
 
 
-def _front_matter(timm_too: bool) -> str:
-    # No licence key: nobody has chosen one.
+def check_licence(licence: str) -> None:
+    """Refuse what would not stand as one word in the head of the card."""
+    if not re.fullmatch(r"[\w.+-]*", licence):
+        raise ConfigError(f"licence {licence!r}: an identifier of one word is needed, such as apache-2.0 or cc-by-4.0.")
+
+
+def _front_matter(timm_too: bool, licence: str) -> str:
+    check_licence(licence)
+    # Without a choice there is no key: nobody may assume one.
+    key = f"license: {licence.lower()}\n" if licence else ""
     library = "timm" if timm_too else "stopgrad"
     tags = "".join(f"- {tag}\n" for tag in ("image-feature-extraction", "self-supervised-learning", "stopgrad"))
-    return f"---\nlibrary_name: {library}\ntags:\n{tags}---\n"
+    return f"---\n{key}library_name: {library}\ntags:\n{tags}---\n"
 
 
 def _summary(encoder: Encoder) -> str:
@@ -82,10 +97,12 @@ def _summary(encoder: Encoder) -> str:
     )
 
 
-def _training(run: RunDir, config: Config, summary: dict[str, Any]) -> str:
+def _training(run: RunDir, config: Config, summary: dict[str, Any], trained_on: str) -> str:
     c, environment = config, run.read_environment()
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
-    if c.data.path:
+    if trained_on:
+        origin = f"without labels: {prose(trained_on)}."
+    elif c.data.path:
         name = Path(without_query(c.data.path)).name
         origin = f"of {code(name)}, without labels. Describe them here: the run knows no more."
     elif run.images_were_in_memory:
@@ -169,7 +186,12 @@ def _limits(encoder: Encoder, run: RunDir | None) -> str:
     return "## Limits\n\n" + "\n".join(lines) + "\n"
 
 
-def _licence() -> str:
+def _licence(licence: str) -> str:
+    if licence:
+        return (
+            f"## Licence\n\n{licence}, chosen by those who exported it. (stopgrad itself is Apache-2.0, which says "
+            "nothing of weights made with it.)\n"
+        )
     return (
         "## Licence\n\nNone chosen yet. The weights belong to those who trained them, within the terms of the images "
         "they were trained on; until a licence stands here, nobody else may assume one. (stopgrad itself is "
@@ -182,14 +204,18 @@ def _tail(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) -> Written:
+def write_hub_folder(
+    encoder: Encoder, path: Path, source: str | Path | None, licence: str = "", trained_on: str = ""
+) -> Written:
     """Write the folder and load it again, by timm where timm can build the network.
 
     Args:
         encoder: what to export.
         path: the folder.
         source: where the encoder is from; a run folder fills the model card.
+        licence, trained_on: for the model card.
     """
+    check_licence(licence)
     spec = spec_of(encoder)
     path.mkdir(parents=True, exist_ok=True)
     named = has_timm_name(spec)
@@ -200,7 +226,8 @@ def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) ->
     if named:
         write_text(path / HUB_CONFIG, timm_config(encoder))
     run = None if source is None else RunDir(place_of(str(source)))
-    card = model_card(encoder, path.resolve().name, run if run is not None and run.is_run else None)
+    run = run if run is not None and run.is_run else None
+    card = model_card(encoder, path.resolve().name, run, licence, trained_on)
     write_text(path / HUB_CARD, card)
     load = own.load.replace(quoted(path / HUB_WEIGHTS), quoted(path))
     compared = [compare(encoder, load_encoder(path).backbone, path)]
@@ -215,8 +242,10 @@ def write_hub_folder(encoder: Encoder, path: Path, source: str | Path | None) ->
         notes = (no_name_words(spec), f"There is no {HUB_CONFIG}, therefore: it would promise more than timm can do.")
     difference, scale = (max(values) for values in zip(*compared, strict=True))
     files = (HUB_CARD, *own.files, HUB_PREPROCESSING, *((HUB_CONFIG,) if named else ()))
-    return Written(files, load, (*notes, f"Read {HUB_CARD} before you publish it: the licence is yours to choose."),
-                   difference, scale)  # fmt: skip
+    open_ones = {"the licence (--license)": licence, "what the images are (--trained-on)": trained_on}
+    missing = " and ".join(words for words, given in open_ones.items() if not given)
+    advice = f"Read {HUB_CARD} before you publish it" + (f": {missing} can be given." if missing else ".")
+    return Written(files, load, (*notes, advice), difference, scale)
 
 
 def preprocessing(encoder: Encoder) -> dict[str, Any]:
