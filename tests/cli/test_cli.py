@@ -182,7 +182,7 @@ def test_preview_writes_a_sheet(tmp_path, capsys):
     with Image.open(out) as sheet:
         # Tiles of 96 pixels and gaps of 4, the originals set apart by 8 more.
         assert sheet.size == (6 * 100 + 12, 3 * 100 + 4)
-    assert "3 images, 5 views each, by recipe digits" in capsys.readouterr().out
+    assert "3 images, 5 views each, by recipe scattered_digits" in capsys.readouterr().out
     assert run(["preview", "--out", str(out)]) == 2
     assert run(["preview", "--out", str(out), "--overwrite", "--json"]) == 0
 

@@ -247,6 +247,13 @@ def test_the_card_says_what_the_run_knows(tmp_path, tiny):
     card = (tmp_path / "from memory" / "README.md").read_text()
     assert "1,437 images that were handed over in memory" in card
     assert "digits" not in card.partition("## What it is worth")[0].partition("## Training")[2]
+    kept.write_config(kept.read_config().replace(path="sklearn:scattered-digits"))
+    kept.write_json("environment.json", {k: v for k, v in kept.read_environment().items() if k != "data"})
+    export(run.path, to="hub-folder", out=tmp_path / "scattered")
+    assert (
+        "of scikit-learn's digits, scattered, without their labels"
+        in (tmp_path / "scattered" / "README.md").read_text()
+    )
     kept.write_config(kept.read_config().replace(path="https://host/train-{0..9}.tar?signature=secret"))
     export(run.path, to="hub-folder", out=tmp_path / "from afar")
     card = (tmp_path / "from afar" / "README.md").read_text()

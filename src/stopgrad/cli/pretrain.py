@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from stopgrad.cli.shared.console import ConsoleReporter, print_json
 from stopgrad.cli.shared.settings import Settings, given_settings
 from stopgrad.cli.shared.summary import print_summary
+from stopgrad.data.place import DEMONSTRATION
 from stopgrad.distributed.rank import current_rank
 from stopgrad.recipes import resolve
 from stopgrad.train.request import check_request
@@ -26,7 +27,7 @@ def pretrain(
     data
         A folder of images (nested by class or flat, with train/ and test/ inside or not); parquet, .zip, .npy, .npz,
         HDF5, LMDB; a list of paths (.txt, .csv, .tsv); torchvision:NAME:FOLDER or hf:FOLDER; a pattern, or several with
-        :: between them (docs/data.md). Without it: scikit-learn's handwritten digits.
+        :: between them (docs/data.md). Without it: sklearn:scattered-digits, scans that come with scikit-learn.
     out
         The run folder, made by this command.
     recipe
@@ -44,6 +45,8 @@ def pretrain(
         Print the summary as one JSON object on stdout and everything else on stderr.
     """
     given = given_settings(settings)
+    if data is None and not (recipe or config or resume):
+        data = DEMONSTRATION
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
     _, merged = resolve(recipe, config, given if data is None else {**given, "path": data}, augmentation)
     check_request(merged, out, resume=resume, overwrite=overwrite)

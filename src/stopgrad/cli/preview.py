@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from stopgrad.cli.shared.console import print_json
 from stopgrad.cli.shared.settings import Settings, given_settings
-from stopgrad.data.place import check_there
+from stopgrad.data.place import DEMONSTRATION, check_there
 from stopgrad.errors import ConfigError
 from stopgrad.recipes import resolve
 
@@ -43,6 +43,8 @@ def preview(
         Print one JSON object.
     """
     given = given_settings(settings)
+    if data is None and not (recipe or config):
+        data = DEMONSTRATION
     recipe, given = resolve(recipe, config, given, augmentation)
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists: use --overwrite, or another --out.")

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stopgrad.data.decode import Progress
 from stopgrad.data.kinds import (
     folders,
@@ -16,20 +14,30 @@ from stopgrad.data.kinds import (
     lmdb_files,
     numpy_files,
     parquet,
+    scans,
     shards,
     torch_datasets,
     zips,
 )
 from stopgrad.data.pixels import UnreadableImageError
-from stopgrad.data.place import HUGGING_FACE, TORCHVISION, check_there, expand, is_image_alone, is_named
+from stopgrad.data.place import (
+    DIGITS,
+    HUGGING_FACE,
+    SCATTERED_DIGITS,
+    SCIKIT,
+    TORCHVISION,
+    check_there,
+    expand,
+    is_image_alone,
+    is_named,
+)
 from stopgrad.data.readers.raw import read_raw
 from stopgrad.data.shards.place import names_shards
 from stopgrad.data.shared.joined import join
-from stopgrad.data.sources import ArraySource, Splits
+from stopgrad.data.sources import Splits
 from stopgrad.errors import DataError
 from stopgrad.settings import Data
 
-DIGITS = "scikit-learn's digits"
 DEFAULTS = Data()
 
 
@@ -62,6 +70,7 @@ KINDS: Sequence[Kind] = (
 NAMED: Mapping[str, Callable[[str], Splits]] = {
     TORCHVISION: torch_datasets.open_torchvision,
     HUGGING_FACE: huggingface.open_saved,
+    SCIKIT: scans.open_scans,
 }
 
 
@@ -80,7 +89,7 @@ def open_images(path: str | Path, settings: Data = DEFAULTS, *, progress: Progre
         DataError: nothing there, or nothing in it that is an image.
     """
     if str(path) == "":
-        return _digits()
+        return scans.open_scans()
     check_there(path)
     streamed = settings.shuffle_buffer > 0
     if names_shards(path, streamed=streamed):
@@ -114,28 +123,15 @@ def _open_one(place: str) -> Splits:
     raise DataError(f"{place!r} is nothing that holds images.")
 
 
-def _digits() -> Splits:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    # Ink comes in 17 grades, 0 to 16.
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=digits.target)
-    names = [str(n) for n in digits.target_names]
-    labels = digits.target.tolist()
-    both = [ArraySource(images[i], [labels[j] for j in i], names, "digit") for i in (np.sort(train), np.sort(test))]
-    return Splits(DIGITS, *both)
-
-
-DIGITS_RECIPE = "digits"
+SCANS_RECIPES = {DIGITS: "digits", SCATTERED_DIGITS: "scattered_digits"}
+"""Of the sets that come with a dependency."""
 _SMALL = 64
 
 
 def recipe_for(splits: Splits) -> str:
     """The small-machine recipe for images of this kind, judging by the first ones that can be read."""
-    if splits.name == DIGITS:
-        return DIGITS_RECIPE
+    if splits.name in SCANS_RECIPES:
+        return SCANS_RECIPES[splits.name]
     sides = []
     for index in range(min(8, len(splits.train))):
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stopgrad.data.shards.place import absolute, check_shards, names_shards
 from stopgrad.data.shared.extras import need
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError, DataError, did_you_mean
 
 IN_MEMORY = "images in memory"
 """What a data set is called that came as an `ImageSource`."""
@@ -20,7 +20,13 @@ SET_SUFFIXES = frozenset(
 """Of files that hold a data set."""
 EXTRAS = dict.fromkeys((".h5", ".hdf5"), ("h5py", "hdf5")) | dict.fromkeys((".lmdb", ".mdb"), ("lmdb", "lmdb"))
 """Library, and its extra, that a file needs."""
-TORCHVISION, HUGGING_FACE = "torchvision:", "hf:"
+TORCHVISION, HUGGING_FACE, SCIKIT = "torchvision:", "hf:", "sklearn:"
+DIGITS, SCATTERED_DIGITS = "scikit-learn's digits", "scikit-learn's digits, scattered"
+"""The sets that come with a dependency, as they are called in words."""
+SCANS = {"digits": DIGITS, "scattered-digits": SCATTERED_DIGITS}
+"""By their names after `sklearn:`."""
+DEMONSTRATION = f"{SCIKIT}scattered-digits"
+"""What the commands take where no images are given."""
 SEVERAL = "::"
 WHAT_TO_GIVE = "a folder of images or a file of them (parquet, zip, npz, HDF5, a list of paths ...)"
 
@@ -67,17 +73,31 @@ def check_there(path: str | Path) -> None:
 
 
 def is_named(text: str) -> bool:
-    """Whether it is `torchvision:NAME:FOLDER` or `hf:FOLDER`, not a path."""
-    return text.startswith((TORCHVISION, HUGGING_FACE)) and not os.path.lexists(text)
+    """Whether it is `torchvision:NAME:FOLDER`, `hf:FOLDER` or `sklearn:NAME`, not a path."""
+    return text.startswith((TORCHVISION, HUGGING_FACE, SCIKIT)) and not os.path.lexists(text)
+
+
+def scikit_name(text: str) -> str:
+    """What the set that `sklearn:NAME` stands for is called in words.
+
+    Raises:
+        ConfigError: another name.
+    """
+    name = text.removeprefix(SCIKIT)
+    if name not in SCANS:
+        raise ConfigError(f"{text!r}: {did_you_mean(name, SCANS)}")
+    return SCANS[name]
 
 
 def check_name(text: str) -> tuple[str, str]:
-    """Name (empty for `hf:`) and folder of `torchvision:NAME:FOLDER` or `hf:FOLDER`.
+    """Name and folder, either may be empty, of `torchvision:NAME:FOLDER`, `hf:FOLDER` or `sklearn:NAME`.
 
     Raises:
         ConfigError: a part is missing, or the library is not installed.
         DataError: no such folder.
     """
+    if text.startswith(SCIKIT):
+        return scikit_name(text), ""
     if text.startswith(TORCHVISION):
         name, _, folder = text.removeprefix(TORCHVISION).partition(":")
         if not name or not folder:
@@ -140,6 +160,8 @@ def in_full(path: str | Path) -> str:
             return SEVERAL.join(in_full(part) for part in text.split(SEVERAL))
         if names_shards(text):
             return absolute(text)
+        if text.startswith(SCIKIT):
+            return text
         if is_named(text):
             name, _, folder = text.rpartition(":")
             return f"{name}:{os.path.abspath(os.path.expanduser(folder))}"

@@ -11,6 +11,7 @@ from stopgrad.artifacts.hub_folder import HUB_CARD, HUB_CONFIG, HUB_PREPROCESSIN
 from stopgrad.artifacts.names import variant_name
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
+from stopgrad.data.place import SCIKIT, scikit_name
 from stopgrad.data.shards.place import without_query
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.encoder.load import load_encoder
@@ -102,6 +103,8 @@ def _training(run: RunDir, config: Config, summary: dict[str, Any], trained_on: 
     images = f"{summary['num_images']:,} images" if "num_images" in summary else "images"
     if trained_on:
         origin = f"without labels: {prose(trained_on)}."
+    elif c.data.path.startswith(SCIKIT):
+        origin = f"of {scikit_name(c.data.path)}, without their labels."
     elif c.data.path:
         name = Path(without_query(c.data.path)).name
         origin = f"of {code(name)}, without labels. Describe them here: the run knows no more."

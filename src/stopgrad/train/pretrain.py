@@ -13,7 +13,7 @@ from torch import nn
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
-from stopgrad.data.open import DIGITS_RECIPE, recipe_for
+from stopgrad.data.open import SCANS_RECIPES, recipe_for
 from stopgrad.data.place import IN_MEMORY
 from stopgrad.data.python import as_splits
 from stopgrad.data.sources import ImageSource, Splits
@@ -156,7 +156,7 @@ def _chosen_recipe(given: Mapping[str, Any], splits: Splits) -> tuple[str, str]:
     scratch = recipe_for(splits)
     if given.get("init", "random") != "random":
         return ADAPT, "as init has weights"
-    if "init" in given or "backbone" in given or scratch == DIGITS_RECIPE:
+    if "init" in given or "backbone" in given or scratch in SCANS_RECIPES.values():
         return scratch, "chosen by the images"
     place = weights_at_hand(PRETRAINED)
     if place is not None:
