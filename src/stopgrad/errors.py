@@ -42,6 +42,11 @@ class Interrupted(StopgradError):
     exit_code = 3
 
 
+def words_of(error: OSError) -> str:
+    """What a file system's error says, with the file where it is known."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The end of an error message about an unknown `name`: the nearest valid name, or all of them."""
     names = sorted(valid)

@@ -9,6 +9,8 @@ import time
 import pytest
 from recorder import Recorder
 
+from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.caching import try_lock
 from stopgrad.distributed import launch as module
 from stopgrad.distributed.launch import launch
 from stopgrad.errors import DataError, Interrupted, StopgradError
@@ -94,26 +96,32 @@ PARENT = """
 import sys
 sys.path[:] = {path!r}
 from test_launch import Recorder
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.distributed.launch import launch
 
 class Printer(Recorder):
     def say(self, text):
         print(text, flush=True)
 
-launch("launched", {{"do": "wait", "note": {note!r}}}, 2, Printer())
+with RunDir({run!r}).held() as lock:
+    launch("launched", {{"do": "wait", "note": {note!r}}}, 2, Printer(), keep=(lock.descriptor,))
 """
 
 
 @pytest.mark.slow
 def test_processes_stop_when_the_parent_is_killed(tmp_path):
-    script = PARENT.format(path=[os.path.dirname(__file__), *sys.path], note=str(tmp_path / "note"))
+    """And as long as they save, its run folder is taken."""
+    run = RunDir(tmp_path / "run")
+    path = [os.path.dirname(__file__), *sys.path]
+    script = PARENT.format(path=path, note=str(tmp_path / "note"), run=str(run.path))
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert [parent.stdout.readline()[:3] for _ in range(2)] == ["pid", "pid"]
     parent.kill()
     parent.wait()
     notes = [tmp_path / f"note{rank}" for rank in (0, 1)]
     for _ in range(400):
-        if all(note.is_file() and note.read_text() for note in notes):
+        if (lock := try_lock(run.lock_file)) is not None:
             break
         time.sleep(0.05)
+    assert lock is not None
     assert [note.read_text() for note in notes] == ["SIGTERM", "SIGTERM"]

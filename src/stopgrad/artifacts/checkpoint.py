@@ -43,8 +43,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(
-            f"checkpoint {path} cannot be written: {error}. Earlier checkpoints are intact."
+            f"checkpoint {path} cannot be written: {reason}. Earlier checkpoints are intact."
         ) from error
 
 

@@ -1,17 +1,24 @@
 """Atomically written files, and the names of checkpoints; without torch."""
 
+import errno
 import os
 import re
+from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _NAME = re.compile(r"step-(\d{8,})\.ckpt")
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
 def write_atomically(path: Path, write: Any) -> None:
     """Call `write(temporary_path)`, then put the file in place: a reader sees the old one or the new, whole.
 
     Its permissions are the user's, by the umask, whatever `write` sets.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`, and what was there before is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -24,8 +31,19 @@ def write_atomically(path: Path, write: Any) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # A write that fails does not say to which file, and nobody knows the temporary one.
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # On a disk that became read-only it stays.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporaries_in(folder: Path, names: Container[str] | None = None) -> list[Path]:
+    """What `write_atomically` has not put in place, of files of these names; None: of any."""
+    found = [(match, path) for path in folder.glob(".*.tmp") if (match := _TEMPORARY.fullmatch(path.name))]
+    return [path for match, path in found if names is None or match[1] in names]
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import stopgrad.caching as caching
-from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, write_atomically
+from stopgrad.artifacts.files import checkpoint_path, checkpoints_in, temporaries_in, write_atomically
 from stopgrad.config import Config, from_toml, to_toml
 from stopgrad.data.place import IN_MEMORY, check_there
 from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
@@ -57,11 +57,7 @@ class RunDir:
         """Raise `ConfigError` if the folder holds a run or other files and `overwrite` is not set."""
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file: name another folder.")
-        if (
-            not overwrite
-            and self.path.is_dir()
-            and any(p != self.lock_file and (p != self.checkpoint_dir or any(p.iterdir())) for p in self.path.iterdir())
-        ):
+        if not overwrite and self.path.is_dir() and not self._is_empty():
             if self.is_run:
                 raise ConfigError(
                     f"{self.path} holds a run already: use resume to continue it, overwrite to start over."
@@ -90,10 +86,11 @@ class RunDir:
             raise ConfigError(f"run folder {self.path} cannot be made: {error.strerror}.") from error
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The folder for this process alone, made if it does not exist, while within.
+    def held(self) -> Iterator[caching.FileLock | None]:
+        """The folder for this process alone, made if it does not exist, while within; a killed one's half-files go.
 
-        A process that ends, however, lets go of it. Where the system or the file system has no locks nothing is held.
+        A process that ends, however, lets go of it, and so must those that have the lock's descriptor. Where the system
+        or the file system has no locks nothing is held.
 
         Raises:
             ConfigError: another process trains in it, or it cannot be made.
@@ -103,7 +100,9 @@ class RunDir:
         with suppress(OSError):
             lock = self._lock() if caching.AVAILABLE else None
         try:
-            yield
+            for path in self._litter():
+                path.unlink(missing_ok=True)
+            yield lock
         finally:
             if lock is not None:
                 self.lock_file.unlink(missing_ok=True)
@@ -120,6 +119,16 @@ class RunDir:
             if lock.is_on(self.lock_file):
                 return lock
             lock.close()
+
+    def _is_empty(self) -> bool:
+        """Whether nothing is there but what `held` makes and a killed process leaves."""
+        left = {self.lock_file, self.checkpoint_dir, *self._litter()}
+        return not {*self.path.iterdir(), *self.checkpoint_dir.glob("*")} - left
+
+    def _litter(self) -> list[Path]:
+        """What a killed training process had begun to write. (Pages are written by others too, perhaps now.)"""
+        names = {file.name for file in self._own_files()} - {self.report_file.name}
+        return [*temporaries_in(self.path, names), *temporaries_in(self.checkpoint_dir)]
 
     def _own_files(self) -> list[Path]:
         """The files that a run of ours writes by these names."""

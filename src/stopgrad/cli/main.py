@@ -16,7 +16,7 @@ from stopgrad.cli.recipes import recipes
 from stopgrad.cli.report import compare, report
 from stopgrad.cli.search import search
 from stopgrad.cli.study import study
-from stopgrad.errors import StopgradError
+from stopgrad.errors import StopgradError, words_of
 from stopgrad.removed import removed_words
 from stopgrad.visible import visible
 
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        return _fail(str(error), 1)
+        return _fail(words_of(error), 1)
     return 0
 
 

@@ -14,6 +14,7 @@ from stopgrad.data.readers.jpeg import decode_plain_jpeg
 from stopgrad.data.readers.raw import as_unreadable, is_for_others, is_tiff, read_raw
 from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource
+from stopgrad.errors import DataError, StopgradError
 
 # Pillow warns of large images and odd metadata; an image it can decode is readable. Set once, not around each call:
 # filters belong to the whole process, and decoding runs in threads.
@@ -143,11 +144,17 @@ def read_image(source: ImageSource, index: int, shortest: int, pixels: PixelForm
     Raises:
         UnreadImageError: it could not even be read.
         UnreadableImageError: it cannot be decoded.
+        DataError: the source fails in another way, which is a fault of its code.
     """
     try:
         data = source.read(index)
     except OSError as error:
         raise UnreadImageError(error.strerror or str(error)) from error
+    except StopgradError:
+        raise
+    # It runs in threads: what comes of it there would name no image.
+    except Exception as error:
+        raise DataError(f"reading {source.name(index)} failed: {type(error).__name__}: {error}.") from error
     return decode(data, shortest=shortest, pixels=pixels)
 
 

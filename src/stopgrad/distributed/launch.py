@@ -23,6 +23,7 @@ from stopgrad.errors import (
     LostProcessError,
     NonFiniteLossError,
     StopgradError,
+    words_of,
 )
 from stopgrad.reporter import Reporter
 from stopgrad.stop import SIGNALS
@@ -39,12 +40,15 @@ ERRORS = {
 PROGRAM = "import sys; sys.path[:] = {path!r}; sys.argv[:] = {argv!r}; from {module} import main; main()"
 
 
-def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter: Reporter) -> None:
+def launch(
+    module: str, request: Mapping[str, Any], num_processes: int, reporter: Reporter, *, keep: Sequence[int] = ()
+) -> None:
     """Run the `main` of a module in so many processes of this machine, each with its rank set, and wait for all.
 
     They are programs of their own, not copies of this one: a script or notebook that starts a run need not be
     importable. Each reads the request, a JSON object, from its standard input, and speaks in lines of JSON on its
     standard output (`answer`). SIGINT, SIGTERM and SIGUSR1 are handed on, so that every process saves and stops.
+    Descriptors in `keep` stay open in each, such as those of locks.
 
     Raises:
         StopgradError: what the first process to fail raised, as it is.
@@ -65,7 +69,8 @@ def launch(module: str, request: Mapping[str, Any], num_processes: int, reporter
         handlers = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
         for index in range(num_processes):
-            processes.append(Launched(module, request, rank_variables(index, num_processes, store.port), messages))
+            variables = rank_variables(index, num_processes, store.port)
+            processes.append(Launched(module, request, variables, messages, keep=keep))
         error = _listen(processes, messages, reporter)
     finally:
         for process in processes:
@@ -97,7 +102,8 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
         work(request, _Relay(channel))
     except (StopgradError, OSError) as error:
         kind = type(error) if isinstance(error, StopgradError) else StopgradError
-        _send(channel, {"error": kind.__name__, "message": str(error)})
+        words = words_of(error) if isinstance(error, OSError) else str(error)
+        _send(channel, {"error": kind.__name__, "message": words})
         _leave(kind.exit_code)
     except Exception as error:
         # Not one of ours: out of memory on a GPU, or a fault. Where it was goes to stderr, what it was to the parent.
@@ -151,11 +157,12 @@ class Launched(subprocess.Popen[str]):
         variables: added to its environment.
         messages: what it says comes here, as it was sent: `{"call", "arguments"}` of the reporter, or `{"error",
             "message"}`.
+        keep: descriptors that stay open in it.
     """
 
     def __init__(
         self, module: str, request: Mapping[str, Any], variables: Mapping[str, str],
-        messages: "queue.SimpleQueue[dict[str, Any]]",
+        messages: "queue.SimpleQueue[dict[str, Any]]", *, keep: Sequence[int] = (),
     ) -> None:  # fmt: skip
         super().__init__(
             [sys.executable, "-c", PROGRAM.format(path=sys.path, argv=sys.argv, module=module)],
@@ -165,6 +172,7 @@ class Launched(subprocess.Popen[str]):
             env={**os.environ, **variables},
             # A session of its own: Ctrl-C on the terminal reaches the parent alone, which hands it on once.
             start_new_session=True,
+            pass_fds=keep,
         )
         self._messages = messages
         self._reader = threading.Thread(target=self._read, name="stopgrad-reader", daemon=True)

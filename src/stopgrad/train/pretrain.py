@@ -134,11 +134,13 @@ def pretrain(
     alone = "images" if source is not None else "a network" if own is not None else ""
     settings = _with_processes(settings, device, rank, splits.train, in_memory=alone, reporter=reporter)
 
-    with run.held() if rank.leads else nullcontext():
+    with run.held() if rank.leads else nullcontext() as lock:
         if settings.training.devices > 1 and rank.world == 1:
             del splits
             request = {"run": str(run.path), "recipe": settings.recipe, "settings": settings.flat(), "resume": resume}
-            launch("stopgrad.train.session", request, settings.training.devices, reporter)
+            # Killed, this process leaves others that go on saving: the folder is free when they have ended.
+            keep = () if lock is None else (lock.descriptor,)
+            launch("stopgrad.train.session", request, settings.training.devices, reporter, keep=keep)
         else:
             # Seeding torch seeds all of its devices.
             gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
