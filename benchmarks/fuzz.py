@@ -1,7 +1,7 @@
 """Damaged files for every reader: no crash, no hang, no unbounded memory, no error that is not the program's own.
 
     python benchmarks/fuzz.py READER [READER ...] --inputs 10000 --seconds 600 --seed 0 --keep findings/
-    python benchmarks/fuzz.py all
+    python benchmarks/fuzz.py all --out benchmarks/results/fuzz.json    # adds to what is there
     python benchmarks/fuzz.py config --atheris    # guided by coverage of the readers' Python code (pip install atheris)
 
 Each input is a valid file that is mutated at random: bits, bytes and numbers set, parts cut out, repeated or taken from
@@ -15,6 +15,7 @@ import contextlib
 import json
 import mmap
 import os
+import platform
 import random
 import resource
 import struct
@@ -25,7 +26,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -45,6 +46,7 @@ else:
 MOST_SECONDS = 20.0
 """Of a processor, for one input; of the clock twenty times as many, as the machine may be busy."""
 ADDRESS_SPACE = 24_000_000_000
+LIBRARIES = ("numpy", "pillow", "pyarrow", "safetensors", "torch")
 _NUMBERS = (0, 1, 2, 2**40, *(2**bits - more for bits in (7, 8, 15, 16, 31, 32, 63, 64) for more in (0, 1)))
 
 
@@ -198,6 +200,31 @@ def fuzz(reader: str, inputs: int, seconds: float, seed: int, keep: Path | None)
     }  # fmt: skip
 
 
+def add_to(path: Path, found: dict[str, object]) -> None:
+    """Put a reader's results into a JSON file, in the place of earlier ones of the same reader and seed."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["readers"] if path.exists() else []
+    rows = [row for row in rows if (row["reader"], row["seed"]) != (found["reader"], found["seed"])]
+    rows = sorted([*rows, found], key=lambda row: (list(readers.READERS).index(row["reader"]), row["seed"]))
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    about = {"versions": {"python": platform.python_version(), **libraries}, "platform": platform.platform()}
+    content = {**about, "inputs": sum(row["inputs"] for row in rows), "readers": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def table(path: Path) -> str:
+    """The results in a JSON file for docs/security.md: a row a reader, all its seeds together, and their sum."""
+    rows: dict[str, list[int]] = {"all but `lmdb`, `hdf5`": [0, 0, 0, 0]}
+    for row in json.loads(path.read_text(encoding="utf-8"))["readers"]:
+        counts = [row["inputs"], row["taken"], row["refused"], sum(kind["times"] for kind in row["findings"].values())]
+        native = readers.READERS[row["reader"]].native
+        for name in (f"`{row['reader']}`", *([] if native else list(rows)[:1])):
+            rows[name] = [a + b for a, b in zip(rows.get(name, [0] * 4), counts, strict=True)]
+    total = {name: rows.pop(name) for name in list(rows)[:1]}
+    head = ["| reader | inputs | taken | refused | findings |", "|---|---|---|---|---|"]
+    lines = [f"| {name} | " + " | ".join(f"{n:,}" for n in counts) + " |" for name, counts in (rows | total).items()]
+    return "\n".join(head + lines)
+
+
 def _kind(what: str) -> str:
     lines = what.strip().splitlines()
     places = [line.strip() for line in lines if "stopgrad/" in line]
@@ -262,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=600, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the inputs that found something")
+    parser.add_argument("--out", type=Path, help="JSON to which the results are added, a row a reader and seed")
     parser.add_argument("--atheris", action="store_true", help="guided by coverage, in this process")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -276,7 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for reader in readers.READERS if "all" in given.readers else given.readers:
         found = fuzz(reader, given.inputs, given.seconds, given.seed, given.keep)
         print(json.dumps(found), flush=True)
+        if given.out:
+            add_to(given.out, found)
         failed |= bool(found["findings"]) and not readers.READERS[reader].native
+    if given.out:
+        print(table(given.out))
     return int(failed)
 
 

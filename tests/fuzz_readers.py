@@ -284,6 +284,76 @@ def _read_config(path: Path) -> None:
     RunDir(path.parent).read_config()
 
 
+METRICS = [
+    {"step": step, "epoch": step / 4, "images_seen": 64 * step, "seconds": 0.5 * step, "loss": -0.1 * step, "lr": 0.1,
+     "views_per_second": 900.0, "knn_top1": 0.5, "feature_std": 0.9, "effective_rank": 9.5, "guide_balance": 0.5}
+    for step in (4, 8)
+]  # fmt: skip
+SUMMARY = {
+    "verdict": "learnt", "verdict_words": "Learnt.", "knn_top1": 0.5, "knn": {"trained": 0.5, "untrained": 0.3},
+    "knn_protocol": "k-NN", "kept": None, "final": {"knn_top1": 0.5}, "untrained": {"knn_top1": 0.3}, "steps": 8,
+    "epochs": 2.0, "images_seen": 512, "num_images": 256, "seconds": 4.0, "views_per_second": 900.0,
+    "seconds_by_phase": {"loading": 0.5, "network": 3.5}, "skipped": [{"name": "a.png", "reason": "empty file"}],
+}  # fmt: skip
+EVALUATION = {"kind": "knn", "score": 0.5, "top1": 0.5, "settings": {"k": 20}, "num_queries": 64, "data": "photos"}
+_OF_A_RUN = {
+    "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in METRICS),
+    "summary.json": json.dumps(SUMMARY, indent=2),
+    "evaluations/knn.json": json.dumps(EVALUATION), "environment.json": json.dumps({"device": "cpu", "command": ["a"]}),
+}  # fmt: skip
+
+
+def _run_files(_: Path) -> list[bytes]:
+    # The first line says which of a run's files it is.
+    return [f"{name}\n{text}".encode() for name, text in _OF_A_RUN.items()]
+
+
+def _look_at_run(data: bytes, room: Path) -> None:
+    """A run of which one file is damaged: its page without pictures, and a comparison with itself."""
+    from stopgrad.artifacts.run_dir import RunDir
+    from stopgrad.config import Config
+    from stopgrad.report.compare import compare
+    from stopgrad.report.run import page_values, write_progress_page
+
+    runs = [RunDir(room / name) for name in ("a", "b")]
+    for run in runs:
+        if not run.is_run:
+            run.make()
+            run.evaluations_dir.mkdir()
+            run.write_config(Config())
+        for name, text in _OF_A_RUN.items():
+            (run.path / name).write_text(text)
+    name, _, content = data.partition(b"\n")
+    chosen = name.decode("latin-1")
+    (runs[0].path / (chosen if chosen in _OF_A_RUN else "metrics.jsonl")).write_bytes(content)
+    page_values(runs[0], Config())
+    write_progress_page(runs[0], Config(), {})
+    compare([run.path for run in runs], out=room / "page.html", overwrite=True)
+
+
+def _hub_configs(_: Path) -> list[bytes]:
+    about = {"input_size": [3, 64, 64], "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "crop_pct": 0.9}
+    config = {"architecture": "resnet18", "num_classes": 10, "num_features": 512, "pretrained_cfg": about}
+    more = {**config, "model_args": {"num_classes": 0, "global_pool": "avg"}, "global_pool": "avg"}
+    return [json.dumps(content, indent=2).encode() for content in (config, more)]
+
+
+def _read_hub_config(path: Path) -> None:
+    from stopgrad.weights.conventions import described
+
+    described(path.with_name("model.safetensors"))
+
+
+def _shard_lists(_: Path) -> list[bytes]:
+    return [json.dumps({"shardlist": [{"url": f"train-{number}.tar", "nsamples": 4} for number in range(3)]}).encode()]
+
+
+def _read_shard_list(data: bytes, _: Path) -> None:
+    from stopgrad.data.shards.place import read_list
+
+    read_list(data, "https://example.org/set/index.json?x=1")
+
+
 def _queries(_: Path) -> list[bytes]:
     return [
         b"simsiam.pth?image_size=96&backbone=resnet50&mean=0.5,0.5,0.5&std=0.2&partial=true",
@@ -356,6 +426,9 @@ READERS = {
     "torch": Reader(_torch_files, _file_reader("w.pth", _read_weights)),
     "checkpoint": Reader(_checkpoints, _file_reader("step-00000001.ckpt", _load_checkpoint)),
     "encoder-json": Reader(_specs, _file_reader("encoder.json", _load_spec)),
+    "hub-config": Reader(_hub_configs, _file_reader("config.json", _read_hub_config)),
+    "shard-list": Reader(_shard_lists, _read_shard_list),
+    "run": Reader(_run_files, _look_at_run),
     "config": Reader(_configs, _file_reader("config.toml", _read_config)),
     "query": Reader(_queries, _read_query),
     "embeddings-parquet": Reader(partial(_embeddings, suffix=".parquet"), _file_reader("e.parquet", _read_embeddings)),

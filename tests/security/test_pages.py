@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from browser import opened_page
@@ -19,6 +20,7 @@ from stopgrad.report import page as pages
 from stopgrad.report.compare import compare
 from stopgrad.report.page import SCRIPTS, content_policy, write_page
 from stopgrad.report.search import write_search_page
+from stopgrad.report.study import draw_study
 
 HOSTILE = (
     "<script>alert(1)<", "script>", "\"><img src=x onerror=alert(2)>", "javascript:alert(3)", "' onload='alert(4)",
@@ -106,6 +108,42 @@ def test_a_comparison(hostile, tmp_path):
     runs = [shutil.copytree(hostile[0], tmp_path / f"{number} {HOSTILE[2]}") for number in (1, 2)]
     compare(runs, out=tmp_path / "page.html")
     assert HOSTILE[2] in words_of(tmp_path / "page.html")
+
+
+def study_of(bad):
+    """Results of a study in which every text is one that would do harm."""
+    figure = {"mean": 0.4, "std": 0.01, "values": [0.39, 0.41]}
+    curve = [{"epoch": step, "passes": 100 * step, "seconds": step, "knn_top1": 0.1 * step} for step in (1, 2, 3)]
+    arms = [
+        {"name": f"{bad}{number}", "words": f"{bad} {number}", "settings": {bad: bad, "guide": f"{number}{bad}"},
+         "epochs": 3, "passes_an_image": 4, "passes": 300.0, "seeds": [0, 1], "seconds": 3.0,
+         "figures": {"knn_top1": figure, f"{bad}_knn_top1": figure}, "untrained_knn": 0.2, "pixels_knn": 0.3,
+         "verdicts": {bad: 1, "learnt": 1}, "curve": curve, "failed": [{"seed": 1, "error": bad}]}
+        for number in (1, 2)
+    ]  # fmt: skip
+    difference = {"difference": 0.01, "interval": [-0.01, 0.03], "n": 2, "verdict": bad, "question": bad}
+    comparisons = [
+        {"arm": f"{bad}1", "rival": f"{bad}2", "figure": name, **difference} for name in ("knn_top1", f"{bad}_knn_top1")
+    ]
+    texts = ("study", "scale", "title", "question", "images", "protocol", "command")
+    return {
+        **dict.fromkeys(texts, bad), "environment": {"versions": {bad: bad}, "device": bad, bad: bad},
+        "complete": False, "num_cells": 5, "num_done": 4, "arms": arms, "comparisons": comparisons, "resolution": 0.01,
+        "transfer_protocols": {bad: bad},
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [ENDS_SCRIPT, HOSTILE[2], HOSTILE[5]])
+def test_a_study_and_its_figure(tmp_path, bad):
+    page, figure = tmp_path / "page.html", tmp_path / "figure.svg"
+    draw_study(study_of(bad), page, figure)
+    assert bad in words_of(page, drawn=True)
+    root = ElementTree.parse(figure).getroot()
+    assert bad in "".join(root.itertext())
+    for element in root.iter():
+        assert element.tag.rpartition("}")[2] not in ("script", "foreignObject", "image", "a", "iframe", "style")
+        assert not [name for name in element.attrib if name.lower().startswith("on") or name.endswith("href")]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from photos import write_photos, write_run
@@ -16,6 +17,8 @@ from stopgrad.artifacts.files import write_atomically
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.main import run as run_command
 from stopgrad.cli.shared.console import ConsoleReporter, plain_console
+from stopgrad.embeddings.formats import FORMAT, Rows, write_rows
+from stopgrad.embeddings.read import read_embeddings
 from stopgrad.exports.hub import code, prose
 from stopgrad.visible import visible
 
@@ -118,3 +121,16 @@ def test_the_card_of_a_run_of_strange_names(tmp_path):
     assert "\n---\nlicense" not in card
     assert "\\<script>" in card
     assert "\n<script>" not in card
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy"])
+def test_names_that_a_spreadsheet_takes_for_formulas_are_read_back_as_they_are(tmp_path, suffix):
+    """A prefix would make other paths of them, which `search` and a user's own programs could not find."""
+    names = ["=cmd()", "+1", "-2+3", "@SUM(A1)", "\t=1", '"=1"']
+    out = tmp_path / f"e{suffix}"
+    metadata = {"format": FORMAT, "dim": 2, "num_images": len(names), "class_names": names}
+    vectors = np.ones((len(names), 2), np.float32)
+    write_rows(out, Rows(vectors, lambda row: (names[row], "train", row, names[row]), False, metadata))
+    found = read_embeddings(out)
+    assert list(found.names) == names
+    assert list(found.class_names) == names
