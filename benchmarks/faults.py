@@ -164,6 +164,7 @@ def measure(folder, kills, seed, devices):
             victims[whom] += 1
             steps, wrong = verified(out)
             read += len(steps)
+            print(f"kill {sum(phases.values())}: {whom}, {phase_of(log.read_text())}, checkpoints {steps}", flush=True)
             if wrong or (before and (not steps or steps[0] < before[0])):
                 lost.append(f"kill {sum(phases.values())}: checkpoints {before} became {steps}; {wrong}")
         elif code != 0:

@@ -78,7 +78,7 @@ def attempt(images, tmp_path, capfd):
     def train(*flags, resume=False):
         capfd.readouterr()
         code = stopgrad(["pretrain", "--out", str(out), "--resume"] if resume else command(images, out, *flags))
-        said = capfd.readouterr().err
+        train.said = said = capfd.readouterr().err
         assert "Traceback" not in said
         lines = [line for line in said.splitlines() if line.startswith("stopgrad: ")]
         assert len(lines) == (code != 0)
@@ -145,6 +145,7 @@ def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for names of open files")
 @pytest.mark.parametrize(
     ("name", "call", "number", "least"),
@@ -197,6 +198,7 @@ def test_a_disk_that_is_full_while_a_line_is_logged(attempt, alone, monkeypatch)
     assert_same(attempt.out, alone)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_the_library_that_writes_checkpoints(attempt, alone, monkeypatch):
     def full(tensors, path, metadata, save=checkpoints.save_file):
         save(tensors, path, metadata=metadata)
@@ -238,6 +240,7 @@ def test_a_small_disk_that_really_fills_up(images, alone, small_disk, capfd):
     assert_same(run, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_page_that_cannot_be_written_fails_no_run(images, attempt, alone, monkeypatch, number, capfd):
     import stopgrad.report.run as pages
@@ -407,6 +410,18 @@ def test_what_a_killed_process_had_begun_to_write_is_not_in_the_way_and_goes(att
     # Somebody else may be drawing a page.
     assert [path for path in others if path.exists()] == others
     assert_same(attempt.out, alone)
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(attempt):
+    """Its bits are no longer those of a run left alone."""
+    assert attempt() == (0, "")
+    run = RunDir(attempt.out)
+    checkpoints_in(run.checkpoint_dir)[0].unlink()
+    assert attempt(resume=True) == (0, "")
+    assert "threads" not in attempt.said
+    run.write_json("environment.json", {**run.read_environment(), "threads": 99})
+    assert attempt(resume=True) == (0, "")
+    assert "with 99 threads a process so far" in attempt.said
 
 
 # At length

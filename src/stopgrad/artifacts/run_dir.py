@@ -100,7 +100,8 @@ class RunDir:
         with suppress(OSError):
             lock = self._lock() if caching.AVAILABLE else None
         try:
-            for path in self._litter():
+            # Without a lock they may be another process's that writes now.
+            for path in self._litter() if lock is not None else ():
                 path.unlink(missing_ok=True)
             yield lock
         finally:

@@ -112,7 +112,13 @@ def _begin(training: Training, data_name: str, initial: Initial | None, reporter
         # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
         # collapse for the first thirty steps. The weights are the same.
         training.method.load_state_dict(start.state_dict())
-    run.write_json(run.environment_file.name, {**environment(device, training.precision), "data": data_name})
+    before, now = run.read_environment().get("threads"), environment(device, training.precision)
+    if resume and device.type == "cpu" and before not in (None, now["threads"]):
+        reporter.warn(
+            f"the run was trained with {before} threads a process so far and continues with {now['threads']}: sums "
+            "have another order, and the last bits of the weights become others."
+        )
+    run.write_json(run.environment_file.name, {**now, "data": data_name})
     _introduce(training, data_name, reporter)
 
 
