@@ -1,0 +1,48 @@
+"""Builds the pages as a site: python -m sphinx -W --keep-going -n -b html docs site"""
+
+import stopgrad
+from stopgrad.cli.main import app
+
+project = "stopgrad"
+author = "The stopgrad developers"
+project_copyright = author
+version = release = stopgrad.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+
+# Headings are linked to by the names that Git hosts give them, too.
+myst_heading_anchors = 4
+
+# Single backticks of docstrings are code, and shapes and units are in their text.
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+# Types of other libraries are not looked up: the site is built without a network.
+nitpick_ignore_regex = [(r"py:.*", r"(?!stopgrad\.).*")]
+
+html_theme = "furo"
+html_title = "stopgrad"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+
+COMMANDS = "<!-- commands -->"
+
+
+def command_reference() -> str:
+    """Every command with its flags, as the program documents itself, in Markdown."""
+    text = app.generate_docs(output_format="markdown", heading_level=1)
+    # From the first command on: the page has a title and a table of contents of its own.
+    return text[text.index("\n## ") :]
+
+
+def _fill_in(_sphinx, page: str, source: list[str]) -> None:
+    if page == "commands":
+        assert COMMANDS in source[0]
+        source[0] = source[0].replace(COMMANDS, command_reference())
+
+
+def setup(sphinx) -> None:
+    """Called by Sphinx."""
+    sphinx.connect("source-read", _fill_in)
