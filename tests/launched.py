@@ -33,7 +33,7 @@ def work(request, reporter):
         threading.Thread(target=time.sleep, args=(60,)).start()
     elif request["do"] == "fail":
         if rank == 1:
-            raise DataError("rank 1 has no data")
+            raise DataError("rank 1 has no data", topic="no-images")
         time.sleep(60)
     elif request["do"] == "die":
         os._exit(7)

@@ -23,9 +23,9 @@ LINE = re.compile(r"(?:\$ |.*-m |srun .*)?(stopgrad [a-z].*)")
 # Words in capitals stand for what a reader fills in; these are where not any text would do.
 FILLED_IN = {"SEED": "0", "S": "0", "X": "auto", "METHOD": "byol", "GUIDE": "symmetric"}
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
-# Of every program; of tensorboard, mlflow, torchrun and SLURM; and one that benchmarks/scale.py makes of a field.
+# Of tensorboard, mlflow, torchrun, SLURM, docker; the last is made of a field by benchmarks/scale.py.
 OTHERS = {"--help", "--version", "--logdir", "--backend-store-uri", "--nproc-per-node", "--nnodes", "--rdzv-backend",
-          "--rdzv-endpoint", "--ntasks-per-node", "--images-per-second"}  # fmt: skip
+          "--rdzv-endpoint", "--ntasks-per-node", "--gpus", "--images-per-second"}  # fmt: skip
 
 
 def lines_in(text):

@@ -5,9 +5,20 @@ from difflib import get_close_matches
 
 
 class StopgradError(Exception):
-    """Base of the project's own errors: a message that gives the value, the rule and the way out."""
+    """Base of the project's own errors: a message that gives the value, the rule and the way out.
+
+    Args:
+        *words: the message.
+        topic: the section of docs/troubleshooting.md that says more, if there is one.
+    """
 
     exit_code = 1
+    topic = ""
+
+    def __init__(self, *words: object, topic: str = "") -> None:
+        super().__init__(*words)
+        if topic:
+            self.topic = topic
 
 
 class ConfigError(StopgradError, ValueError):
@@ -27,13 +38,19 @@ class CheckpointError(StopgradError):
 class NonFiniteLossError(StopgradError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
+    topic = "loss-not-finite"
+
 
 class LostProcessError(StopgradError):
     """Another of a run's processes has ended or does not answer. Why is for that one to say."""
 
+    topic = "lost-processes"
+
 
 class CollapsedError(StopgradError):
     """The features have collapsed or are not finite, and the caller asked to be told by an exit code."""
+
+    topic = "collapsed"
 
 
 class Interrupted(StopgradError):
@@ -45,6 +62,27 @@ class Interrupted(StopgradError):
 def words_of(error: OSError) -> str:
     """What a file system's error says, with the file where it is known."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
+def topic_of(error: BaseException | None) -> str:
+    """The topic of an error, or of the one that it came from; empty where neither has one."""
+    while error is not None:
+        if topic := getattr(error, "topic", ""):
+            return str(topic)
+        error = error.__cause__
+    return ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, by Python's own error or by torch's for a GPU or a CPU."""
+    return (
+        isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "DefaultCPUAllocator" in str(error)
+    )
+
+
+def more(topic: str) -> str:
+    """The last line of a message: where the documentation says more."""
+    return f"More: docs/troubleshooting.md#{topic}"
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

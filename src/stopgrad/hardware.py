@@ -31,13 +31,16 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         index = int(number) if number else local_rank
         if not torch.cuda.is_available():
             raise ConfigError(
-                f"device = {name!r} is not available: torch {torch.__version__} sees no CUDA device; use cpu or auto."
+                f"device = {name!r} is not available: torch {torch.__version__} sees no CUDA device; use cpu or auto.",
+                topic="no-gpu",
             )
         if index >= torch.cuda.device_count():
-            raise ConfigError(f"device cuda:{index} is not available: this machine has {torch.cuda.device_count()}.")
+            raise ConfigError(
+                f"device cuda:{index} is not available: this machine has {torch.cuda.device_count()}.", topic="no-gpu"
+            )
         return torch.device("cuda", index)
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device = 'mps' is not available; use cpu or auto.")
+        raise ConfigError("device = 'mps' is not available; use cpu or auto.", topic="no-gpu")
     return torch.device(kind)
 
 

@@ -59,6 +59,8 @@ def assert_refused(capsys, arguments, code, message):
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
+    if lines[-1].startswith("More: docs/troubleshooting.md#"):
+        lines.pop()
     assert len(lines) == 1, captured.err
     assert lines[0].startswith("stopgrad: error: ")
     # Versions of cyclopts differ in where they set quotation marks.

@@ -63,8 +63,9 @@ def test_a_thread_left_running_keeps_no_process_from_ending():
 def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     begun = time.monotonic()
-    with pytest.raises(DataError, match="rank 1 has no data"):
+    with pytest.raises(DataError, match="rank 1 has no data") as raised:
         launch("launched", {"do": "fail"}, 2, Recorder())
+    assert raised.value.topic == "no-images"
     assert time.monotonic() - begun < 30
 
 

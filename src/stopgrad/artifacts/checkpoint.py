@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(
-            f"checkpoint {path} cannot be written: {reason}. Earlier checkpoints are intact."
+            f"checkpoint {path} cannot be written: {reason}. Earlier checkpoints are intact.", topic="disk-full"
         ) from error
 
 
@@ -60,18 +60,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}.") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}.", topic="damaged-files") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this program (format {header.get('format')!r}).")
     if header.get("crc32") != _checksum(tensors):
-        raise CheckpointError(f"{path} is damaged: its checksum does not agree.")
+        raise CheckpointError(f"{path} is damaged: its checksum does not agree.", topic="damaged-files")
     try:
         state = _put_tensors(json.loads(header["state"]), tensors)
     # Of the header there is no checksum.
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: its header cannot be read ({type(error).__name__}).") from error
+        raise CheckpointError(
+            f"{path} is damaged: its header cannot be read ({type(error).__name__}).", topic="damaged-files"
+        ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} is damaged: its header holds no state.")
+        raise CheckpointError(f"{path} is damaged: its header holds no state.", topic="damaged-files")
     return state
 
 

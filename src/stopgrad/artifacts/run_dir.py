@@ -60,9 +60,13 @@ class RunDir:
         if not overwrite and self.path.is_dir() and not self._is_empty():
             if self.is_run:
                 raise ConfigError(
-                    f"{self.path} holds a run already: use resume to continue it, overwrite to start over."
+                    f"{self.path} holds a run already: use resume to continue it, overwrite to start over.",
+                    topic="run-folder-in-use",
                 )
-            raise ConfigError(f"{self.path} holds other files: use overwrite to write beside them, or another folder.")
+            raise ConfigError(
+                f"{self.path} holds other files: use overwrite to write beside them, or another folder.",
+                topic="run-folder-in-use",
+            )
         if overwrite and (taken := [file.name for file in self._own_files() if file.exists()]) and not self._is_ours():
             raise ConfigError(
                 f"{self.path} holds a {taken[0]} that is not a run's: overwrite would replace it. Name another folder."
@@ -114,7 +118,8 @@ class RunDir:
             lock = caching.try_lock(self.lock_file, create=True)
             if lock is None:
                 raise ConfigError(
-                    f"another process is training in {self.path}: wait for its end, or name another folder."
+                    f"another process is training in {self.path}: wait for its end, or name another folder.",
+                    topic="run-folder-in-use",
                 )
             # The process that held it before may have removed the file meanwhile.
             if lock.is_on(self.lock_file):

@@ -183,7 +183,7 @@ def choose_rows(only: Iterable[str], *, peers: bool) -> list[str]:
             if not peers:
                 raise ConfigError(f"--only {name} compares with {package}: add --peers.")
             if find_spec(package) is None:
-                raise ConfigError(f'--peers needs {package}: pip install "stopgrad[peers]"')
+                raise ConfigError(f'--peers needs {package}: pip install "stopgrad[peers]"', topic="missing-package")
     return chosen
 
 

@@ -219,7 +219,9 @@ def decode_all(
                 pixels = read_image(source, index, shortest, writer.pixels_are)
             except UnreadableImageError as error:
                 if strict:
-                    raise DataError(f"{source.name(index)} cannot be read: {error}.") from error
+                    raise DataError(
+                        f"{source.name(index)} cannot be read: {error}.", topic="unreadable-images"
+                    ) from error
                 unreadable.append(Unreadable(index, str(error), isinstance(error, UnreadImageError)))
                 shapes.append((0, 0))
                 continue

@@ -177,7 +177,8 @@ class ImageCache:
         if self.explicit:
             raise ConfigError(
                 f"cache = {str(self.root)!r} cannot be used: {reason}. Give a folder that can be written, 'auto' "
-                "or 'off'."
+                "or 'off'.",
+                topic="disk-full",
             )
         self._warn_once(f"the cache {self.root} cannot be used: {reason}. {_WITHOUT}")
         self.root = None

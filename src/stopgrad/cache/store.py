@@ -104,13 +104,13 @@ class ImageStore:
     def _note_damaged(self) -> None:
         for name, reason in damaged_of(self.source).items():
             if self.strict:
-                raise DataError(f"{name} cannot be read as a whole: {reason}.")
+                raise DataError(f"{name} cannot be read as a whole: {reason}.", topic="unreadable-images")
             self.skipped[name] = reason
 
     def _skip(self, index: int, reason: str, error: Exception | None = None) -> None:
         name = self.source.name(index)
         if self.strict:
-            raise DataError(f"{name} cannot be read: {reason}.") from error
+            raise DataError(f"{name} cannot be read: {reason}.", topic="unreadable-images") from error
         self.skipped[name] = reason
 
     def _take_from(self, entry: CacheEntry, places: Sequence[int], most_bytes: float) -> None:
@@ -206,7 +206,9 @@ def first_skipped(source: ImageSource, skipped: Mapping[str, str]) -> tuple[str,
 def _checked(store: ImageStore) -> ImageStore:
     if not store.kept:
         name, reason = first_skipped(store.source, store.skipped)
-        raise DataError(f"none of {len(store.source)} images can be read; the first: {name}: {reason}.")
+        raise DataError(
+            f"none of {len(store.source)} images can be read; the first: {name}: {reason}.", topic="unreadable-images"
+        )
     return store
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
-from stopgrad.cli.shared.summary import print_skipped
+from stopgrad.cli.shared.summary import print_more, print_skipped
 from stopgrad.data.place import check_there
 from stopgrad.errors import CollapsedError
 
@@ -78,4 +78,5 @@ def print_health(health: "Health") -> None:
     console.print(health.protocol, markup=False)
     print_skipped(console, health.skipped)
     console.print(f"\n{health.words}", markup=False, style="bold")
+    print_more(health.state)
     console.print(f"{health.seconds:.0f} s; {health.encoder}", markup=False)

@@ -1,5 +1,6 @@
 """The application: its commands, and what an error becomes."""
 
+import errno
 import sys
 
 from cyclopts import App, CycloptsError
@@ -16,7 +17,7 @@ from stopgrad.cli.recipes import recipes
 from stopgrad.cli.report import compare, report
 from stopgrad.cli.search import search
 from stopgrad.cli.study import study
-from stopgrad.errors import StopgradError, words_of
+from stopgrad.errors import StopgradError, is_out_of_memory, more, topic_of, words_of
 from stopgrad.removed import removed_words
 from stopgrad.visible import visible
 
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     except CycloptsError as error:
         return _fail(_of_a_removed_flag(arguments) or f"{error}".strip(), 2)
     except StopgradError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, topic_of(error))
     except KeyboardInterrupt:
         return _fail("by Ctrl-C before there was anything to save.", 3)
     except BrokenPipeError:
@@ -62,7 +63,11 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        return _fail(words_of(error), 1)
+        return _fail(words_of(error), 1, "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail(": ".join(filter(None, ("out of memory", *str(error).splitlines()[:1]))), 1, "out-of-memory")
     return 0
 
 
@@ -72,6 +77,8 @@ def _of_a_removed_flag(arguments: list[str]) -> str:
     return next((words for name in names if (words := removed_words(name))), "")
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, topic: str = "") -> int:
     print(f"stopgrad: {'stopped' if code == 3 else 'error'}: {visible(message)}", file=sys.stderr)
+    if topic:
+        print(more(topic), file=sys.stderr)
     return code

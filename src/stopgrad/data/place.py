@@ -62,12 +62,12 @@ def check_there(path: str | Path) -> None:
         if is_named(place):
             check_name(place)
         elif not os.path.exists(place):
-            raise DataError(f"{place!r} does not exist: give {WHAT_TO_GIVE}.")
+            raise DataError(f"{place!r} does not exist: give {WHAT_TO_GIVE}.", topic="no-images")
         elif not is_itself and names_shards(place):
             check_shards(place)
         elif os.path.isfile(place):
             if not holds_data_set(place) and (is_itself or not is_image(os.path.basename(place))):
-                raise DataError(f"{place!r} is a single file: give {WHAT_TO_GIVE}.")
+                raise DataError(f"{place!r} is a single file: give {WHAT_TO_GIVE}.", topic="no-images")
             if extra := EXTRAS.get(os.path.splitext(place)[1].lower()):
                 need(*extra, what=repr(place))
 
@@ -135,7 +135,9 @@ def expand(path: str | Path) -> list[str]:
         return [whole]
     found = _matches(whole)
     if not found:
-        raise DataError(f"{text!r} does not exist, and as a pattern it matches no folder and no image.")
+        raise DataError(
+            f"{text!r} does not exist, and as a pattern it matches no folder and no image.", topic="no-images"
+        )
     return found
 
 

@@ -148,7 +148,7 @@ def hold_out(train: ImageSource, num: int) -> tuple[Subset, Subset]:
         ConfigError: there are not more than `num`.
     """
     if num >= len(train):
-        raise ConfigError(f"holdout = {num}: there are only {len(train)} training images.")
+        raise ConfigError(f"holdout = {num}: there are only {len(train)} training images.", topic="too-few-images")
     if layout_of(train) is not None:
         # Whole shards but for one: held-out images among the others would be fetched with them.
         stay = len(train) - num

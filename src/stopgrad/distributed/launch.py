@@ -23,6 +23,8 @@ from stopgrad.errors import (
     LostProcessError,
     NonFiniteLossError,
     StopgradError,
+    is_out_of_memory,
+    topic_of,
     words_of,
 )
 from stopgrad.reporter import Reporter
@@ -103,12 +105,13 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
     except (StopgradError, OSError) as error:
         kind = type(error) if isinstance(error, StopgradError) else StopgradError
         words = words_of(error) if isinstance(error, OSError) else str(error)
-        _send(channel, {"error": kind.__name__, "message": words})
+        _send(channel, {"error": kind.__name__, "message": words, "topic": topic_of(error)})
         _leave(kind.exit_code)
     except Exception as error:
         # Not one of ours: out of memory on a GPU, or a fault. Where it was goes to stderr, what it was to the parent.
         traceback.print_exc()
-        _send(channel, {"error": StopgradError.__name__, "message": f"{type(error).__name__}: {error}"})
+        message, topic = f"{type(error).__name__}: {error}", "out-of-memory" if is_out_of_memory(error) else ""
+        _send(channel, {"error": StopgradError.__name__, "message": message, "topic": topic})
         _leave(StopgradError.exit_code)
     _leave(0)
 
@@ -156,7 +159,7 @@ class Launched(subprocess.Popen[str]):
         module, request: as for `launch`.
         variables: added to its environment.
         messages: what it says comes here, as it was sent: `{"call", "arguments"}` of the reporter, or `{"error",
-            "message"}`.
+            "message", "topic"}`.
         keep: descriptors that stay open in it.
     """
 
@@ -231,7 +234,7 @@ def _listen(
         else:
             kind = ERRORS[message["error"]]
             if first is None or (isinstance(first, LostProcessError) and kind is not LostProcessError):
-                first = kind(message["message"])
+                first = kind(message["message"], topic=message["topic"])
         return True
 
     while None in [process.poll() for process in processes]:

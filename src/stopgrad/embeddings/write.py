@@ -123,7 +123,9 @@ def embed_to_file(
         if not partial.done.rows:
             partial.remove()
             name, reason = partial.skipped[0][1:] if partial.skipped else ("the source", "it is empty")
-            raise DataError(f"none of {len(parts)} images can be read; the first: {name}: {reason}.")
+            raise DataError(
+                f"none of {len(parts)} images can be read; the first: {name}: {reason}.", topic="unreadable-images"
+            )
         metadata = {
             "format": formats.FORMAT, "version": _version(), **belonging(loaded, parts, precision),
             "encoder": loaded.source or _whole_path(loaded.name),
@@ -242,7 +244,7 @@ def _dim_of(loaded: Encoder) -> int:
 
 
 def _unreadable(name: str, reason: str) -> DataError:
-    return DataError(f"{name} cannot be read: {reason}.")
+    return DataError(f"{name} cannot be read: {reason}.", topic="unreadable-images")
 
 
 def _interrupted(reason: str, partial: Partial, parts: Parts) -> Interrupted:

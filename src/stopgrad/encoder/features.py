@@ -184,7 +184,9 @@ def features_of(
     )
     if not kept:
         name, reason = first_skipped(source, store.skipped)
-        raise DataError(f"none of {len(source)} images can be read; the first: {name}: {reason}.")
+        raise DataError(
+            f"none of {len(source)} images can be read; the first: {name}: {reason}.", topic="unreadable-images"
+        )
     labels = torch.tensor([source.label(i) for i in kept], dtype=torch.int64)
     return Features(outputs[0], labels, [source.name(i) for i in kept], source.class_names, store.skipped, kept)
 

@@ -53,7 +53,9 @@ def from_package(name: str, _options: LoadOptions) -> Encoder:
     known, package = found
     file = file_of(package)
     if file is None:
-        raise CheckpointError(f"{PACKAGE}{name}: the package {package.distribution} is not installed: {INSTALL}.")
+        raise CheckpointError(
+            f"{PACKAGE}{name}: the package {package.distribution} is not installed: {INSTALL}.", topic="no-weights"
+        )
     return _packaged(known, Located("package", file, package), f"{PACKAGE}{known}")
 
 
@@ -76,7 +78,9 @@ def _fetched(name: str, located: Located) -> nn.Module:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         if located.place == "network":
             why = why.removeprefix(f"backbone {name!r}: its weights cannot be fetched: ")
-            raise CheckpointError(f"its weights cannot be fetched: {why}; and {elsewhere(name)}") from error
+            raise CheckpointError(
+                f"its weights cannot be fetched: {why}; and {elsewhere(name)}", topic="no-weights"
+            ) from error
         raise CheckpointError(f"{located.file} in the cache cannot be used: {why} Delete it.") from error
     # It may hold the weights a second time.
     backbone.pretrained_cfg.pop("state_dict", None)

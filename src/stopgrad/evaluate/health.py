@@ -111,7 +111,9 @@ def check(
         progress=lambda done, total: reporter.progress("reading images", done, total),
     )  # fmt: skip
     if len(store) < LEAST:
-        raise DataError(f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.")
+        raise DataError(
+            f"{splits.name} has {len(store)} readable images: a check needs at least {LEAST}.", topic="too-few-images"
+        )
     backbone, place = loaded.placed(device)
     _, (features, *_) = extract(
         backbone, store, loaded.preprocess, None, place, batch_size=batch_size, precision="fp32",

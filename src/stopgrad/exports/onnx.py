@@ -58,7 +58,7 @@ def write_onnx(encoder: Encoder, path: Path, *, with_preprocess: bool) -> Writte
         CheckpointError: a network that ONNX cannot express.
     """
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
-        raise ConfigError(f'ONNX needs {", ".join(missing)}: pip install "stopgrad[onnx]"')
+        raise ConfigError(f'ONNX needs {", ".join(missing)}: pip install "stopgrad[onnx]"', topic="missing-package")
     backbone = copy.deepcopy(encoder.backbone).cpu().to(memory_format=torch.contiguous_format)
     module = Normalised(backbone, encoder.preprocess) if with_preprocess else backbone
     program = _program(module.eval(), _inputs(encoder, 2, with_preprocess), str(path))

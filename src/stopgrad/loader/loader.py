@@ -167,7 +167,8 @@ class Loader:
         if len(images) < 2:
             raise DataError(
                 f"only {len(images)} of {len(read)} images of a batch can be read; {len(self.store.skipped)} "
-                "unreadable so far. Remove them, or use a larger batch."
+                "unreadable so far. Remove them, or use a larger batch.",
+                topic="unreadable-images",
             )
         sizes = np.array([image.shape[:2] for image in images])
         if len({image.shape for image in images}) == 1 and self._is_cut_whole(images[0].shape[:2]):

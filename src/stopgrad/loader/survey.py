@@ -57,11 +57,13 @@ def check_channels(config: Config) -> None:
     if len(config.augmentation.mean) != channels:
         raise ConfigError(
             f"mean and std have {len(config.augmentation.mean)} numbers, the images {channels} "
-            f"channel{'s' if channels > 1 else ''}: give one a channel, or neither for those of a sample."
+            f"channel{'s' if channels > 1 else ''}: give one a channel, or neither for those of a sample.",
+            topic="wrong-channels",
         )
     if any(c >= channels for c in config.data.shown_channels):
         raise ConfigError(
-            f"shown_channels = {config.data.shown_channels}: the images have channels 0 to {channels - 1}."
+            f"shown_channels = {config.data.shown_channels}: the images have channels 0 to {channels - 1}.",
+            topic="wrong-channels",
         )
 
 
@@ -98,7 +100,9 @@ def statistics(source: ImageSource, pixels: PixelFormat) -> tuple[tuple[float, .
         sums, squares, count = sums + values.sum(axis=0), squares + (values**2).sum(axis=0), count + len(values)
     if not count:
         name, reason = _first_problem(source, pixels)
-        raise DataError(f"no image of a sample can be read as {pixels}; the first: {name}: {reason}.")
+        raise DataError(
+            f"no image of a sample can be read as {pixels}; the first: {name}: {reason}.", topic="unreadable-images"
+        )
     mean = sums / count
     # A channel without contrast is left as it is.
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
@@ -141,11 +145,14 @@ def _common_channels(counts: dict[int, str]) -> int:
         (one, first), (other, second) = list(counts.items())[:2]
         raise DataError(
             f"images of different channels: {first} has {one}, {second} has {other}. Give channels; images that have "
-            "others are then skipped."
+            "others are then skipped.",
+            topic="wrong-channels",
         )
     most = max(counts, default=3)
     if most > MOST_CHANNELS:
-        raise DataError(f"{counts[most]} has {most} channels: at most {MOST_CHANNELS} can be taken.")
+        raise DataError(
+            f"{counts[most]} has {most} channels: at most {MOST_CHANNELS} can be taken.", topic="wrong-channels"
+        )
     return most
 
 

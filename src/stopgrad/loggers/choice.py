@@ -41,7 +41,8 @@ def check_loggers(names: Iterable[str]) -> None:
         packages = LOGGERS[name].packages if name in LOGGERS else ()
         if missing := [package for package in packages if not _is_installed(package)]:
             raise ConfigError(
-                f"logger = {name!r} needs {', '.join(missing)}, not installed here: pip install 'stopgrad[{name}]'"
+                f"logger = {name!r} needs {', '.join(missing)}, not installed here: pip install 'stopgrad[{name}]'",
+                topic="missing-package",
             )
 
 

@@ -100,7 +100,9 @@ def write_preview(
     config, _ = with_images(config, given, chosen)
     store = load_images(chosen, shortest=shortest_of(config), strict=config.data.strict, pixels=pixels_of(config))
     if len(store) < 2:
-        raise DataError(f"{len(store)} readable image in {splits.name}: a sheet needs at least 2.")
+        raise DataError(
+            f"{len(store)} readable image in {splits.name}: a sheet needs at least 2.", topic="too-few-images"
+        )
     sheet = view_sheet(store, config, num_images=num_images, num_views=num_views)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)

@@ -40,7 +40,8 @@ def need_faiss() -> None:
         import faiss  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "index = 'faiss' needs faiss-cpu, which is not installed: pip install \"stopgrad[faiss]\"; or use exact."
+            "index = 'faiss' needs faiss-cpu, which is not installed: pip install \"stopgrad[faiss]\"; or use exact.",
+            topic="missing-package",
         ) from error
 
 

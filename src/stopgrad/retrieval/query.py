@@ -161,7 +161,9 @@ def _open_query(query: Any) -> ImageSource:
         try:
             read_raw(source.read(0))
         except (UnreadableImageError, OSError) as error:
-            raise DataError(f"the query {source.name(0)} cannot be read: {error}.") from error
+            raise DataError(
+                f"the query {source.name(0)} cannot be read: {error}.", topic="unreadable-images"
+            ) from error
     return source
 
 

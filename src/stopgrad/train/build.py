@@ -43,7 +43,8 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
     except AssertionError as error:  # some of timm's networks check their size so
         raise ConfigError(
             f"backbone = {config.network.backbone!r} cannot be built for images of {config.data.image_size} x "
-            f"{config.data.image_size}: {error}"
+            f"{config.data.image_size}: {error}",
+            topic="image-size",
         ) from error
     name, d = config.network.backbone, config.data
     local = config.data.local_side if config.objective.local_views else 0
@@ -62,7 +63,8 @@ def build_method(config: Config, device: torch.device, initial: Initial | None =
             if size not in (0, d.image_size):
                 raise ConfigError(
                     f"{setting} = {size} with backbone {name!r}: it takes images of one size only, image_size = "
-                    f"{d.image_size}; use {setting} = 0."
+                    f"{d.image_size}; use {setting} = 0.",
+                    topic="image-size",
                 )
     for size in sorted({d.image_size, *(size for size in (d.early_size, d.eval_size, local) if size)}):
         _check_runs(method, size, name, len(config.augmentation.mean))
@@ -92,7 +94,8 @@ def _check_runs(method: Method, image_size: int, name: str, channels: int) -> No
     except Exception as error:
         raise ConfigError(
             f"backbone = {name!r} fails on images of {image_size} x {image_size} ({error}): its own size is "
-            f"{native_image_size(name)}."
+            f"{native_image_size(name)}.",
+            topic="image-size",
         ) from error
     if shape != (2, num_features(method.backbone)):
         raise ConfigError(

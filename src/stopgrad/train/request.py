@@ -29,7 +29,7 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: continue, or start over.")
     if resume and not run.is_run:
-        raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.")
+        raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.", topic="resume-refused")
     if not resume and current_rank().leads:
         run.check_free(overwrite=overwrite)
     logger = given.get("logger", ())

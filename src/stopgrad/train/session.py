@@ -175,7 +175,9 @@ def check_same_config(before: Config, after: Config, where: str) -> None:
     changed = [name for name in old if old[name] != new[name] and name not in FREE_ON_RESUME]
     if changed:
         list_of = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
-        raise CheckpointError(f"{where} is of another config: {list_of}. Resume without, or start another run.")
+        raise CheckpointError(
+            f"{where} is of another config: {list_of}. Resume without, or start another run.", topic="resume-refused"
+        )
 
 
 def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
@@ -197,7 +199,8 @@ def _check_batch(loader: Loader, method: Method, config: Config, reporter: Repor
         why = "BatchNorm's statistics of fewer say nothing" if least > 2 else "one alone has none to differ from"
         raise DataError(
             f"{count} readable image{'s' if count != 1 else ''} for {world} process{'es' if world != 1 else ''}: "
-            f"training needs at least {least} each ({why})."
+            f"training needs at least {least} each ({why}).",
+            topic="too-few-images",
         )
     if loader.batch_size < config.training.batch_size:
         reporter.warn(
@@ -213,7 +216,10 @@ def _take_up(training: Training, reporter: Reporter) -> None:
     for problem in problems:
         reporter.warn(f"passed over: {problem}")
     if state is None and problems:
-        raise CheckpointError(f"no checkpoint in {run.checkpoint_dir} can be read: start another run, or repair them.")
+        raise CheckpointError(
+            f"no checkpoint in {run.checkpoint_dir} can be read: start another run, or repair them.",
+            topic="damaged-files",
+        )
     if state is None:
         return
     check_same_config(
@@ -222,7 +228,8 @@ def _take_up(training: Training, reporter: Reporter) -> None:
     if state["fingerprint"] != training.loader.store.fingerprint():
         raise CheckpointError(
             f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
-            "the same data, or start another run."
+            "the same data, or start another run.",
+            topic="resume-refused",
         )
     if state["precision"] != training.precision:
         reporter.warn(f"the run was trained in {state['precision']} so far and continues in {training.precision}.")

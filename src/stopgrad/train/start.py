@@ -102,7 +102,8 @@ def initial_weights(config: Config) -> dict[str, Tensor] | None:
         if len(spec.mean) != 3:
             raise ConfigError(
                 f"init = {network.init!r}: its images have {len(spec.mean)} channels, these {channels}; of others than "
-                "3 the first layer cannot be adapted."
+                "3 the first layer cannot be adapted.",
+                topic="wrong-channels",
             )
         weights = with_input_channels(weights, replace(spec, mean=config.augmentation.mean).build())
     return weights

@@ -50,10 +50,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_carries_code(path)) from error
+        raise CheckpointError(_carries_code(path), topic="refused-pickles") from error
     except SafetensorError as error:
         if path.suffix == ".safetensors":
-            raise CheckpointError(f"{path} is damaged or cut off: {error}. Download or copy it again.") from error
+            raise CheckpointError(
+                f"{path} is damaged or cut off: {error}. Download or copy it again.", topic="damaged-files"
+            ) from error
         raise CheckpointError(
             f"{path} is not a checkpoint: neither a safetensors file ({error}) nor one of torch.save."
         ) from error

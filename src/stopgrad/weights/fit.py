@@ -95,7 +95,7 @@ class MisfitError(CheckpointError):
     """Weights that fit a network in part or not at all."""
 
     def __init__(self, message: str, fit: Fit) -> None:
-        super().__init__(message)
+        super().__init__(message, topic="which-network")
         self.fit = fit
 
 
@@ -160,7 +160,7 @@ def fill(
         module.load_state_dict({n: own[n] if n in left else weights.get(n, own[n]) for n in own})
         set_image_size(module, backbone, image_size)
     except (ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{origin} does not fit backbone {backbone!r}: {error}") from error
+        raise CheckpointError(f"{origin} does not fit backbone {backbone!r}: {error}", topic="which-network") from error
     return module, fit
 
 

@@ -126,7 +126,7 @@ def recognise(tensors: Mapping[str, Tensor], options: LoadOptions, origin: str, 
     raise CheckpointError(
         f"{origin} holds {what} Of another network, give its timm name: --backbone NAME (backbone=NAME in Python), and "
         "--partial where it fits in part." + (f" Nearest: {near}." if near else "")
-        + ("" if candidates.whole else " Not all networks could be tried in the time for it.")
+        + ("" if candidates.whole else " Not all networks could be tried in the time for it."), topic="which-network"
     )  # fmt: skip
 
 
@@ -150,9 +150,9 @@ def _by_shapes(
         return choices[0][0], "the one network of timm with these shapes"
     named = some((f"{name} ({words})" if words else name for name, words in choices), 12)
     raise CheckpointError(
-        f"{origin} fits several networks of timm, which the weights cannot distinguish (padding, normalisation "
-        f"or the like differ): choose one by --backbone NAME (backbone=NAME in Python), one of {named}."
-    )
+        f"{origin} fits several networks of timm, which the weights cannot distinguish (padding, normalisation or the "
+        f"like differ): choose one by --backbone NAME (backbone=NAME in Python), one of {named}.", topic="which-network"
+    )  # fmt: skip
 
 
 def _choices(name: str, options: LoadOptions) -> list[tuple[str, str]]:
@@ -185,7 +185,7 @@ def _named(
     network = networks[prefix]
     kind = network.backbone
     if kind is not None and not options.partial and backbone.split(".")[0] != kind.split(".")[0]:
-        raise CheckpointError(f"{origin} holds a {kind}, not a {backbone}.")
+        raise CheckpointError(f"{origin} holds a {kind}, not a {backbone}.", topic="which-network")
     return _filled(backbone, network, prefix, tensors, options, origin, told_by=told_by)
 
 

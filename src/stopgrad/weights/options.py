@@ -94,7 +94,8 @@ def check_there(text: str) -> None:
     if re.match(r"(torchvision|hub|hf-hub|hf_hub|https?):", name):
         raise CheckpointError(
             f"{name}: only timm's networks are fetched, as timm:NAME; it has torchvision's weights too, such as "
-            "timm:resnet50.tv_in1k. Anything else: download it and give its path."
+            "timm:resnet50.tv_in1k. Anything else: download it and give its path.",
+            topic="no-weights",
         )
     path = _there(name)
     if not path.exists():

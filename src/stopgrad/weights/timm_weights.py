@@ -88,12 +88,12 @@ def locate(name: str) -> Located:
         if file is not None:
             return Located("package", file, packaged[1])
     why = silence if offline else f"{urlsplit(url).hostname} does not answer ({silence})"
-    raise CheckpointError(f"its weights cannot be fetched: {why}, and {elsewhere(name)}")
+    raise CheckpointError(f"its weights cannot be fetched: {why}, and {elsewhere(name)}", topic="no-weights")
 
 
 def _config_of(name: str) -> Any:
     if name in SMALL_RESNETS:
-        raise CheckpointError("it has no pretrained weights: ?pretrained=false builds it as it is.")
+        raise CheckpointError("it has no pretrained weights: ?pretrained=false builds it as it is.", topic="no-weights")
     if not timm.is_model(name.partition(".")[0]):
         raise CheckpointError(f"unknown backbone {name!r}: {nearest_names(name)}")
     try:
@@ -106,7 +106,8 @@ def _config_of(name: str) -> Any:
             name.partition(".")[0], sorted({n.partition(".")[0] for n in timm.list_pretrained()}), n=3
         )
         raise CheckpointError(
-            f"timm has no weights of it: ?pretrained=false builds it as it is. With weights: {', '.join(near)}."
+            f"timm has no weights of it: ?pretrained=false builds it as it is. With weights: {', '.join(near)}.",
+            topic="no-weights",
         )
     return config
 

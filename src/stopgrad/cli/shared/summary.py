@@ -9,8 +9,11 @@ from rich.table import Table
 
 from stopgrad.artifacts.names import variant_name
 from stopgrad.cli.shared.console import plain_console
+from stopgrad.errors import more
 
 MAX_SKIPPED_SHOWN = 20
+# Verdicts that call for something to be done, and the section that says what.
+TOPICS = {"collapsed": "collapsed", "partly_collapsed": "collapsed", "not_learnt": "not-learnt", "worse": "not-learnt"}
 
 
 def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -25,12 +28,19 @@ def print_summary(path: Path, metrics: Mapping[str, Any]) -> None:
             console.print(f"All images: stopgrad evaluate knn {path}", markup=False)
     print_skipped(console, metrics["skipped"])
     console.print(f"\n{metrics['verdict_words']}", markup=False, style="bold")
+    print_more(metrics["verdict"])
     console.print(
         f"{metrics['views_per_second']:,.0f} views/s; time: {_time_split(metrics['seconds_by_phase'])}.", markup=False
     )
     console.print(f"Run folder {path}", markup=False)
     if (path / "report.html").is_file():
         console.print(f"Page {path / 'report.html'}", markup=False)
+
+
+def print_more(verdict: str) -> None:
+    """Name the section about a verdict, where there is one."""
+    if verdict in TOPICS:
+        plain_console().print(more(TOPICS[verdict]), markup=False)
 
 
 def print_skipped(console: Console, skipped: Sequence[Mapping[str, str]]) -> None:
@@ -42,6 +52,7 @@ def print_skipped(console: Console, skipped: Sequence[Mapping[str, str]]) -> Non
         console.print(f"  {item['name']}: {item['reason']}", markup=False)
     if len(skipped) > MAX_SKIPPED_SHOWN:
         console.print(f"  and {len(skipped) - MAX_SKIPPED_SHOWN} more, all of them with --json")
+    console.print(more("unreadable-images"), markup=False)
 
 
 def _knn_table(metrics: Mapping[str, Any]) -> Table:

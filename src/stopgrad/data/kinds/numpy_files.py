@@ -69,7 +69,8 @@ def open_npz(path: Path) -> Splits:
         if size > (most := _memory_bytes()):
             raise DataError(
                 f"{where} takes {size / 1e9:.3g} GB, and the memory is {most / 1e9:.3g}: save it as .npy, which is "
-                "read a row at a time."
+                "read a row at a time.",
+                topic="out-of-memory",
             )
         rows = _Rows(PerProcess(partial(_loaded, path, name)))
         return TableSource(column.shape[0], rows, where=where, key=f"{key} {name}", channels_first=first, labels=labels,

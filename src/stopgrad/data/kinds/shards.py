@@ -93,7 +93,8 @@ class _Opening:
         except OSError as error:
             raise DataError(
                 f"the index of the shards cannot be kept in {self._root}: {error.strerror}. cache = a folder places it "
-                "elsewhere, cache = 'off' in a temporary folder."
+                "elsewhere, cache = 'off' in a temporary folder.",
+                topic="disk-full",
             ) from error
         self._copies = Copies(self._root, settings.shard_cache_gb)
 

@@ -63,7 +63,7 @@ def open_zip(path: Path) -> Splits:
     archive = _Archive(path)
     if not archive.has_images:
         inside = f", only archives ({archive.files[0]!r}): unpack those" if len(archive.files) else ""
-        raise DataError(f"{str(path)!r} holds no images{inside}.")
+        raise DataError(f"{str(path)!r} holds no images{inside}.", topic="no-images")
     folders = [archive.files.folders[number] for number in archive.files.used_folders()]
     top = step_into(folders)
     below_top = {folder[len(top) :].lstrip(os.sep).split(os.sep, 1)[0] for folder in folders} - {""}

@@ -105,7 +105,8 @@ def local_shards(text: str) -> list[str]:
     if missing:
         raise DataError(
             f"{len(missing)} of {len(found)} shards do not exist; the first: {missing[0]!r}. A pattern names shards "
-            "that are there: train-{000..099}.tar, train-*.tar."
+            "that are there: train-{000..099}.tar, train-*.tar.",
+            topic="remote-files",
         )
     return found
 
@@ -238,7 +239,9 @@ def _check_address(address: str) -> None:
         )
     for module in ("fsspec", LIBRARIES[scheme]):
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f"{shown(address)!r} needs {module}: pip install 'stopgrad[remote]'.")
+            raise ConfigError(
+                f"{shown(address)!r} needs {module}: pip install 'stopgrad[remote]'.", topic="missing-package"
+            )
     if scheme in ("http", "https"):
         if suffix_of(address) not in (*SUFFIXES, LIST):
             raise ConfigError(

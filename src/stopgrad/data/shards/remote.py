@@ -48,7 +48,7 @@ def list_remote(place: str) -> list[str]:
 
     places = [name for name in _tried(pattern, found) if suffix_of(name) in SUFFIXES]
     if not places:
-        raise DataError(f"{shown(pattern)!r} matches no .tar or .parquet file.")
+        raise DataError(f"{shown(pattern)!r} matches no .tar or .parquet file.", topic="remote-files")
     return places
 
 
@@ -102,7 +102,9 @@ def _tried(place: str, ask: Any) -> Any:
             raise
         except Exception as error:
             if attempt + 1 == ATTEMPTS or _is_final(error):
-                raise DataError(f"{shown(place)!r} cannot be read: {_words(error)}. {_way_out(place)}") from error
+                raise DataError(
+                    f"{shown(place)!r} cannot be read: {_words(error)}. {_way_out(place)}", topic="remote-files"
+                ) from error
         time.sleep(BACKOFF_SECONDS * 2**attempt)
     raise AssertionError
 

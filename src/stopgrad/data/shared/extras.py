@@ -12,4 +12,7 @@ def need(module: str, extra: str, what: str = "these images") -> None:
         ConfigError: it is not; the message says how to install it.
     """
     if find_spec(module) is None:
-        raise ConfigError(f"{module} is needed for {what}, and not installed: pip install 'stopgrad[{extra}]'.")
+        raise ConfigError(
+            f"{module} is needed for {what}, and not installed: pip install 'stopgrad[{extra}]'.",
+            topic="missing-package",
+        )

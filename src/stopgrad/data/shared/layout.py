@@ -50,7 +50,10 @@ def divide(root: str, inside: Mapping[str, str], below: Callable[[str], FileName
 def _by_own_folders(root: str, files: FileNames, as_in: Sequence[str] | None = None) -> Labelled:
     """Labels by the first folder below the root; with `as_in`, numbered so, and -1 for a folder that is not in it."""
     if not len(files):
-        raise DataError(f"{root!r} holds no images: looked in it and below for {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise DataError(
+            f"{root!r} holds no images: looked in it and below for {', '.join(sorted(IMAGE_SUFFIXES))}.",
+            topic="no-images",
+        )
     parts = files.first_parts()
     used = [parts[folder] for folder in files.used_folders()]
     classes = sorted(set(used) - {""})

@@ -75,7 +75,9 @@ def open_labelled_splits(
     present = set(all_labels(train_source).tolist())
     if len(present) < 2:
         only = f" ({class_names[present.pop()]!r})" if present else ""
-        raise DataError(f"{splits.name} has labels of {len(present) or 1} class only{only}: needs at least 2.")
+        raise DataError(
+            f"{splits.name} has labels of {len(present) or 1} class only{only}: needs at least 2.", topic="no-labels"
+        )
     train_name = splits.name if test_source is None else f"{splits.name}, training images"
     if test_source is None:
         if not holdout:
@@ -141,7 +143,8 @@ def _labelled(source: ImageSource, name: str) -> tuple[int, ImageSource]:
     if not kept or not source.class_names:
         raise DataError(
             f"{name} has no labels, which this evaluation needs: give a folder with a subfolder for each class, or a "
-            "parquet file with a label column."
+            "parquet file with a label column.",
+            topic="no-labels",
         )
     return len(source) - len(kept), source if len(kept) == len(source) else Subset(source, kept)
 
@@ -152,7 +155,8 @@ def _numbered_alike(source: ImageSource, class_names: Sequence[str], present: se
     if foreign := sorted(here - known):
         raise DataError(
             f"{name} has classes that the training images lack ({len(foreign)}): {_some(foreign)}; they have "
-            f"{_some(sorted(known))}."
+            f"{_some(sorted(known))}.",
+            topic="no-labels",
         )
     return source if list(source.class_names) == list(class_names) else Renumbered(source, class_names)
 

@@ -150,7 +150,9 @@ def draw_sample(
         reporter.progress(f"embedding {what} for the page", len(kept), len(positions))
     if not kept:
         name, reason = next(iter(store.skipped.items()))
-        raise DataError(f"none of {len(positions)} {what} can be read; the first: {name}: {reason}.")
+        raise DataError(
+            f"none of {len(positions)} {what} can be read; the first: {name}: {reason}.", topic="unreadable-images"
+        )
     reporter.progress(f"embedding {what} for the page", len(positions), len(positions))
     vectors = torch.cat(features)
     if vectors.ndim != 2 or len(vectors) != len(kept):
