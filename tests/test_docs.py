@@ -1,4 +1,4 @@
-"""The Python in README.md and docs/python.md runs, each page's blocks in order and in one namespace.
+"""The Python in README.md and docs runs, each page's blocks in order and in one namespace.
 
 A block that cannot run here stands behind a line `<!-- not run: WHY -->`.
 """
@@ -15,8 +15,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
+from stopgrad.recipes import RECIPES
+
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md", "docs/data.md")
+PAGES = (
+    "README.md", "docs/python.md", "docs/backbones.md", "docs/plugins.md", "docs/data.md", "docs/start.md",
+    "docs/photos.md", "docs/method.md", "docs/howto/from-lightly.md", "docs/howto/from-simsiam.md",
+    "docs/howto/only-the-loss.md", "docs/howto/search.md", "docs/howto/export.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^(?P<mark><!-- not run: .+ -->\n\s*)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL = {**TINY, "epochs": 1, "image_size": 8, "early_size": 0, "stem": "small", "device": "cpu"}
 
@@ -45,7 +51,8 @@ def in_a_folder_of_photos(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stopgrad, "pretrain", short)
     monkeypatch.setattr(stopgrad.estimator, "pretrain", short)
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (digits.data[:120], digits.target[:120]))
+    few = digits.data[:120], digits.target[:120]
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y=False: few if return_X_y else digits)
 
 
 @pytest.mark.filterwarnings("ignore")  # So little training collapses, or converges nowhere.
@@ -69,6 +76,11 @@ def test_what_a_page_links_to_is_there():
         folder = (ROOT / page).parent
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
             assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_every_recipe_has_its_line_in_the_choice():
+    text = (ROOT / "docs" / "choosing.md").read_text()
+    assert [name for name in RECIPES if f"`{name}`" not in text] == []
 
 
 def test_the_files_of_the_architecture_are_there():

@@ -8,6 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import opened_page
+
+import stopgrad
 
 ROOT = Path(__file__).parents[1]
 # What a browser loads without a click.
@@ -64,15 +67,23 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-n", "-b", "html", str(ROOT / "docs")]
     pytest.importorskip("sphinx", reason="needs the extra docs")
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 def test_the_site_builds_and_leads_everywhere(site):
     assert problems(site) == []
+
+
+@pytest.mark.slow
+def test_readme_names_sections_that_there_are(site):
+    found = re.findall(r"\]\(docs/([\w/-]+)\.md(?:#([\w-]+))?\)", (ROOT / "README.md").read_text("utf-8"))
+    assert found
+    for page, anchor in found:
+        assert not anchor or anchor in Page(site / f"{page}.html").ids, f"README.md: docs/{page}.md#{anchor}"
 
 
 @pytest.mark.slow
@@ -80,6 +91,12 @@ def test_the_commands_of_the_program_are_there(site):
     ids = Page(site / "commands.html").ids
     assert {"stopgrad-pretrain", "stopgrad-evaluate-few-label", "stopgrad-study"} <= ids
     assert "--guide-keep-by" in (site / "commands.html").read_text()
+
+
+@pytest.mark.slow
+def test_every_public_name_has_its_place(site):
+    ids = Page(site / "api.html").ids
+    assert {f"stopgrad.{name}" for name in stopgrad.__all__ if name != "__version__"} <= ids
 
 
 def test_what_leads_nowhere_is_found(tmp_path):
@@ -97,3 +114,20 @@ def test_what_leads_nowhere_is_found(tmp_path):
         "index.html links to ../outside.html",
         "style.css fetches https://fonts.example/a.css",
     ]
+
+
+@pytest.mark.slow
+def test_by_keyboard_on_a_phone(site):
+    with opened_page(site / "index.html", width=390, height=844) as (page, errors, requests):
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            # Drawers slide into view.
+            page.wait_for_timeout(300)
+        assert page.evaluate("document.activeElement.closest('.sidebar-drawer') !== null")
+        left, right = page.evaluate(
+            "(({left, right}) => [left, right])(document.activeElement.getBoundingClientRect())"
+        )
+        assert (left >= 0, right <= 390) == (True, True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert errors == []
+    assert requests == []

@@ -79,8 +79,8 @@ class PretrainedFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         The shape of an image. Only after rows of numbers and arrays of images.
     n_features_in_ : int
         Numbers an image. Only after rows of numbers and arrays of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns. Only after rows of numbers with names that are all strings.
+    feature_names_in_ : ndarray
+        Names of the columns, `n_features_in_` of them. Only after rows of numbers with names that are all strings.
     n_features_out_ : int
         Features an image.
 

@@ -25,6 +25,7 @@ class Encoder:
     backbone: nn.Module
     """Normalised images `[image, channels, size, size]` to pooled features `[image, dim]`."""
     preprocess: Preprocess
+    """uint8 pixels or a Pillow image to what the backbone takes."""
     spec: EncoderSpec | None = None
     """How the backbone is built; None for a network of the caller's own."""
     name: str = "encoder"
