@@ -1,10 +1,14 @@
 """stopgrad check."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
+from stopgrad.artifacts.next_steps import NextStep, steps_of_encoder, steps_of_run
+from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.cli.shared.console import ConsoleReporter, plain_console, print_json
 from stopgrad.cli.shared.encoder_flags import NOTHING, Loading
 from stopgrad.cli.shared.summary import print_more, print_skipped
@@ -51,16 +55,30 @@ def check(
             encoder, data, num_images=images, batch_size=batch_size, device=device, seed=seed,
             reporter=reporter,
         )  # fmt: skip
+    steps = _next_steps(encoder, data, health)
     if json:
-        print_json(health.as_json())
+        print_json({**health.as_json(), "next": [step.as_json() for step in steps]})
     else:
-        print_health(health)
+        print_health(health, steps)
     if fail_on_collapse and health.state != "healthy":
         raise CollapsedError(f"{health.encoder} is {health.state.replace('_', ' ')} (--fail-on-collapse).")
 
 
-def print_health(health: "Health") -> None:
-    """Print the measures, the protocol and the verdict."""
+def _next_steps(encoder: str, data: str | None, health: "Health") -> list[NextStep]:
+    """What to do next; after a run whose features are healthy, by the run's own verdict."""
+    run = RunDir(encoder)
+    if not run.is_run:
+        return steps_of_encoder(encoder, data or "DATA", health.state, image_size=health.image_size, on_page=False)
+    summary = None
+    if run.summary_file.is_file():
+        with suppress(OSError, ValueError):
+            summary = run.read_summary()
+    state = str(summary.get("verdict")) if summary is not None and health.state == "healthy" else health.state
+    return steps_of_run(run, run.read_config(), state, summary, run.read_metrics())
+
+
+def print_health(health: "Health", steps: Sequence[NextStep]) -> None:
+    """Print the measures, the protocol, the verdict and what to do next."""
     from stopgrad.metrics.measures import MEANINGS, NAMES, figure
 
     console = plain_console()
@@ -78,5 +96,8 @@ def print_health(health: "Health") -> None:
     console.print(health.protocol, markup=False)
     print_skipped(console, health.skipped)
     console.print(f"\n{health.words}", markup=False, style="bold")
+    for step in steps:
+        console.print(f"  {step.why}", markup=False)
+        console.print(f"    {step.command}", markup=False, soft_wrap=True)
     print_more(health.state)
     console.print(f"{health.seconds:.0f} s; {health.encoder}", markup=False)

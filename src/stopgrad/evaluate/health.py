@@ -62,6 +62,8 @@ class Health:
     protocol: str
     """Images, seed and views, in one line."""
     num_images: int
+    image_size: int = 0
+    """Side, in pixels, of what the encoder sees."""
     seconds: float = 0.0
     skipped: tuple[Mapping[str, str], ...] = ()
     """Images that could not be read: `name` and `reason`."""
@@ -173,7 +175,7 @@ def health_of(
     p = loaded.preprocess
     return Health(
         encoder=loaded.name, state=state, words=words, measures=now, untrained=before, before_is=before_is,
-        num_images=len(store),
+        num_images=len(store), image_size=p.size,
         protocol=f"{len(store):,} of {of}, drawn by seed {seed}; shorter side {p.resize}, centre {p.size} x {p.size}, "
         f"eval mode; two views of {views.shape[1]} of them by {augmentation}",
         skipped=tuple({"name": name, "reason": reason} for name, reason in store.skipped.items()),

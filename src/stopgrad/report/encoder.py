@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stopgrad.artifacts.next_steps import steps_of_encoder
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data.sources import Splits
 from stopgrad.encoder.encoder import Encoder
@@ -96,7 +97,7 @@ def write_encoder_report(
     embedded = embed_splits(
         loaded, backbone, splits, num_images=num_images, place=place, seed=seed, reporter=reporter
     )  # fmt: skip
-    parts: dict[str, Any] = {"health": None, "groups": None}
+    parts: dict[str, Any] = {"health": None, "groups": None, "next_steps": []}
     missing: list[str] = []
     reporter.say("Measuring health ...")
     health = measured_health(loaded, run, embedded, place=place, seed=seed, reporter=reporter)
@@ -114,6 +115,12 @@ def write_encoder_report(
         )
     figures, more = _pictures(run, embedded, points=points, seed=seed, reporter=reporter)
     missing += more
+    if health is not None and isinstance(encoder, (str, Path)) and isinstance(data, (str, Path)):
+        rows = figures["knn"]["rows"] if figures["knn"] else []
+        parts["next_steps"] = steps_of_encoder(
+            str(encoder), str(data), health.state, image_size=loaded.preprocess.size, on_page=True,
+            labelled=bool(rows), beats_pixels=not rows or rows[0]["accuracy"] > rows[1]["accuracy"],
+        )  # fmt: skip
     values = {
         **_head(loaded, splits, embedded, given=(encoder, data)), **parts, **figures, "missing": missing,
         "command": _command(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stopgrad.artifacts.names import start_name
+from stopgrad.artifacts.next_steps import steps_of_run
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, to_toml
 from stopgrad.data.shards.place import without_query
@@ -160,6 +161,7 @@ def page_values(
     return {
         "title": f"{run.path.resolve().name}: {standing.title}", "name": run.path.resolve().name, "standing": standing,
         "facts": _facts(config, summary, environment), "refresh": REFRESH_SECONDS if standing.state == "running" else 0,
+        "next_steps": steps_of_run(run, config, standing.state, summary, lines),
         "knn": knn_table(summary), "curves": as_script(curves), "num_charts": len(curves["charts"]) if curves else 0,
         "charts": curves["charts"] if curves else [], "thinned": curves["thinned"] if curves else None,
         "plotly": packed_plotly() if curves else "", "evaluations": evaluation_rows(evaluations),
