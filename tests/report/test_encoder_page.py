@@ -315,7 +315,7 @@ def test_an_interruption_leaves_no_half_of_a_page(splits, tmp_path):
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ({"points": 5}, ConfigError, "from 10 to 20,000"),
+        ({"points": 5}, ConfigError, "from 10 to 100,000"),
         ({"duplicates": 0.0}, ConfigError, "above 0 and at most 1"),
         ({"num_images": 1}, ConfigError, "images = 1: must be at least 2"),
         ({"seed": -1}, ConfigError, "seed = -1"),

@@ -357,8 +357,8 @@ def test_the_page_is_renewed_while_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"points": 5}, "from 10 to 20,000"),
-        ({"points": 10**6}, "from 10 to 20,000"),
+        ({"points": 5}, "from 10 to 100,000"),
+        ({"points": 10**6}, "from 10 to 100,000"),
         ({"out": "there.html"}, "exists"),
         ({"out": "no/such/page.html"}, "there is no folder"),
         ({"out": "."}, "is a folder"),

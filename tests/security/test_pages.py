@@ -1,5 +1,6 @@
 """Pages of names, labels and reasons that were made to do harm, in a real browser: nothing runs, nothing is fetched."""
 
+import csv
 import json
 import os
 import re
@@ -77,6 +78,36 @@ def test_the_page_of_an_encoder(hostile, tmp_path):
     words = words_of(out)
     assert HOSTILE[2] in words
     assert "\\x1b[31mred broken.png" in words
+
+
+@pytest.mark.slow
+def test_picking_and_saving_images_of_such_names(hostile, tmp_path):
+    run, data = hostile
+    out = tmp_path / "page.html"
+    stopgrad.write_encoder_report(run, data, out=out, reporter=Recorder())
+    with opened_page(out) as (tab, errors, requests):
+        tab.evaluate(LISTENS)
+        for number, label in enumerate(HOSTILE):
+            tab.evaluate(f"window.stopgradImages.pick([{number}], true)")
+            tab.fill("#pick-label", label)
+            tab.press("#pick-label", "Enter")
+        tab.fill("#find", "script")
+        tab.wait_for_function("document.getElementById('found').textContent")
+        tab.click("#pick-found")
+        tab.evaluate("document.querySelector('#map').scrollIntoView({ block: 'end' })")
+        tab.focus("#map > canvas")
+        tab.keyboard.press("ArrowRight")
+        with tab.expect_download() as download:
+            tab.click("#save-picked")
+        download.value.save_as(tmp_path / "picked.csv")
+        assert tab.evaluate("window.ran") == 0
+        assert tab.locator("a[href], iframe, object, embed, form, img[onerror]").count() == 0
+    assert not errors
+    assert not requests
+    with open(tmp_path / "picked.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert all(os.path.isfile(path) for path, *_ in rows)
+    assert HOSTILE[2] in {row[-1] for row in rows}
 
 
 @pytest.mark.slow

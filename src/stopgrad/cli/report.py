@@ -48,7 +48,7 @@ def report(
     data
         Of a run: its own images, if they are no longer where its config says.
     points
-        Most points on the map; 2,000 take seconds, 10,000 a minute or two.
+        Most points on the map, up to 100,000; 2,000 take seconds, 10,000 and more a few minutes.
     duplicates
         With DATA: the cosine from which on images are near-duplicates.
     images

@@ -17,6 +17,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluate.health import LEAST, Health
 from stopgrad.evaluate.shared.holdout import check_seed
 from stopgrad.evaluate.shared.prepare import opened
+from stopgrad.report.listed import Listed, packed
 from stopgrad.report.page import write_page
 from stopgrad.report.parts.embedded import MOST_IMAGES, Embedded, embed_splits, open_splits
 from stopgrad.report.parts.encoder import groups_shown, health_shown, knn_as_json, knn_shown, measured_health
@@ -75,7 +76,7 @@ def write_encoder_report(
         encoder: an encoder, or what `load_encoder` takes.
         data: a data set as `open_images` takes it, `Splits`, or whatever else `Encoder.embed` takes.
         out: the file.
-        points: most points on the map, from 10 to 20,000.
+        points: most points on the map, from 10 to 100,000.
         duplicates: the cosine from which on images are near-duplicates, above 0 and at most 1.
         num_images: how many images are embedded, drawn by the seed where there are more.
         seed: of all draws, 0 or more.
@@ -105,15 +106,15 @@ def write_encoder_report(
         missing.append(f"No health: it takes at least {LEAST} readable images, and there are {len(embedded.bank)}.")
     else:
         parts["health"] = health_shown(health, run)
-    found = None
+    found, listed = None, Listed(embedded.images.class_names)
+    figures, more = _pictures(run, embedded, points=points, seed=seed, listed=listed, reporter=reporter)
     if embedded.is_finite and embedded.num > 1:
         found = duplicates_in(embedded.as_bank(loaded.name), duplicates, reporter)
-        parts["groups"] = groups_shown(found, len(embedded.parts))
+        parts["groups"] = groups_shown(found, len(embedded.parts), listed)
     elif not embedded.is_finite:
         missing.append(
             "No map, neighbours, near-duplicates or k-NN: features of some images are NaN or infinite numbers."
         )
-    figures, more = _pictures(run, embedded, points=points, seed=seed, reporter=reporter)
     missing += more
     if health is not None and isinstance(encoder, (str, Path)) and isinstance(data, (str, Path)):
         rows = figures["knn"]["rows"] if figures["knn"] else []
@@ -123,6 +124,7 @@ def write_encoder_report(
         )  # fmt: skip
     values = {
         **_head(loaded, splits, embedded, given=(encoder, data)), **parts, **figures, "missing": missing,
+        **listed.for_page(str(encoder) if isinstance(encoder, (str, Path)) else ""),
         "command": _command(
             encoder, data, out=path, points=points, duplicates=duplicates, images=num_images, seed=seed
         ), "skipped": embedded.skipped, "tile": TILE, "large": 2 * TILE,
@@ -157,7 +159,7 @@ def _check(
 
 
 def _pictures(
-    run: RunDir | None, embedded: Embedded, *, points: int, seed: int, reporter: Reporter
+    run: RunDir | None, embedded: Embedded, *, points: int, seed: int, listed: Listed, reporter: Reporter
 ) -> tuple[dict[str, Any], list[str]]:
     """Map, neighbours, k-NN and classes, and what the page does without, and why."""
     empty = {"map": None, "map_words": "", "map_script": None, "neighbours": None, "knn": None, "classes": None}
@@ -166,19 +168,22 @@ def _pictures(
     missing = []
     judged = knn_shown(run, embedded)
     knn, classes, predicted = judged if judged is not None else (None, None, None)
-    neighbours = neighbour_rows(embedded.images, embedded.tested, embedded.bank, seed=seed, head="Features")
-    if neighbours is None:
+    figures = {**empty, "knn": knn, "classes": classes}
+    if embedded.num >= FEWEST_ON_A_MAP:
+        reporter.say("Arranging the map ...")
+        drawn, words = feature_map(embedded.images, embedded.samples, points, predicted, listed)
+        script = as_script(packed(drawn.pop("data"))) if drawn else None
+        figures |= {"map": drawn, "map_words": words, "map_script": script}
+    figures["neighbours"] = neighbour_rows(
+        embedded.images, embedded.tested, embedded.bank, seed=seed, head="Features", listed=listed
+    )
+    if figures["neighbours"] is None:
         missing.append("No neighbours and no near-duplicates: there is one readable image only.")
     if embedded.images.class_names and knn is None:
         missing.append("No k-NN: it takes two images with a label at least.")
     if embedded.num < FEWEST_ON_A_MAP:
         missing.append(f"No map and no clusters: they take at least {FEWEST_ON_A_MAP} readable images.")
-        return {**empty, "knn": knn, "classes": classes, "neighbours": neighbours}, missing
-    reporter.say("Arranging the map ...")
-    drawn, words = feature_map(embedded.images, embedded.samples, points, predicted)
-    script = as_script(drawn.pop("data")) if drawn else None
-    figures = {"map": drawn, "map_words": words, "map_script": script}
-    return {**figures, "knn": knn, "classes": classes, "neighbours": neighbours}, missing
+    return figures, missing
 
 
 def _head(encoder: Encoder, splits: Splits, embedded: Embedded, *, given: tuple[Any, Any]) -> dict[str, Any]:

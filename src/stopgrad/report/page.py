@@ -18,7 +18,7 @@ from PIL import Image
 from stopgrad.artifacts.files import write_atomically
 from stopgrad.visible import visible
 
-SCRIPTS = ("map.js", "plotly.js", "plots.js", "refresh.js", "study.js")
+SCRIPTS = ("images.js", "map.js", "plotly.js", "plots.js", "refresh.js", "study.js")
 """The scripts that pages may run, of the templates."""
 
 _TEMPLATES = Environment(

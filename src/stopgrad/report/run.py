@@ -15,6 +15,7 @@ from stopgrad.data.shards.place import without_query
 from stopgrad.data.sources import ImageSource
 from stopgrad.encoder.load import load_encoder
 from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.report.listed import packed
 from stopgrad.report.page import packed_plotly, write_page
 from stopgrad.report.parts.curves import run_curves
 from stopgrad.report.parts.images import RunImages, open_run_images
@@ -23,7 +24,7 @@ from stopgrad.report.parts.progress import standing_of
 from stopgrad.report.parts.tables import class_results, evaluation_rows, knn_table
 from stopgrad.reporter import QuietReporter, Reporter
 
-MAX_POINTS = 20_000
+MAX_POINTS = 100_000
 REFRESH_SECONDS = 60
 
 
@@ -52,7 +53,7 @@ def write_report(
         run: the run folder.
         data: the run's images, if they are no longer where its config says.
         out: the file; None: RUN/report.html, which is always written anew.
-        points: most points on the map of the features, from 10 to 20,000.
+        points: most points on the map of the features, from 10 to 100,000.
         overwrite: replace another file in the way.
         device: as the setting `device`.
         reporter: told of progress.
@@ -121,7 +122,9 @@ def draw_page(
             missing.append(f"No sheet of views: {error}")
     values = page_values(run, config)
     if parts.get("map"):
-        parts["map_script"] = as_script(parts["map"].pop("data"))
+        parts["map_script"] = as_script(packed(parts["map"].pop("data")))
+    if "listed" in parts:
+        parts |= parts["listed"].for_page(str(run.path))
     if values["classes"] is not None:
         parts.pop("classes", None)
     num_bytes = _write(path, {**values, **parts, "missing": missing})
@@ -170,6 +173,7 @@ def page_values(
         "written": datetime.now().astimezone().isoformat(" ", "seconds"), "written_at": time.time(),
         "before": start_name(config), "speed": _speed(summary),
         "map": None, "map_words": "", "map_script": None, "neighbours": None, "views": None,
+        "listed": None, "images_script": None,
     }  # fmt: skip
 
 

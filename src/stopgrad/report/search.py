@@ -12,6 +12,7 @@ from PIL import Image
 from stopgrad.data.decode import decode
 from stopgrad.data.pixels import RGB8, UnreadableImageError
 from stopgrad.loader.preprocess import shown_of
+from stopgrad.report.listed import Listed
 from stopgrad.report.page import picture, write_page
 from stopgrad.retrieval.database import Bank
 from stopgrad.retrieval.duplicates import Duplicates
@@ -41,6 +42,8 @@ class Thumbnail:
     """What is special about it, in a word."""
     pixels: bool = False
     """Whether it is so small that its pixels should be seen."""
+    number: int | None = None
+    """Among the images that can be picked on the page; None where none can."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,25 @@ def write_duplicates_page(found: Duplicates, out: Path) -> None:
     )  # fmt: skip
 
 
-def group_sections(found: Duplicates, most_groups: int, most_members: int) -> list[Section]:
-    """The groups with their pictures, largest first, so many of them and so many images of each."""
+def group_sections(
+    found: Duplicates, most_groups: int, most_members: int, listed: Listed | None = None
+) -> list[Section]:  # fmt: skip
+    """The groups with their pictures, largest first, so many of them and so many images of each.
+
+    Args:
+        found: the groups.
+        most_groups, most_members: bounds.
+        listed: the page's images, to be picked; None: without picking.
+    """
     shown = []
     for number, group in enumerate(found.groups[:most_groups], start=1):
-        tiles = [
-            _tile(
-                found.bank, member.row, member.name, member.label, f"{member.cosine:.4f}", "copy" * bool(member.copy_of)
-            )
-            for member in group[:most_members]
-        ]
+        tiles = []
+        for member in group[:most_members]:
+            label = int(found.bank.labels[member.row])
+            listed_as = None if listed is None else listed.number(member.name, label, member.split)
+            copy = "copy" * bool(member.copy_of)
+            cosine = f"{member.cosine:.4f}"
+            tiles.append(_tile(found.bank, member.row, member.name, member.label, cosine, copy, listed_as))
         copies = sum(member.copy_of is not None for member in group)
         about = f"{len(group):,} images" + (
             f", {copies} of them {'copies' if copies > 1 else 'a copy'}, byte for byte" if copies else ""
@@ -140,9 +152,11 @@ def _about(answer: Answer) -> str:
     return "; ".join(words)
 
 
-def _tile(bank: Bank, row: int, name: str, label: str | None, caption: str, mark: str) -> Thumbnail:
+def _tile(
+    bank: Bank, row: int, name: str, label: str | None, caption: str, mark: str, number: int | None = None
+) -> Thumbnail:  # fmt: skip
     uri, pixels = _shown(lambda: bank.read(row), TILE, bank)
-    return Thumbnail(uri, name, os.path.basename(name) or name, label, caption, mark, pixels)
+    return Thumbnail(uri, name, os.path.basename(name) or name, label, caption, mark, pixels, number)
 
 
 def _shown(read: Any, side: int, bank: Bank) -> tuple[str | None, bool]:

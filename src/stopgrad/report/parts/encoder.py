@@ -17,6 +17,7 @@ from stopgrad.evaluate.health import LEAST, NUM_IMAGES, Health, health_of, short
 from stopgrad.evaluate.knn import TEMPERATURE, K
 from stopgrad.evaluate.shared.outcome import by_class, score
 from stopgrad.metrics.measures import MEANINGS, NAMES, figure
+from stopgrad.report.listed import Listed
 from stopgrad.report.parts.embedded import Embedded
 from stopgrad.report.parts.neighbours import voted
 from stopgrad.report.parts.tables import classes_as_rows
@@ -126,7 +127,7 @@ def knn_shown(
     return table, classes_as_rows(per_class, confusions, "By the features' k-NN above."), predicted
 
 
-def groups_shown(found: Duplicates, total: int) -> dict[str, Any]:
+def groups_shown(found: Duplicates, total: int, listed: Listed) -> dict[str, Any]:
     """Groups of near-duplicates with their pictures, for the template; `total` images there are."""
     among = f"{found.num_images:,} images"
     if found.num_images + len(found.skipped) < total:
@@ -144,7 +145,7 @@ def groups_shown(found: Duplicates, total: int) -> dict[str, Any]:
             "they flatter any accuracy on these test images."
         )
     return {
-        "sections": group_sections(found, MOST_GROUPS, MOST_MEMBERS), "num": len(found.groups), "words": words,
+        "sections": group_sections(found, MOST_GROUPS, MOST_MEMBERS, listed), "num": len(found.groups), "words": words,
         "warning": found.warning, "threshold": f"{found.threshold:g}",
     }  # fmt: skip
 

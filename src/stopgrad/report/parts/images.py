@@ -24,7 +24,8 @@ from stopgrad.loader.preprocess import Preprocess, pixels_of, shortest_of, shown
 from stopgrad.loader.shown import Shown
 from stopgrad.reporter import Reporter
 
-THUMBNAIL = 64
+THUMBNAIL, THUMBNAIL_OF_MANY, MANY = 64, 32, 20_000
+"""Side in pixels; of more than `MANY` images less, since all of them are in memory."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,10 @@ def draw_sample(
     positions = np.sort(store.draw(num, generator)).tolist()
     mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (preprocess.mean, preprocess.std))
     shown = shown_of(preprocess)
+    side = THUMBNAIL if len(positions) <= MANY else THUMBNAIL_OF_MANY
 
     def network(images: Tensor) -> tuple[Tensor, Tensor]:
-        return backbone(images), _reduced(shown.colours(images.float() * std + mean), THUMBNAIL)
+        return backbone(images), _reduced(shown.colours(images.float() * std + mean), side)
 
     kept: list[int] = []
     features, thumbnails = [], []

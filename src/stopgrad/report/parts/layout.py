@@ -5,6 +5,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from stopgrad.data.decode import evenly_spaced
+from stopgrad.metrics.neighbours import nearest_neighbours
+
 PERPLEXITY = 30
 # Below this many, t-SNE has too few neighbours to arrange.
 FEWEST_FOR_TSNE = 60
@@ -12,20 +15,40 @@ PCA_DIMENSIONS = 50
 # Half and more of the usual 1,000: begun at PCA's places, little moves after that.
 ITERATIONS, ITERATIONS_OF_MANY, MANY = 750, 500, 3000
 MAX_CLUSTERS = 10
+MOST_ARRANGED = 10_000
+"""Images that t-SNE arranges and k-means groups, in a minute or two; of more, the others follow their neighbours."""
+FOLLOWED = 10
 
 
 def layout_2d(features: Float[Tensor, "image dim"]) -> tuple[Float[np.ndarray, "image 2"], str] | None:
     """A place in the plane for every image, and in words how it was found; None where all features are alike.
 
     t-SNE after PCA, from PCA's own places and with a fixed seed, so that the same features give the same map; PCA alone
-    for few images.
+    for few images. Of more than `MOST_ARRANGED`, so many are arranged, evenly spaced, and each of the others stands at
+    the median place of its nearest ten of them.
 
     Args:
         features: L2-normalised, finite.
 
-    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (JMLR 2008); started from PCA as in Kobak and
-    Berens (Nature Communications 2019).
+    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE" (JMLR 2008); started from PCA, and the others
+    placed, as in Kobak and Berens (Nature Communications 2019).
     """
+    if len(features) <= MOST_ARRANGED:
+        return _arranged(features)
+    rows = evenly_spaced(len(features), MOST_ARRANGED)
+    arranged = _arranged(features[rows])
+    if arranged is None:
+        return None
+    some, how = arranged
+    others = np.setdiff1d(np.arange(len(features)), rows)
+    _, nearest = nearest_neighbours(features[rows], features[torch.from_numpy(others)], FOLLOWED)
+    places = np.empty((len(features), 2))
+    places[rows] = some
+    places[others] = np.median(some[nearest.numpy()], axis=1)
+    return places, f"{how} of {MOST_ARRANGED:,}, the others at the median of their nearest {FOLLOWED}"
+
+
+def _arranged(features: Float[Tensor, "image dim"]) -> tuple[Float[np.ndarray, "image 2"], str] | None:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -60,13 +83,18 @@ def clusters(features: Float[Tensor, "image dim"]) -> tuple[Int[Tensor, "image"]
     from threadpoolctl import threadpool_limits
 
     wanted = max(2, min(MAX_CLUSTERS, len(features) // 20))
+    some = features if len(features) <= MOST_ARRANGED else features[evenly_spaced(len(features), MOST_ARRANGED)]
     with threadpool_limits(1):
-        means = KMeans(wanted, n_init=4, random_state=0).fit(features.double().numpy())
-    found = means.labels_
+        means = KMeans(wanted, n_init=4, random_state=0).fit(some.double().numpy())
+    centres = torch.from_numpy(means.cluster_centers_)
+    # By differences, as products would round away what sets nearly equal images apart.
+    mode = "donot_use_mm_for_euclid_dist"
+    distances = [torch.cdist(part.double(), centres, compute_mode=mode) for part in features.split(1024)]
+    found = means.labels_ if some is features else torch.cat([part.argmin(dim=1) for part in distances]).numpy()
     order = np.argsort(-np.bincount(found, minlength=wanted), kind="stable")
     rank = np.empty(wanted, dtype=np.int64)
     rank[order] = np.arange(wanted)
-    distance = np.linalg.norm(features.double().numpy() - means.cluster_centers_[found], axis=1)
+    distance = torch.cat(distances).numpy()[np.arange(len(found)), found]
     nearest = [
         sorted(np.flatnonzero(found == cluster).tolist(), key=distance.__getitem__)[:12]
         for cluster in order if (found == cluster).any()

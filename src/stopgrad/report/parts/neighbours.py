@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stopgrad.metrics.accuracy import knn_predict_each
 from stopgrad.metrics.neighbours import nearest_neighbours
+from stopgrad.report.listed import Listed
 from stopgrad.report.page import picture
 from stopgrad.report.parts.images import RunImages, Sample
 
@@ -19,7 +20,13 @@ SHOWN_SIDE = 112
 
 
 def neighbour_rows(
-    images: RunImages, queries: Sample, bank: Sample, *, seed: int, head: str = "Trained features"
+    images: RunImages,
+    queries: Sample,
+    bank: Sample,
+    *,
+    seed: int,
+    head: str = "Trained features",
+    listed: Listed | None = None,
 ) -> dict[str, Any] | None:
     """Some images, drawn by a seed, each with the nearest of the bank; None for a bank of too few.
 
@@ -29,6 +36,7 @@ def neighbour_rows(
         bank: the training images.
         seed: of the draw.
         head: what the features are.
+        listed: the page's images, to be picked.
     """
     alone = queries is bank
     k = min(NUM_NEIGHBOURS, len(bank) - alone)
@@ -49,14 +57,15 @@ def neighbour_rows(
         cosines, places = nearest_neighbours(theirs, ours[asked], k, own=asked if alone else None)
         found.append((name, cosines[chosen], places[chosen]))
         shares.append(_share(places, queries.labels[asked], bank.labels))
-    shown = _Shown(bank)
-    tested = shown if alone else _Shown(queries)
-    names = queries.names
+    listed = Listed(images.class_names) if listed is None else listed
+    shown = _Shown(bank, images.train_name, listed)
+    tested = shown if alone else _Shown(queries, images.test_name, listed)
     rows = []
     for row, query in enumerate(asked[chosen].tolist()):
         label = int(queries.labels[query])
         rows.append({
-            "picture": tested.picture(query), "name": names[query], "label": _class(images, label),
+            "picture": tested.picture(query), "name": tested.names[query], "label": _class(images, label),
+            "number": tested.number(query),
             "sides": [
                 [
                     shown.neighbour(place, cosine, label, images)
@@ -88,8 +97,8 @@ def _class(images: RunImages, label: int) -> str:
 class _Shown:
     """Pictures of a sample's images, each made once."""
 
-    def __init__(self, sample: Sample) -> None:
-        self.sample, self.names = sample, sample.names
+    def __init__(self, sample: Sample, part: str, listed: Listed) -> None:
+        self.sample, self.names, self.part, self.listed = sample, sample.names, part, listed
         self._made: dict[int, str] = {}
 
     def neighbour(self, place: int, cosine: float, asked: int, images: RunImages) -> dict[str, Any]:
@@ -97,7 +106,12 @@ class _Shown:
         label = int(self.sample.labels[place])
         same = None if min(asked, label) < 0 else asked == label
         return {"picture": self.picture(place), "cosine": cosine, "label": _class(images, label), "same": same,
-                "name": self.names[place]}  # fmt: skip
+                "name": self.names[place], "number": self.number(place)}  # fmt: skip
+
+    def number(self, place: int) -> int:
+        """The image's number on the page."""
+        name = self.sample.store.name(self.sample.positions[place])
+        return self.listed.number(name, int(self.sample.labels[place]), self.part)
 
     def picture(self, place: int) -> str:
         """A data URI, in the image's own proportions."""

@@ -14,6 +14,7 @@ from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import Subset
 from stopgrad.encoder.encoder import Encoder
 from stopgrad.evaluate.shared.outcome import by_class
+from stopgrad.report.listed import Listed
 from stopgrad.report.page import picture
 from stopgrad.report.parts.images import RunImages, Sample, draw_sample
 from stopgrad.report.parts.map import feature_map
@@ -32,7 +33,7 @@ _SHEET_IMAGES, _SHEET_VIEWS = 6, 8
 def features_shown(
     images: RunImages, encoder: Encoder, config: Config, *, points: int, device: str, reporter: Reporter
 ) -> dict[str, Any]:
-    """Map, neighbours and results of classes, from one pass of the backbone over a sample.
+    """Map, neighbours, results of classes and the images named, from one pass of the backbone over a sample.
 
     Args:
         images: the run's.
@@ -59,12 +60,17 @@ def features_shown(
     tested = bank if queries is None else queries
     voted = _predicted(images, tested, bank, config) if bool(bank.features.isfinite().all()) else None
     predicted = None if voted is None else voted[0]
+    listed = Listed(images.class_names)
     reporter.say("Arranging the map ...")
-    drawn, words = feature_map(images, samples, points, predicted)
+    drawn, words = feature_map(images, samples, points, predicted, listed)
+    neighbours = None
+    if bool(bank.features.isfinite().all()):
+        neighbours = neighbour_rows(images, tested, bank, seed=seed, listed=listed)
     return {
         "map": drawn,
         "map_words": words,
-        "neighbours": neighbour_rows(images, tested, bank, seed=seed) if bool(bank.features.isfinite().all()) else None,
+        "neighbours": neighbours,
+        "listed": listed,
         "classes": None if voted is None else _classes(images, tested, bank, *voted, config),
     }
 
