@@ -1,5 +1,7 @@
 """A module that the tests of waiting start as several processes."""
 
+import os
+import signal
 import time
 from datetime import timedelta
 
@@ -7,7 +9,7 @@ import torch
 
 from stopgrad.distributed import group
 from stopgrad.distributed.gradients import SharedGradients
-from stopgrad.distributed.group import joined, others_wait, same_everywhere, wait_for_all
+from stopgrad.distributed.group import check_same, joined, others_wait, wait_for_all
 from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.errors import DataError
@@ -19,8 +21,9 @@ def main():
 
 def work(request, reporter):
     rank, do = current_rank(), request["do"]
-    group.PATIENCE = timedelta(seconds=2)
-    with joined(rank, torch.device("cpu")):
+    if "without a watch" in request:
+        group.PATIENCE = timedelta(seconds=2)
+    with joined(rank, torch.device("cpu"), request.get("hang_seconds", 300.0)):
         if do == "work long":
             with others_wait(rank):
                 time.sleep(5 if rank.leads else 0)
@@ -36,5 +39,14 @@ def work(request, reporter):
         elif do == "stay away from the group":
             time.sleep(60 if rank.index == 1 else 0)
             wait_for_all(rank)
+        elif do == "stop":
+            # SIGSTOP: the process is there and does nothing, as one whose machine or file system hangs.
+            if rank.index == request["which"]:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if request["alone"]:
+                with others_wait(rank):
+                    pass
+            wait_for_all(rank)
         elif do == "compare":
-            reporter.say(f"{same_everywhere([3, 5], rank)} {same_everywhere([3, 5 + rank.index], rank)}")
+            check_same({"steps": 5, "images": 7}, rank, DataError, "")
+            check_same({"steps": 5, "images": 7 + rank.index}, rank, DataError, "All need the same.")

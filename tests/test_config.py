@@ -59,6 +59,7 @@ def test_recipes_make_a_claim(name):
         ({"crop_scale_min": 0.9, "crop_scale_max": 0.5}, "is above"),
         ({"partners": "permutation"}, "need mutual partners"),
         ({"batch_size": 9, "devices": 2}, "does not divide"),
+        ({"batch_size": 4, "devices": 5, "batch_statistics": "global"}, "less than an image for each of devices = 5"),
         ({"batch_size": 1}, "at least 2"),
         ({"cache": "none"}, "give 'auto', 'off' or a folder"),
         ({"cache": ""}, "give 'auto', 'off' or a folder"),
@@ -68,6 +69,10 @@ def test_recipes_make_a_claim(name):
 def test_bad_settings_are_refused_in_words(settings, message):
     with pytest.raises(ConfigError, match=message):
         Config().replace(**settings)
+
+
+def test_shares_of_a_batch_may_be_unequal_where_the_whole_batch_counts():
+    assert Config().replace(batch_size=9, devices=2, batch_statistics="global").training.batch_size == 9
 
 
 def test_whole_numbers_and_lists_are_taken_where_they_fit():

@@ -116,6 +116,8 @@ def test_messages_of_the_host_go_by_gloo_and_those_of_gpus_by_nccl(monkeypatch):
     begun, ended = Mock(), Mock()
     monkeypatch.setattr(group.dist, "init_process_group", begun)
     monkeypatch.setattr(group.dist, "destroy_process_group", ended)
+    monkeypatch.setattr(group, "meet", lambda _: (Mock(), ["here", "there"]))
+    monkeypatch.setattr(group, "watched", lambda *_: nullcontext())
     with group.joined(Rank(1, 2, 1), torch.device("cuda", 1)):
         pass
     assert begun.call_args.args == ("cpu:gloo,cuda:nccl",)

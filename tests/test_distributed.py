@@ -1,10 +1,12 @@
 import glob
 import json
+import time
 
 import pytest
 from recorder import Recorder
 
 from stopgrad.distributed import launch as module
+from stopgrad.distributed import watch
 from stopgrad.distributed.launch import launch
 from stopgrad.errors import DataError, LostProcessError, StopgradError
 from stopgrad.reporter import SilentReporter
@@ -41,8 +43,9 @@ def test_a_process_that_dies_ends_the_others(monkeypatch):
 
 @pytest.mark.slow
 def test_what_the_first_process_does_alone_has_no_time_limit():
+    """Neither that of a message nor that of a process that hangs."""
     recorder = Recorder()
-    launch("meeting", {"do": "work long"}, 2, recorder)
+    launch("meeting", {"do": "work long", "hang_seconds": 1.0, "without a watch": True}, 2, recorder)
     assert recorder.said == ["done"] * 2
 
 
@@ -62,10 +65,58 @@ def test_where_the_first_process_fails_alone_its_own_words_count():
 def test_nobody_waits_without_end_for_a_process_that_does_something_else(monkeypatch, do, words):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     with pytest.raises(LostProcessError, match=words):
-        launch("meeting", {"do": do}, 2, Recorder())
+        launch("meeting", {"do": do, "without a watch": True}, 2, Recorder())
 
 
-def test_numbers_that_differ_between_processes_are_found():
-    recorder = Recorder()
-    launch("meeting", {"do": "compare"}, 2, recorder)
-    assert recorder.said == ["True False"] * 2
+@pytest.mark.parametrize("do", ["stay away from the meeting", "stay away from the group"])
+@pytest.mark.slow
+def test_a_process_that_keeps_the_others_waiting_is_named(monkeypatch, capfd, do):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
+    with pytest.raises(LostProcessError, match=r"process 1 \(.*, pid \d+\) of 3 has kept the others waiting for 2 sec"):
+        launch("meeting", {"do": do, "hang_seconds": 2.0}, 3, Recorder())
+    # Where it is, for whoever looks into it.
+    assert 'meeting.py", line' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("which", "alone"), [(1, False), (0, False), (0, True)])
+@pytest.mark.slow
+def test_a_process_that_is_stopped_is_named(monkeypatch, which, alone):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(LostProcessError, match=rf"process {which} \(.*\) of 2 has given no sign of life for 2 seconds"):
+        launch("meeting", {"do": "stop", "which": which, "alone": alone, "hang_seconds": 2.0}, 2, Recorder())
+    assert time.monotonic() - begun < 40
+
+
+def test_values_that_differ_between_processes_are_found():
+    with pytest.raises(DataError, match="process 1 of 2 does not agree with process 0: images = 8 there, 7 here"):
+        launch("meeting", {"do": "compare"}, 2, Recorder())
+
+
+def seen(*changes, looks=5):
+    """What is known after so many looks at processes: of each, if its sign changes, its state, if that does."""
+    known = [watch._Seen() for _ in changes]
+    for look in range(looks + 1):
+        for one, (signs, state, moves) in zip(known, changes, strict=True):
+            one.look(f"{look * signs} {state} {look * moves}")
+    return known
+
+
+@pytest.mark.parametrize(
+    ("changes", "hanging"),
+    [
+        ([(1, "works", 1), (1, "waits", 1)], []),
+        ([(1, "works", 0), (1, "waits", 0)], [0]),
+        ([(1, "works", 0), (1, "waits", 0), (1, "works", 0)], [0, 2]),
+        # The first step may compile for as long as it takes, while nothing waits.
+        ([(1, "works", 0), (1, "works", 0)], []),
+        ([(1, "alone", 0), (1, "alone", 0), (1, "waits", 0)], []),
+        ([(0, "alone", 0), (1, "alone", 0)], [0]),
+        ([(0, "waits", 0), (1, "waits", 0)], [0]),
+        ([(0, "left", 0), (1, "alone", 0)], []),
+        ([(0, "left", 0), (1, "waits", 0)], [0]),
+    ],
+)
+def test_which_process_hangs(changes, hanging):
+    assert watch.find_hanging(seen(*changes), 5)[0] == hanging
+    assert watch.find_hanging(seen(*changes, looks=4), 5)[0] == []

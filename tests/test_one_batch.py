@@ -72,3 +72,26 @@ def test_a_run_on_two_processes_is_that_of_one_and_local_statistics_are_another(
         "2 processes, which compute what one would (batch_statistics = global)" in text for text in recorder.said
     )
     assert any("of its own images (batch_statistics = local)" in text for text in recorder.said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_run_goes_on_on_another_number_of_processes(tmp_path, tiny, before):
+    settings = {"device": "cpu", "guide": "symmetric", "method": "simsiam", "source_first": False, "devices": before}
+    settings |= {
+        "batch_statistics": "global",
+        "steps": 4,
+        "checkpoint_every_steps": 2,
+        "baselines": False,
+        "final_images": 64,
+    }
+    stopgrad.pretrain(out=tmp_path / "run", reporter=Recorder(), **{**tiny, **settings, "monitor_images": 64})
+    expected = last_state(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-00000004.ckpt").unlink()
+    recorder = Recorder()
+    run = stopgrad.pretrain(out=tmp_path / "run", resume=True, devices=3 - before, reporter=recorder)
+    assert run.metrics["images_seen"] == 4 * 64
+    assert any("a step computes the same to rounding" in text for text in recorder.warned)
+    found = last_state(tmp_path / "run")
+    apart = max(float((value - expected[key]).abs().max()) for key, value in found.items() if "num_" not in key)
+    assert apart < 1e-3

@@ -24,6 +24,7 @@ from stopgrad.settings import (
     Optimization,
     Training,
     is_plugin,
+    sharing_problem,
 )
 
 
@@ -190,10 +191,8 @@ def _check_together(config: Config) -> None:
             f"partners = {objective.partners!r} with views = {objective.views} and guide = {objective.guide!r}: they "
             f"need mutual partners; use partners = 'mutual'{'' if decides else ', or views = 4'}."
         )
-    if config.training.devices and config.training.batch_size % config.training.devices:
-        raise ConfigError(
-            f"batch_size = {config.training.batch_size} does not divide among devices = {config.training.devices}."
-        )
+    if problem := sharing_problem(objective, config.training):
+        raise ConfigError(problem)
 
 
 def _check_local_views(config: Config) -> None:

@@ -222,6 +222,9 @@ class Training:
     epochs: int = _setting(100, "passes over the training images", low=1)
     steps: int = _setting(0, "optimizer steps; 0: as many as the epochs take", low=0)
     batch_size: int = _setting(256, "images a step, over all devices", low=2)
+    accumulate: int = _setting(1, "simsiam, byol: parts that a batch is trained in, one after another, where memory "
+                               "does not hold it at once; partners and choice are of the whole batch, BatchNorm's "
+                               "statistics of each part", low=1)  # fmt: skip
     seed: int = _setting(0, "every random draw of the run follows from it", low=0)
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
     devices: int = _setting(0, "processes to train on, one device each; 0: one, but two on a CPU of two cores or more "
@@ -241,7 +244,31 @@ class Training:
                          "those that the monitor measured on the way, and of the end",
                          choices=("last", "best"))  # fmt: skip
     log_every_steps: int = _setting(0, "steps a line of metrics.jsonl; 0: chosen by the run's length", low=0)
+    hang_seconds: float = _setting(300.0, "several processes: so long may one give no sign of life or keep the others "
+                                   "waiting, until the run ends and names it", low=1.0, high=1800.0)  # fmt: skip
     time_limit_seconds: float = _setting(0.0, "stop after this much training, saved; 0: no limit", low=0.0)
+
+
+def sharing_problem(o: Objective, t: Training) -> str | None:
+    """Why a batch cannot be shared out among processes and parts, in words; None if it can."""
+    if t.accumulate > 1 and o.method not in SIAMESE_METHODS:
+        return (
+            f"accumulate = {t.accumulate} with method = {o.method!r}: only {' and '.join(SIAMESE_METHODS)} train on "
+            "parts of a batch, as their losses are of one image each once the sources are chosen. Use accumulate = 1."
+        )
+    if t.accumulate > 1 and o.guide_keep < 1:
+        return (
+            f"accumulate = {t.accumulate} with guide_keep = {o.guide_keep:g}, which may leave a part without images: "
+            "use one or the other."
+        )
+    if t.batch_size < t.devices:
+        return f"batch_size = {t.batch_size} is less than an image for each of devices = {t.devices}."
+    if t.devices and t.batch_size % t.devices and t.batch_statistics != "global":
+        return (
+            f"batch_size = {t.batch_size} does not divide among devices = {t.devices}: use a multiple of it, or "
+            "batch_statistics = 'global', which takes unequal shares."
+        )
+    return None
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from sharded import write_tars
 
 from stopgrad.cache.store import load_images
 from stopgrad.config import Config
+from stopgrad.data.open import open_images
+from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ArraySource, ListSource
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import DataError
 from stopgrad.loader.loader import Loader
+from stopgrad.settings import Data
 
 
 @pytest.fixture
@@ -112,6 +116,25 @@ def test_processes_know_where_their_images_stand_in_the_batch(rng):
         assert most == 6
         found |= dict(zip(rows, batch.positions.tolist(), strict=True))
     assert found == {row: position for row, position in enumerate(whole.tolist()) if position != 3}
+
+
+@pytest.mark.parametrize("kind", ["even", "shards"])
+def test_another_number_of_processes_goes_on_without_skipping_or_repeating_an_image(kind, even, tmp_path):
+    """Two epochs, of which the processes become other ones in the middle of each."""
+    if kind == "shards":
+        write_tars(tmp_path, [7, 9, 8, 11])
+        store = load_images(open_images(str(tmp_path / "*.tar"), Data(shuffle_buffer=9)).train, shortest=64)
+        assert layout_of(store.source) is not None
+    else:
+        store = even
+    settings = config(batch_size=8, batch_statistics="global")
+    alone = Loader(store, settings, Rank())
+    for step in range(2 * alone.steps_per_epoch):
+        world = 1 + step % 3
+        shares = [Loader(store, settings, Rank(index, world)).indices(step) for index in range(world)]
+        assert sorted(np.concatenate(shares).tolist()) == sorted(np.asarray(alone.indices(step)).tolist())
+    first = np.concatenate([np.asarray(alone.indices(step)) for step in range(alone.steps_per_epoch)])
+    assert len(set(first.tolist())) == len(first) == 8 * alone.steps_per_epoch
 
 
 def test_images_that_turn_out_unreadable_leave_the_batch(rng):

@@ -135,6 +135,6 @@ def test_a_setting_that_cannot_be(given, message):
 
 
 def test_a_resumed_run_may_be_logged_elsewhere():
-    from stopgrad.train.session import check_same_config
+    from stopgrad.artifacts.resume import check_same_config
 
     check_same_config(Config(), Config().replace(logger="none"), "here")

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from stopgrad.distributed.rank import Rank
-from stopgrad.errors import LostProcessError
+from stopgrad.distributed.rendezvous import meet
+from stopgrad.distributed.watch import ALONE, WAITS, being, watched
+from stopgrad.errors import LostProcessError, StopgradError
 
 PATIENCE = timedelta(minutes=30)
-"""So long a process waits for another that is at the same step. What the first does alone may take longer."""
+"""The last resort: so long a message waits for another process, where nothing else (`watched`) has found it missing."""
+HANG_SECONDS = 300.0
 POLL_SECONDS = 0.05
 
 
@@ -29,18 +32,31 @@ def open_store() -> TCPStore:
 
 
 @contextmanager
-def joined(rank: Rank, device: torch.device) -> Iterator[None]:
-    """Within, this process has joined the others, if there are any and the caller has not joined them already."""
-    joins = rank.world > 1 and not dist.is_initialized()
-    if joins:
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        with in_touch(rank):
-            dist.init_process_group(backend, timeout=PATIENCE)
-    try:
+def joined(rank: Rank, device: torch.device, hang_seconds: float = HANG_SECONDS) -> Iterator[None]:
+    """Within, this process has joined the others, if there are any and the caller has not joined them already.
+
+    Args:
+        rank: which of how many processes this is.
+        device: where it computes.
+        hang_seconds: so long may one give no sign of life, or keep the others waiting, until the run ends.
+
+    Raises:
+        ConfigError, LostProcessError: as `meet` does.
+    """
+    if rank.world == 1 or dist.is_initialized():
         yield
+        return
+    store, names = meet(rank)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with in_touch(rank):
+        dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=PATIENCE)
+    own = store.clone()
+    own.set_timeout(timedelta(seconds=hang_seconds))
+    try:
+        with watched(own, rank, names, hang_seconds):
+            yield
     finally:
-        if joins:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def any_of(flag: bool, rank: Rank) -> bool:
@@ -48,15 +64,16 @@ def any_of(flag: bool, rank: Rank) -> bool:
     return bool(mean_of(torch.tensor(float(flag)), rank) > 0)
 
 
-def same_everywhere(values: Iterable[int], rank: Rank) -> bool:
-    """Whether all processes have these numbers."""
-    if rank.world == 1:
-        return True
-    mine = torch.tensor(list(values), dtype=torch.int64)
-    most = torch.cat([mine, -mine])
-    with in_touch(rank):
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    return torch.equal(most[: len(mine)], -most[len(mine) :])
+def check_same(values: Mapping[str, Any], rank: Rank, error: type[StopgradError], way_out: str) -> None:
+    """Raise `error`, on all processes, where one has another value than the first; it says which, and `way_out`."""
+    everyones: list[Any] = [values] * rank.world
+    if rank.world > 1:
+        with in_touch(rank):
+            dist.all_gather_object(everyones, dict(values))
+    for index, theirs in enumerate(everyones):
+        if differing := [name for name in values if theirs[name] != everyones[0][name]]:
+            words = ", ".join(f"{name} = {theirs[name]!r} there, {everyones[0][name]!r} here" for name in differing)
+            raise error(f"process {index} of {rank.world} does not agree with process 0: {words}. {way_out}")
 
 
 def mean_of(value: Tensor, rank: Rank) -> Tensor:
@@ -97,13 +114,14 @@ def others_wait(rank: Rank) -> Iterator[None]:
         return
     store, key = dist.distributed_c10d._get_default_store(), f"stopgrad {from_first(uuid.uuid4().hex, rank)}"
     try:
-        yield
+        with being(ALONE):
+            yield
     except BaseException:
         if rank.leads:
             with suppress(RuntimeError):
                 store.set(key, "failed")
         raise
-    with in_touch(rank):
+    with in_touch(rank, state=ALONE):
         if rank.leads:
             store.set(key, "done")
         while not store.check([key]):
@@ -116,10 +134,11 @@ def others_wait(rank: Rank) -> Iterator[None]:
 
 
 @contextmanager
-def in_touch(rank: Rank, other: int | None = None) -> Iterator[None]:
+def in_touch(rank: Rank, other: int | None = None, *, state: str = WAITS) -> Iterator[None]:
     """Say in words that another process did not answer, and which where that is known."""
     try:
-        yield
+        with being(state):
+            yield
     except (RuntimeError, OSError) as error:  # torch.distributed's and the sockets'
         which = "" if other is None else f": process {other}"
         raise LostProcessError(

@@ -15,6 +15,7 @@ from typing import IO, Any, NoReturn
 
 from stopgrad.distributed.group import open_store
 from stopgrad.distributed.rank import rank_variables
+from stopgrad.distributed.watch import Ending
 from stopgrad.errors import (
     CheckpointError,
     ConfigError,
@@ -99,6 +100,7 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     request = json.loads(sys.stdin.readline())
+    Ending.say = lambda error: _send(channel, {"error": type(error).__name__, "message": str(error)})
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     try:
         work(request, _Relay(channel))

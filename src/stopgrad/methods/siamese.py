@@ -4,6 +4,7 @@ Where targets come from (the online encoder, or its moving average) and how each
 views (the guide).
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,6 +31,9 @@ from stopgrad.objective.guided import (
     source_views,
 )
 from stopgrad.schedules import rising
+
+Chosen = tuple[Float[Tensor, "image view dim"], Float[Tensor, "image view"]]
+"""Targets and source weights."""
 
 
 class Siamese(Method):
@@ -64,22 +68,25 @@ class Siamese(Method):
         self.source_first, self.targets = source_first, targets
 
     def forward(
-        self, views: Views, generator: Generator, local: LocalViews | None = None
+        self, views: Views, generator: Generator, local: LocalViews | None = None, given: Chosen | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of a batch of views and, of multi-crop, `local` ones; and diagnostics where `watch` is set.
 
         Views pass one after another, not concatenated: BatchNorm statistics are per view, as in the papers. Local views
-        have no part in the choice; they pass together, as in SwAV.
+        have no part in the choice; they pass together, as in SwAV. `given` are targets and source weights of these
+        images, where they are a part of a batch that `choose_ahead` has seen.
         """
         if self.source_first:
-            return self._forward_source_first(views, generator, local)
+            return self._forward_source_first(views, generator, local, given)
         projections = [self.encoder(view) for view in views]
         prediction = at_least_fp32(torch.stack([self._predict(z) for z in projections], dim=1))
-        if self.target_encoder is None:
-            target = at_least_fp32(torch.stack(projections, dim=1).detach())
+        diagnostics: dict[str, Tensor] = {}
+        if given is not None:
+            target, weights = given
         else:
-            target = self._encode_targets(views)
-        weights, diagnostics = self._choose(target, generator)
+            own = self.target_encoder is None
+            target = at_least_fp32(torch.stack(projections, 1).detach()) if own else self._encode_targets(views)
+            weights, diagnostics = self._choose(target, generator)
         if local is None:
             loss = guided_loss(prediction, target, weights, self.targets)
         else:
@@ -87,7 +94,7 @@ class Siamese(Method):
         return self.batch.part(loss), diagnostics
 
     def _forward_source_first(
-        self, views: Views, generator: Generator, local: LocalViews | None
+        self, views: Views, generator: Generator, local: LocalViews | None, given: Chosen | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The same loss from fewer passes: the encoder that is trained sees the sources alone.
 
@@ -95,8 +102,7 @@ class Siamese(Method):
         give no gradient through them. One forward a step moves the running statistics: that of the first pair's
         sources.
         """
-        target = self._encode_targets(views)
-        weights, diagnostics = self._choose(target, generator)
+        (target, weights), diagnostics = self.choose_ahead([views], generator) if given is None else (given, {})
         others = other_views(target, self.targets)
         group = len(views) if self.choice.one_of_all else 2
         loss = torch.zeros((), device=target.device)
@@ -115,6 +121,19 @@ class Siamese(Method):
             distances = negative_cosine(prediction, others[row, source[row]])
             loss = loss + (share[row] * distances).sum() / len(target)
         return self.batch.part(loss), diagnostics
+
+    def choose_ahead(
+        self, parts: Sequence[Tensor], generator: Generator
+    ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+        """Targets `[image, view, dim]` and source weights of a batch, before it is trained on; and diagnostics.
+
+        Args:
+            parts: the batch's views, some images each: they are encoded one after another, the choice is of all.
+            generator: as for `forward`.
+        """
+        target = torch.cat([self._encode_targets(views) for views in parts])
+        weights, diagnostics = self._choose(target, generator)
+        return (target, weights), diagnostics
 
     def _predict(self, projection: Tensor) -> Tensor:
         prediction: Tensor = projection if self.predictor is None else self.predictor(projection)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stopgrad.artifacts.files import write_atomically
+from stopgrad.artifacts.resume import FREE_ON_RESUME
 from stopgrad.config import Config
 from stopgrad.data.sources import ImageSource
 from stopgrad.methods import METHODS
@@ -19,7 +20,6 @@ from stopgrad.objective.guides import traits_of
 from stopgrad.settings import SIAMESE_METHODS
 from stopgrad.studies.scales import Scale
 from stopgrad.studies.study import Arm, Study
-from stopgrad.train.session import FREE_ON_RESUME
 
 FORWARD, BACKWARD = 1, 2
 
@@ -58,7 +58,7 @@ JUDGES = ("held out", "test")
 NUM_LOOKED_AT = 16
 """Images in a digest of pixels."""
 # Where and how watchfully it runs; the k-NN protocol does count.
-_NO_PART = (FREE_ON_RESUME | {"devices", "time_limit_seconds"}) - {"knn_k", "knn_temperature", "baselines"}
+_NO_PART = FREE_ON_RESUME - {"batch_statistics", "knn_k", "knn_temperature", "baselines"}
 
 _NEEDED = frozenset(
     {"knn_top1", "linear_top1", "knn", "verdict", "final", "untrained", "passes", "seconds", "cpu_seconds", "curve",

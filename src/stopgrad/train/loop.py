@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,12 @@ class Training:
         self.device, self.precision, self.rank = device, precision, rank
         self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
-        together = Together(method, rank, device, statistics=loader.statistics)
-        self.together, self.wrapped, self.gradients = together, together.wrapped, together.gradients
+        parts = config.training.accumulate
+        self.together = Together(method, rank, device, statistics=loader.statistics, accumulate=parts)
+        self.gradients = self.together.gradients
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
-        t, per_epoch = config.training, loader.steps_per_epoch
-        self.total_steps = loader.total_steps
+        t, per_epoch, self.total_steps = config.training, loader.steps_per_epoch, loader.total_steps
         self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
         self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
         epochs = self.total_steps / per_epoch
@@ -63,8 +64,7 @@ class Training:
         self.progress = Progress()
         self.page = LivePage(run, config, reporter, is_on=rank.leads and config.monitoring.report)
         self.generator = torch.Generator()
-        self._losses = LossWindow(device)
-        self._num_images = 0
+        self._losses, self._num_images = LossWindow(device), 0
         self._window_start = (0, 0.0)
         # Whether a process was asked to stop, as all of them learnt in the last step.
         self._others_stop = False
@@ -78,6 +78,7 @@ class Training:
             "recipe": self.config.recipe,
             "fingerprint": self.loader.store.fingerprint(),
             "batch_size": self.loader.batch_size,
+            "statistics": self.loader.statistics,
             "precision": self.precision,
             "progress": asdict(self.progress),
             "method": self.method.state_dict(),
@@ -128,14 +129,13 @@ class Training:
         lr = set_lr(self.optimizer, self.peak_lr, factor, heads_only=heads_only)
         self.method.watch = self._is_logged(step + 1)
         self.method.progress = step / self.total_steps
-        with autocast(self.device, self.precision):
-            loss, diagnostics = self.wrapped(views[0], self.generator, *views[1:])
         if self.gradients is None:
             self.optimizer.zero_grad(set_to_none=True)
         else:
             self.gradients.clear()
-        loss.backward()
-        self._note_loss(loss.detach(), step + 1)
+        context = partial(autocast, self.device, self.precision)
+        loss, diagnostics = self.together.backward(views, self.generator, context)
+        self._note_loss(loss, step + 1)
         self.optimizer.step()
         self.method.after_step((step + 1) / self.total_steps)
         return lr, diagnostics
@@ -253,10 +253,9 @@ class Training:
         if "knn_top1" in measured:
             self._last_knn = f"k-NN {measured['knn_top1']:.1%}"
         collapse = find_collapse(measured, self.progress.start, self.start_is)
-        state = collapse.state if collapse is not None else None
-        if collapse is not None and state != self._warned_of:
+        if collapse is not None and collapse.state != self._warned_of:
             self.reporter.warn(f"step {self.progress.step}: {collapse.words}")
-        self._warned_of = state
+        self._warned_of = collapse.state if collapse is not None else None
         return measured
 
     def _keep_if_best(self, measured: dict[str, float]) -> None:

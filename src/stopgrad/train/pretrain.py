@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stopgrad.artifacts.resume import check_same_config
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config, without_effect
 from stopgrad.data.open import SCANS_RECIPES, recipe_for
@@ -33,7 +34,7 @@ from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.stop import StopRequest
 from stopgrad.train.build import open_data
 from stopgrad.train.request import check_request
-from stopgrad.train.session import check_same_config, run_session
+from stopgrad.train.session import run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
 from stopgrad.weights.timm_weights import weights_at_hand
 
@@ -144,7 +145,8 @@ def pretrain(
         else:
             # Seeding torch seeds all of its devices.
             gpus = range(torch.cuda.device_count()) if device.type == "cuda" or torch.cuda.is_initialized() else ()
-            with StopRequest() as stop, joined(rank, device), torch.random.fork_rng(devices=gpus):
+            patience = settings.training.hang_seconds
+            with StopRequest() as stop, joined(rank, device, patience), torch.random.fork_rng(devices=gpus):
                 run_session(settings, splits, run, reporter, stop, device=device, resume=resume, own=own)
     found = Run(run.path, run.read_summary())
     return replace(found, own=network) if isinstance(network, nn.Module) else found

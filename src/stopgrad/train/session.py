@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.artifacts.environment import environment
+from stopgrad.artifacts.resume import check_same_command, checked_state
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import Splits
-from stopgrad.distributed.group import joined, others_wait, same_everywhere, take_from_first
+from stopgrad.distributed.group import check_same, joined, others_wait, take_from_first
 from stopgrad.distributed.launch import answer
 from stopgrad.distributed.rank import current_rank
 from stopgrad.encoder.load import load_encoder, save_start, spec_of
-from stopgrad.errors import CheckpointError, DataError, Interrupted, NonFiniteLossError
+from stopgrad.errors import DataError, Interrupted, NonFiniteLossError
 from stopgrad.hardware import choose_device, choose_precision, compile_problem, share_cores
 from stopgrad.loader.loader import Loader
 from stopgrad.loggers.background import Loggers
@@ -24,7 +25,6 @@ from stopgrad.methods.protocol import Initial, Method
 from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm
-from stopgrad.removed import without_removed
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.stop import StopRequest
 from stopgrad.train.build import build_method, build_start, load_stores, open_data
@@ -35,12 +35,6 @@ from stopgrad.train.optim import peak_lr
 from stopgrad.train.start import initial_weights
 
 LEAST_FOR_BATCHNORM, FEW_IMAGES = 4, 200
-# Settings that may differ when a run is resumed: they change where it runs and what is watched, not what it computes.
-FREE_ON_RESUME = frozenset(
-    {"path", "workers", "strict", "cache", "cache_gb", "shard_cache_gb", "device", "compile", "checkpoint_every_steps",
-     "checkpoint_keep", "log_every_steps", "time_limit_seconds", "monitor_every_epochs", "monitor_images", "knn_k",
-     "knn_temperature", "baselines", "final_images", "logger", "report"}
-)  # fmt: skip
 
 
 def run_session(
@@ -54,6 +48,7 @@ def run_session(
     """
     rank = current_rank()
     precision = choose_precision(config.training.precision, device)
+    check_same_command(config, rank, device, precision=precision, resume=resume)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with stop.at_once("before training began; resume starts over."), others_wait(rank):
@@ -80,7 +75,7 @@ def run_session(
     )
     if resume:
         _take_up(training, reporter)
-    _check_same(training)
+    _check_same_images(training)
     with others_wait(rank):
         if rank.leads:
             _begin(training, splits.name, initial, reporter, resume=resume)
@@ -122,15 +117,16 @@ def _begin(training: Training, data_name: str, initial: Initial | None, reporter
     _introduce(training, data_name, reporter)
 
 
-def _check_same(training: Training) -> None:
+def _check_same_images(training: Training) -> None:
     """Refuse processes that would part on the way: they would wait for each other without end."""
     loader, progress = training.loader, training.progress
-    if not same_everywhere((progress.step, training.total_steps, len(loader.store), loader.batch_size), training.rank):
-        raise DataError(
-            f"the processes do not agree; this one, {training.rank.index} of {training.rank.world}, has "
-            f"{len(loader.store):,} readable images and stands at step {progress.step} of {training.total_steps}. All "
-            "need the same images and the same run folder."
-        )
+    check_same(
+        {
+            "readable images": len(loader.store), "digest of their names": loader.store.fingerprint(),
+            "step": progress.step, "steps": training.total_steps, "images a step": loader.batch_size,
+        },
+        training.rank, DataError, "All need the same images and the same run folder.",
+    )  # fmt: skip
 
 
 def _initial_weights(config: Config, run: RunDir, *, resume: bool) -> dict[str, Tensor] | None:
@@ -169,17 +165,6 @@ def _train(training: Training, loggers: Loggers) -> None:
         raise
 
 
-def check_same_config(before: Config, after: Config, where: str) -> None:
-    """Raise `CheckpointError` if two configs differ in what a run computes."""
-    old, new = before.flat(), after.flat()
-    changed = [name for name in old if old[name] != new[name] and name not in FREE_ON_RESUME]
-    if changed:
-        list_of = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
-        raise CheckpointError(
-            f"{where} is of another config: {list_of}. Resume without, or start another run.", topic="resume-refused"
-        )
-
-
 def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
     """Have torch compile the networks when they first run; warn and continue where that fails."""
     problem = compile_problem(device)
@@ -193,13 +178,14 @@ def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
 
 def _check_batch(loader: Loader, method: Method, config: Config, reporter: Reporter) -> None:
     count, world = len(loader.store), loader.rank.world
-    share = loader.batch_size // world
+    share = loader.batch_size // world // config.training.accumulate
     least = LEAST_FOR_BATCHNORM if any(has_batchnorm(part) for part in method.children()) else 2
     if share < least:
+        parts = f" and a part of accumulate = {config.training.accumulate}" if config.training.accumulate > 1 else ""
         why = "BatchNorm's statistics of fewer say nothing" if least > 2 else "one alone has none to differ from"
         raise DataError(
             f"{count} readable image{'s' if count != 1 else ''} for {world} process{'es' if world != 1 else ''}: "
-            f"training needs at least {least} each ({why}).",
+            f"training needs at least {least} each{parts} ({why}).",
             topic="too-few-images",
         )
     if loader.batch_size < config.training.batch_size:
@@ -211,30 +197,14 @@ def _check_batch(loader: Loader, method: Method, config: Config, reporter: Repor
 
 def _take_up(training: Training, reporter: Reporter) -> None:
     """Go on from the newest checkpoint, where there is one."""
-    run = training.run_dir
-    state, problems = run.newest_checkpoint()
-    for problem in problems:
-        reporter.warn(f"passed over: {problem}")
-    if state is None and problems:
-        raise CheckpointError(
-            f"no checkpoint in {run.checkpoint_dir} can be read: start another run, or repair them.",
-            topic="damaged-files",
-        )
-    if state is None:
-        return
-    check_same_config(
-        Config().replace(**without_removed(state["config"])), training.config, f"the checkpoint in {run.path}"
-    )
-    if state["fingerprint"] != training.loader.store.fingerprint():
-        raise CheckpointError(
-            f"the run in {run.path} was trained on other images than these {len(training.loader.store)}: resume with "
-            "the same data, or start another run.",
-            topic="resume-refused",
-        )
-    if state["precision"] != training.precision:
-        reporter.warn(f"the run was trained in {state['precision']} so far and continues in {training.precision}.")
-    training.load_state(state)
-    reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
+    loader = training.loader
+    state = checked_state(
+        training.run_dir, training.config, training.rank, reporter, fingerprint=loader.store.fingerprint(),
+        batch_size=loader.batch_size, statistics=loader.statistics, precision=training.precision,
+    )  # fmt: skip
+    if state is not None:
+        training.load_state(state)
+        reporter.say(f"Resumed at step {training.progress.step} of {training.total_steps}.")
 
 
 def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
@@ -253,6 +223,7 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         f"Training  {training.total_steps:,} steps of {loader.batch_size} images, "
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
         f"{config.optimization.lr:g} x {loader.batch_size} / 256",
+        *_parts_words(config),
         f"Machine   {training.device}, {training.precision}, seed {config.training.seed}{_processes_words(training)}",
         f"Run       {training.run_dir.path}",
     ):
@@ -262,6 +233,12 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
             f"Few       {len(store)} images are few, though each is augmented anew at every step: weights pretrained "
             "on many images (--init) do better, with training or without."
         )
+
+
+def _parts_words(config: Config) -> list[str]:
+    parts = config.training.accumulate
+    what = "partners and choice are of the whole batch, BatchNorm's statistics of each part"
+    return [f"Parts     each batch in {parts}, one after another: {what} (accumulate = {parts})"] if parts > 1 else []
 
 
 def _processes_words(training: Training) -> str:
@@ -287,5 +264,5 @@ def _work(request: dict[str, Any], reporter: Reporter) -> None:
     if device.type == "cpu":
         share_cores(rank.world)
     run, splits = RunDir(request["run"]), open_data(config.data, reporter)
-    with StopRequest() as stop, joined(rank, device):
+    with StopRequest() as stop, joined(rank, device, config.training.hang_seconds):
         run_session(config, splits, run, reporter, stop, device=device, resume=request["resume"])
