@@ -3,6 +3,8 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stopgrad.methods.together import Together
+
 META, CUDA = torch.device("meta"), torch.device("cuda", 0)
 SENDS = {torch.ops.aten._to_copy.default: 0, torch.ops.aten.copy_.default: 1}
 
@@ -43,6 +45,20 @@ def pretend_cuda(monkeypatch, *, devices=2, capability=(8, 0), free=10**9):
         "get_device_capability": lambda device=None: capability,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
+
+
+def pretend_small_memory(monkeypatch, images):
+    """A device that has no memory to train on more images at once; returns the numbers that were tried."""
+    tried, backward = [], Together.backward
+
+    def limited(together, views, *arguments):
+        tried.append(views[0].shape[1])
+        if -(-views[0].shape[1] // together.accumulate) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return backward(together, views, *arguments)
+
+    monkeypatch.setattr(Together, "backward", limited)
+    return tried
 
 
 def pretend_memory(monkeypatch, free):

@@ -221,7 +221,12 @@ class Training:
 
     epochs: int = _setting(100, "passes over the training images", low=1)
     steps: int = _setting(0, "optimizer steps; 0: as many as the epochs take", low=0)
-    batch_size: int = _setting(256, "images a step, over all devices", low=2)
+    batch_size: int = _setting(
+        256,
+        "images a step, over all devices; auto, for pretrain: on a GPU as many as fit "
+        "in its memory, elsewhere the recipe's",
+        low=2,
+    )
     accumulate: int = _setting(1, "simsiam, byol: parts that a batch is trained in, one after another, where memory "
                                "does not hold it at once; partners and choice are of the whole batch, BatchNorm's "
                                "statistics of each part", low=1)  # fmt: skip

@@ -11,7 +11,7 @@ from stopgrad.cli.shared.summary import print_summary
 from stopgrad.data.place import DEMONSTRATION
 from stopgrad.distributed.rank import current_rank
 from stopgrad.recipes import resolve
-from stopgrad.train.request import check_request
+from stopgrad.train.request import check_request, goes_on, without_auto
 
 
 def pretrain(
@@ -48,7 +48,9 @@ def pretrain(
     if data is None and not (recipe or config or resume):
         data = DEMONSTRATION
     # Whatever is wrong with names and values is said before torch is imported, which takes seconds.
-    _, merged = resolve(recipe, config, given if data is None else {**given, "path": data}, augmentation)
+    named, _ = without_auto(given if data is None else {**given, "path": data})
+    _, merged = resolve(recipe, config, named, augmentation)
+    resume = goes_on(out, resume=resume, overwrite=overwrite)
     check_request(merged, out, resume=resume, overwrite=overwrite)
     from stopgrad.train.pretrain import pretrain as train
 

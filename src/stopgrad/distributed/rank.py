@@ -28,6 +28,11 @@ def current_rank() -> Rank:
     return Rank(int(env.get("RANK", 0)), int(env.get("WORLD_SIZE", 1)), int(env.get("LOCAL_RANK", 0)))
 
 
+def num_restarts() -> int:
+    """How often torchrun has started the processes of this run anew, because one of them had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
 def _take_from_slurm() -> None:
     """Set what torchrun would, of a job step with several tasks (`srun`); torchrun's own go before.
 

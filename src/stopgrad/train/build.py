@@ -1,6 +1,7 @@
 """Builds the method with its weights, and the images it trains on, from a config."""
 
 import copy
+from functools import partial
 
 import torch
 from timm.models import group_parameters
@@ -13,14 +14,20 @@ from stopgrad.data.open import open_images
 from stopgrad.data.shards.order import layout_of
 from stopgrad.data.sources import ImageSource, Splits
 from stopgrad.data.splits import hold_out
+from stopgrad.distributed.rank import Rank
 from stopgrad.encoder.features import settle_batchnorm
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, StopgradError
+from stopgrad.hardware import autocast, choose_precision
 from stopgrad.loader.preprocess import pixels_of, preprocess_of, shortest_of
 from stopgrad.methods import build
 from stopgrad.methods.protocol import Initial, Method
+from stopgrad.methods.together import Together
 from stopgrad.nets.backbones import features_shape, native_image_size, num_features, takes_any_size, takes_one_size
 from stopgrad.reporter import Reporter
-from stopgrad.settings import Data
+from stopgrad.settings import SIAMESE_METHODS, Data
+from stopgrad.train.optim import build_optimizer
+
+LEAST_TRIED = 4
 
 
 def build_method(config: Config, device: torch.device, initial: Initial | None = None) -> Method:
@@ -118,6 +125,68 @@ def _freeze(method: Method, num_layers: int, name: str) -> None:
     for parameter_name, parameter in backbone.named_parameters():
         if layer_of.get(parameter_name) in layers[:num_layers]:
             parameter.requires_grad_(False)
+
+
+def largest_batch(config: Config, device: torch.device, initial: Initial | None, most: int) -> int:
+    """Images a process that a training step has memory for: the largest power of two up to `most`, found by trying.
+
+    Raises:
+        StopgradError: there is no room for four.
+    """
+    size = 1 << max(most, 1).bit_length() - 1
+    while size >= LEAST_TRIED:
+        does_not_fit = False
+        try:
+            _try_steps(config, device, initial, size)
+        except torch.OutOfMemoryError:
+            # Its traceback holds what did not fit, until this block ends.
+            does_not_fit = True
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not does_not_fit:
+            return size
+        size //= 2
+    raise StopgradError(
+        f"{device} has no memory for a training step of {LEAST_TRIED} images of {config.data.image_size} pixels: use a "
+        "smaller backbone or image_size, or another device."
+    )
+
+
+def _try_steps(config: Config, device: torch.device, initial: Initial | None, num_images: int) -> None:
+    """Train on so many images of noise; the second step has the optimizer's state too."""
+    method = build_method(config, device, initial).train()
+    optimizer = build_optimizer(method, config)
+    # The loader keeps images on the device where they take no more than this.
+    room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+    held = [torch.empty(room, dtype=torch.uint8, device=device)]
+    if config.training.devices > 1:
+        # DistributedDataParallel keeps gradients twice.
+        held += [torch.empty_like(parameter) for parameter in method.parameters()]
+    together = Together(method, Rank(), device, accumulate=config.training.accumulate)
+    o, d, channels = config.objective, config.data, len(config.augmentation.mean)
+    sizes = [(o.views, d.image_size), (o.local_views, d.local_side)]
+    views = tuple(torch.randn(v, num_images, channels, side, side, device=device) for v, side in sizes if v)
+    precision = partial(autocast, device, choose_precision(config.training.precision, device))
+    for _ in range(2):
+        method.batch.begin(range(num_images), num_images)
+        optimizer.zero_grad(set_to_none=True)
+        together.backward(views, torch.Generator(), precision)
+        optimizer.step()
+    del held
+
+
+def out_of_memory(config: Config, device: torch.device, initial: Initial | None, world: int) -> StopgradError:
+    """What to say where a step of training had no room: which batch has, as far as trying tells."""
+    t = config.training
+    share = largest_batch(config, device, initial, t.batch_size // world - 1)
+    words = f"batch_size = {share * world}"
+    parts = -(-t.batch_size * t.accumulate // (share * world))
+    if config.objective.method in SIAMESE_METHODS and config.objective.guide_keep == 1:
+        words += f", or accumulate = {parts} for the same batch in parts"
+    return StopgradError(
+        f"{device} has no memory for a step of {t.batch_size // world} images (batch_size = {t.batch_size}"
+        f"{f' on {world} processes' if world > 1 else ''}). This fits: {words}."
+    )
 
 
 def open_data(settings: Data, reporter: Reporter) -> Splits:

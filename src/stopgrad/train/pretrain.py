@@ -32,11 +32,14 @@ from stopgrad.presets import preset_of
 from stopgrad.recipes import ADAPT, PRETRAINED, base_config, resolve
 from stopgrad.reporter import QuietReporter, Reporter, SilentReporter
 from stopgrad.stop import StopRequest
-from stopgrad.train.build import open_data
-from stopgrad.train.request import check_request
+from stopgrad.train.build import largest_batch, open_data
+from stopgrad.train.request import check_request, goes_on, without_auto
 from stopgrad.train.session import run_session
 from stopgrad.train.start import own_backbone, own_name, with_start
 from stopgrad.weights.timm_weights import weights_at_hand
+
+MOST_IMAGES, LEAST_STEPS = 4096, 16
+"""Bounds of `batch_size = "auto"`: images a batch, and steps an epoch. Larger ones need other recipes."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,11 @@ def pretrain(
         augmentation: a preset of augmentation by the kind of images, such as "satellite" (docs/augmentation.md), which
             goes before the recipe's.
         config: a TOML file of settings, which go before the preset's.
-        resume: resume the run in `out` from its newest checkpoint.
+        resume: resume the run in `out` from its newest checkpoint, as torchrun's restarts do by themselves.
         overwrite: start over in `out`; files of an earlier run are deleted, other files stay.
         reporter: who is told of progress; None: nobody, and warnings come as Python warnings.
-        **overrides: any settings by name, such as `epochs=20`; they go before the config's. `backbone` may
+        **overrides: any settings by name, such as `epochs=20`; they go before the config's. `batch_size` may be
+            "auto": on a GPU the largest power of two a process whose training fits in memory. `backbone` may
             be a network of your own too: normalised images `[image, channels, side, side]` to pooled features `[image,
             dim]`. It is copied and starts as it is; `load_encoder(out, backbone=network)` loads what came of it.
 
@@ -113,11 +117,13 @@ def pretrain(
     elif data is not None:
         splits = as_splits(data)
         source = Splits(IN_MEMORY, splits.train, splits.test)
+    overrides, fits_itself = without_auto(overrides)
     network = overrides.get("backbone")
     own = network if isinstance(network, nn.Module) else None
     if own is not None:
         overrides["backbone"] = own_name(own)
     recipe, given = resolve(recipe, config, overrides, augmentation)
+    resume = goes_on(out, resume=resume, overwrite=overwrite)
     run = check_request(given, out, resume=resume, overwrite=overwrite)
     if resume:
         settings = _resumed_config(run, recipe, given)
@@ -127,6 +133,8 @@ def pretrain(
         splits = source or open_data(Config().replace(**_about_opening(given)).data, reporter)
         device = choose_device(given.get("device", "auto"), rank.local)
         settings = _begun_config(recipe, preset_of(augmentation), given, set(overrides), splits, device, reporter)
+        if fits_itself:
+            settings = _with_fitting_batch(settings, device, rank, len(splits.train), own, reporter)
     check_plugins(settings)
     check_loggers(settings.monitoring.logger)
     if own is not None:
@@ -225,6 +233,20 @@ def _with_processes(
     for index in range(processes):
         choose_device(settings.training.device, index)
     return settings.replace(devices=processes)
+
+
+def _with_fitting_batch(
+    settings: Config, device: torch.device, rank: Rank, num_images: int, own: nn.Module | None, reporter: Reporter
+) -> Config:  # fmt: skip
+    """The config with the largest batch that a GPU's memory holds; on other devices as it is."""
+    if device.type != "cuda":
+        reporter.say(f"Batch     {settings.training.batch_size} images, the recipe's: auto is for GPUs")
+        return settings
+    processes = max(rank.world, settings.training.devices, 1)
+    most = min(MOST_IMAGES, num_images // LEAST_STEPS) // processes
+    share = largest_batch(settings, device, own, most)
+    reporter.say(f"Batch     {share * processes} images, of which {device} holds {share}, the largest power of two")
+    return settings.replace(batch_size=share * processes)
 
 
 def _about_opening(given: Mapping[str, Any]) -> dict[str, Any]:

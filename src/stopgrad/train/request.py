@@ -6,10 +6,34 @@ from typing import Any
 
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.data import place
-from stopgrad.distributed.rank import current_rank
+from stopgrad.distributed.rank import current_rank, num_restarts
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.loggers.choice import check_loggers
 from stopgrad.weights import options
+
+AUTO = "auto"
+
+
+def goes_on(out: str | Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether the run in a folder is resumed: where that is asked for, or torchrun starts its processes anew.
+
+    Raises:
+        ConfigError: started anew, it would be overwritten.
+    """
+    if resume or not num_restarts() or not RunDir(out).is_run:
+        return resume
+    if overwrite:
+        raise ConfigError(
+            f"torchrun has started the processes anew, and overwrite would delete the run in {out} that was begun: "
+            "resume it, or leave out overwrite where torchrun may restart."
+        )
+    return True
+
+
+def without_auto(given: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The settings without `batch_size = "auto"`, which only a device can resolve; and whether it was there."""
+    is_auto = given.get("batch_size") == AUTO
+    return {name: value for name, value in given.items() if not (is_auto and name == "batch_size")}, is_auto
 
 
 def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, overwrite: bool) -> RunDir:

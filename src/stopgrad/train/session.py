@@ -27,7 +27,7 @@ from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm
 from stopgrad.reporter import Reporter, SilentReporter
 from stopgrad.stop import StopRequest
-from stopgrad.train.build import build_method, build_start, load_stores, open_data
+from stopgrad.train.build import build_method, build_start, load_stores, open_data, out_of_memory
 from stopgrad.train.finish import finish
 from stopgrad.train.loop import Training
 from stopgrad.train.monitor import CHOSEN_BY, Monitor
@@ -83,7 +83,7 @@ def run_session(
     if config.training.time_limit_seconds:
         stop.limit(config.training.time_limit_seconds)
     with _logged(training, reporter) as loggers:
-        _train(training, loggers)
+        _train(training, loggers, initial)
         state = f"the run is finished and its encoder is in {run.path}; resume measures what is missing."
         with stop.at_once(f"after training: {state}"), others_wait(rank):
             if rank.leads:
@@ -155,14 +155,20 @@ def _logged(training: Training, reporter: Reporter) -> Iterator[Loggers]:
         loggers.finish(state, run.found_json(run.summary_file.name) if state == FINISHED else {})
 
 
-def _train(training: Training, loggers: Loggers) -> None:
+def _train(training: Training, loggers: Loggers, initial: Initial | None) -> None:
     """Train to the end; where it ends before, the run's page says so."""
+    lacks_memory = False
     try:
         training.run(loggers)
+    except torch.OutOfMemoryError:
+        # Its traceback holds what did not fit, until this block ends.
+        lacks_memory = True
     except (Interrupted, NonFiniteLossError) as error:
         state = "stopped" if isinstance(error, Interrupted) else "failed"
         training.page.write_end(state, str(error), training.progress.start)
         raise
+    if lacks_memory:
+        raise out_of_memory(training.config, training.device, initial, training.rank.world)
 
 
 def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:

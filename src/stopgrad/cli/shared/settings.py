@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from stopgrad.config import SECTION_OF, SETTINGS
+from stopgrad.train.request import AUTO
 
 # The settings people turn most stand first in the help.
 _ORDER = ("data", "objective", "network", "training", "optimization", "monitoring", "augmentation")
@@ -20,6 +21,11 @@ def whole_number(type_: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+def whole_number_or_auto(type_: Any, tokens: Sequence[Token]) -> int | str:
+    """As `whole_number`, or "auto" as it is."""
+    return AUTO if tokens[0].value == AUTO else whole_number(type_, tokens)
+
+
 def _flag(name: str) -> tuple[str, Any, Any]:
     setting = SETTINGS[name]
     section = SECTION_OF[name]
@@ -28,14 +34,17 @@ def _flag(name: str) -> tuple[str, Any, Any]:
     if choices and not all(str(c) in text for c in choices):
         text += f" ({', '.join(map(str, choices))})"
     group = Group(section.capitalize(), sort_key=_ORDER.index(section) + 1)
-    converter = whole_number if setting.type is int else None
+    converter: Any = whole_number if setting.type is int else None
+    type_ = setting.type
+    if name == "batch_size":
+        type_, converter = int | str, whole_number_or_auto
     several = setting.metadata["length"] != (1, 1)
     more: dict[str, Any] = {"consume_multiple": True, "negative": ""} if several else {}
     if setting.type == tuple[str, ...]:
         # One name a flag: what follows may be the data.
         more = {"negative": ""}
     parameter = Parameter(help=text, group=group, converter=converter, **more)
-    return name, Annotated[setting.type | None, parameter], None  # type: ignore[operator]
+    return name, Annotated[type_ | None, parameter], None  # type: ignore[operator]
 
 
 Settings = dataclasses.make_dataclass("Settings", [_flag(name) for name in SETTINGS if name != "path"], frozen=True)
