@@ -148,7 +148,8 @@ def largest_batch(config: Config, device: torch.device, initial: Initial | None,
         size //= 2
     raise StopgradError(
         f"{device} has no memory for a training step of {LEAST_TRIED} images of {config.data.image_size} pixels: use a "
-        "smaller backbone or image_size, or another device."
+        "smaller backbone or image_size, or another device.",
+        topic="out-of-memory",
     )
 
 
@@ -185,7 +186,8 @@ def out_of_memory(config: Config, device: torch.device, initial: Initial | None,
         words += f", or accumulate = {parts} for the same batch in parts"
     return StopgradError(
         f"{device} has no memory for a step of {t.batch_size // world} images (batch_size = {t.batch_size}"
-        f"{f' on {world} processes' if world > 1 else ''}). This fits: {words}."
+        f"{f' on {world} processes' if world > 1 else ''}). This fits: {words}.",
+        topic="out-of-memory",
     )
 
 
