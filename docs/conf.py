@@ -1,6 +1,8 @@
 """Builds the pages as a site: python -m sphinx -W --keep-going -n -b html docs site"""
 
 import re
+import sys
+from unittest.mock import patch
 
 import stopgrad
 from stopgrad.cli.main import app
@@ -22,12 +24,15 @@ autodoc_preserve_defaults = True
 # Types of other libraries are not looked up: the site is built without a network.
 nitpick_ignore_regex = [(r"py:.*", r"(?!stopgrad\.).*")]
 
+# Flags keep their two dashes.
+smartquotes = False
 highlight_language = "text"
 html_theme = "furo"
 html_title = "stopgrad"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = False
 
 COMMANDS = "<!-- commands -->"
 # Pages of studies stand below that of all results; benchmarks/results_pages.py writes both.
@@ -36,7 +41,9 @@ STUDIES = "\n```{toctree}\n:hidden:\n:glob:\n\nresults/*\n```\n"
 
 def command_reference() -> str:
     """Every command with its flags, as the program documents itself, in Markdown."""
-    text = app.generate_docs(output_format="markdown")
+    # Else the lines of usage begin with the program that is running, which is Sphinx.
+    with patch.object(sys, "argv", ["stopgrad"]):
+        text = app.generate_docs(output_format="markdown")
     # The page has a title and a table of contents of its own.
     return text[text.index("**Commands**:") :]
 

@@ -90,7 +90,10 @@ def test_readme_names_sections_that_there_are(site):
 def test_the_commands_of_the_program_are_there(site):
     ids = Page(site / "commands.html").ids
     assert {"stopgrad-pretrain", "stopgrad-evaluate-few-label", "stopgrad-study"} <= ids
-    assert "--guide-keep-by" in (site / "commands.html").read_text()
+    text = re.sub(r"<[^>]+>", "", (site / "commands.html").read_text("utf-8"))
+    assert "stopgrad pretrain --out PATH [OPTIONS] [ARGS]" in text
+    assert "--guide-keep-by" in text
+    assert "the run in --out from its newest checkpoint" in text
 
 
 @pytest.mark.slow
