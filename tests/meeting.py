@@ -26,7 +26,7 @@ def work(request, reporter):
     with joined(rank, torch.device("cpu"), request.get("hang_seconds", 300.0)):
         if do == "work long":
             with others_wait(rank):
-                time.sleep(5 if rank.leads else 0)
+                time.sleep(7 if rank.leads else 0)
             reporter.say("done")
         elif do == "fail":
             with others_wait(rank):

@@ -1,6 +1,5 @@
 """Runs that torchrun starts: on two machines, which are two agents here; and anew, when a process dies."""
 
-import contextlib
 import json
 import os
 import signal
@@ -11,17 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from workers import FLAGS, worker
 
 from stopgrad.artifacts.files import checkpoints_in
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.errors import ConfigError
 from stopgrad.train.request import goes_on
-
-FLAGS = (
-    "--backbone", "resnet10_16", "--projector-width", "32", "--projection-dim", "32", "--predictor-width", "16",
-    "--batch-size", "64", "--monitor-images", "64", "--final-images", "64", "--precision", "fp32", "--device", "cpu",
-    "--no-report", "--no-baselines", "--log-every-steps", "1", "--logger", "none", "--recipe", "digits",
-)  # fmt: skip
 
 
 def agent(out, *flags, steps, more=()):
@@ -61,16 +55,6 @@ def test_machines_with_other_settings_are_refused_before_the_first_step(tmp_path
         "lr = 1.0 there, 0.7 here" in text for text in said
     ), said
     assert not RunDir(tmp_path / "run").is_run
-
-
-def worker(parent, rank):
-    """The process of a rank, of those that an agent started."""
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            its_parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if its_parent == parent and f"\0RANK={rank}\0" in "\0" + (place / "environ").read_text():
-                return int(place.name)
-    raise AssertionError(f"no process of rank {rank}")
 
 
 @pytest.mark.slow

@@ -121,20 +121,20 @@ def watched(store: Store, rank: Rank, names: Sequence[str], hang_seconds: float)
 def _watch(store: Store, rank: Rank, names: Sequence[str], hang_seconds: float, ended: threading.Event) -> None:
     seconds = min(MOST_SECONDS, hang_seconds / LOOKS)
     seen = [_Seen() for _ in range(rank.world)]
-    sign = 0
+    keys, sign = [_key(index) for index in range(rank.world)], 0
     while not ended.wait(seconds):
         sign, begun = sign + 1, time.monotonic()
         try:
             _put(store, rank, sign)
-            for index, one in enumerate(seen):
-                # A process that has not begun to watch has no sign yet.
-                if store.check([_key(index)]):
-                    one.look(store.get(_key(index)).decode())
+            # Not before all have begun to watch.
+            signs = store.multi_get(keys) if store.check(keys) else []
         except RuntimeError:
             if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ and time.monotonic() - begun >= hang_seconds / 2:
                 Ending.end(_error([0], "not answered", rank, names, hang_seconds))
             # Who keeps the store has ended, or is no process of the run.
             return
+        for one, text in zip(seen, signs, strict=False):
+            one.look(text.decode())
         hanging, how = find_hanging(seen, round(hang_seconds / seconds))
         if hanging:
             if rank.index in hanging:
