@@ -25,7 +25,7 @@ FILLED_IN = {"SEED": "0", "S": "0", "X": "auto", "METHOD": "byol", "GUIDE": "sym
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 # Of tensorboard, mlflow, torchrun, SLURM, docker; the last is made of a field by benchmarks/scale.py.
 OTHERS = {"--help", "--version", "--logdir", "--backend-store-uri", "--nproc-per-node", "--nnodes", "--rdzv-backend",
-          "--rdzv-endpoint", "--ntasks-per-node", "--gpus", "--images-per-second"}  # fmt: skip
+          "--rdzv-endpoint", "--max-restarts", "--ntasks-per-node", "--gpus", "--images-per-second"}  # fmt: skip
 
 
 def lines_in(text):
