@@ -1,4 +1,4 @@
-"""Runs that torchrun starts: on two machines, which are two agents here; and anew, when a process dies."""
+"""Runs that torchrun starts, on two machines, which are two agents here, and anew when a process dies; or SLURM."""
 
 import json
 import os
@@ -76,6 +76,50 @@ def test_after_a_process_has_died_torchruns_restart_goes_on_from_the_last_checkp
     assert 5 <= int(resumed[0].split("step ")[1].split()[0].replace(",", "")) < 400
     assert [line["step"] for line in run.read_metrics()] == list(range(1, 401))
     assert json.loads(run.summary_file.read_text())["images_seen"] == 400 * 64
+
+
+def tasks(out, *more):
+    """As srun starts them; the first keeps the store."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    started = []
+    for index in ("0", "1"):
+        variables = {"SLURM_PROCID": index, "SLURM_LOCALID": index, "SLURM_STEP_NUM_TASKS": "2", "MASTER_PORT": port}
+        variables |= {"SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "stopgrad", "pretrain", "--out", str(out), *FLAGS, *more]
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **variables}
+            )
+        )
+    return started
+
+
+@pytest.mark.slow
+def test_two_tasks_of_slurm_train_one_network(tmp_path):
+    started = tasks(tmp_path / "run", "--steps", "3")
+    said = [one.communicate(timeout=300)[0] for one in started]
+    assert [one.returncode for one in started] == [0, 0], said
+    assert len(RunDir(tmp_path / "run").read_metrics()) == 3
+
+
+@pytest.mark.slow
+def test_the_process_that_keeps_the_store_is_named_when_it_hangs(tmp_path):
+    run = RunDir(tmp_path / "run")
+    first, second = tasks(run.path, "--steps", "5000", "--hang-seconds", "6")
+    deadline = time.monotonic() + 300
+    while len(run.read_metrics()) < 3:
+        assert second.poll() is None, second.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        said, _ = second.communicate(timeout=120)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 1
+    assert f"process 0 ({socket.gethostname()}, pid {first.pid}) of 2 has not answered for 6 seconds" in said
 
 
 def test_who_goes_on(tmp_path, monkeypatch):

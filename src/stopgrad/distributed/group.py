@@ -50,10 +50,8 @@ def joined(rank: Rank, device: torch.device, hang_seconds: float = HANG_SECONDS)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with in_touch(rank):
         dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=PATIENCE)
-    own = store.clone()
-    own.set_timeout(timedelta(seconds=hang_seconds))
     try:
-        with watched(own, rank, names, hang_seconds):
+        with watched(store.clone(), rank, names, hang_seconds):
             yield
     finally:
         dist.destroy_process_group()

@@ -6,11 +6,11 @@ found where the whole job was suspended and goes on.
 
 import faulthandler
 import os
+import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -105,44 +105,65 @@ def watched(store: Store, rank: Rank, names: Sequence[str], hang_seconds: float)
         names: what to call them.
         hang_seconds: so long may one give no sign of life, or keep the others waiting.
     """
-    ended = threading.Event()
-    arguments = (store, rank, names, hang_seconds, ended)
+    seconds, ended = min(MOST_SECONDS, hang_seconds / LOOKS), threading.Event()
+    looks: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
     _put(store, rank, 0)
-    thread = threading.Thread(target=_watch, args=arguments, name="stopgrad-watch", daemon=True)
-    thread.start()
+    # The store does not answer where the process that keeps it hangs, and has no time limit of its own.
+    looking = threading.Thread(target=_look, args=(store, rank, seconds, ended, looks), daemon=True)
+    finding = threading.Thread(target=_find, args=(looks, rank, names, hang_seconds, seconds), daemon=True)
+    looking.start()
+    finding.start()
     try:
         yield
     finally:
         with being(LEFT):
             ended.set()
-            thread.join(MOST_SECONDS)
+            looking.join(MOST_SECONDS)
 
 
-def _watch(store: Store, rank: Rank, names: Sequence[str], hang_seconds: float, ended: threading.Event) -> None:
-    seconds = min(MOST_SECONDS, hang_seconds / LOOKS)
-    seen = [_Seen() for _ in range(rank.world)]
+def _look(
+    store: Store, rank: Rank, seconds: float, ended: threading.Event, looks: "queue.SimpleQueue[list[str] | None]"
+) -> None:
+    """Give a sign of life and see those of the others, again and again; None at the end."""
     keys, sign = [_key(index) for index in range(rank.world)], 0
-    while not ended.wait(seconds):
-        sign, begun = sign + 1, time.monotonic()
-        try:
+    # Where the process that keeps the store has ended, there is nothing to see; a message will miss it.
+    with suppress(RuntimeError):
+        while not ended.wait(seconds):
+            sign += 1
             _put(store, rank, sign)
             # Not before all have begun to watch.
             signs = store.multi_get(keys) if store.check(keys) else []
-        except RuntimeError:
-            if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ and time.monotonic() - begun >= hang_seconds / 2:
+            looks.put([text.decode() for text in signs])
+        # One that has left is missed by nobody.
+        _put(store, rank, sign + 1)
+    looks.put(None)
+
+
+def _find(
+    looks: "queue.SimpleQueue[list[str] | None]", rank: Rank, names: Sequence[str], hang_seconds: float, seconds: float
+) -> None:
+    """End this process when what was seen tells of one that hangs."""
+    seen, most, missed = [_Seen() for _ in range(rank.world)], round(hang_seconds / seconds), 0
+    kept_by_first = "TORCHELASTIC_USE_AGENT_STORE" not in os.environ
+    while True:
+        try:
+            signs = looks.get(timeout=seconds)
+        except queue.Empty:
+            missed += 1
+            if missed >= most and kept_by_first:
                 Ending.end(_error([0], "not answered", rank, names, hang_seconds))
-            # Who keeps the store has ended, or is no process of the run.
+            continue
+        if signs is None:
             return
+        missed = 0
         for one, text in zip(seen, signs, strict=False):
-            one.look(text.decode())
-        hanging, how = find_hanging(seen, round(hang_seconds / seconds))
+            one.look(text)
+        hanging, how = find_hanging(seen, most)
         if hanging:
             if rank.index in hanging:
                 # Where it hangs.
                 faulthandler.dump_traceback()
             Ending.end(_error(hanging, how, rank, names, hang_seconds))
-    # One that has left is missed by nobody.
-    _put_last(store, rank, sign + 1)
 
 
 def _error(hanging: Sequence[int], how: str, rank: Rank, names: Sequence[str], seconds: float) -> LostProcessError:
@@ -161,10 +182,3 @@ def _key(index: int) -> str:
 
 def _put(store: Store, rank: Rank, sign: int) -> None:
     store.set(_key(rank.index), f"{sign} {_Here.state} {_Here.changes}")
-
-
-def _put_last(store: Store, rank: Rank, sign: int) -> None:
-    try:
-        _put(store, rank, sign)
-    except RuntimeError:
-        return
