@@ -1,5 +1,6 @@
 import json
 import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -20,15 +21,21 @@ def store(monkeypatch):
     return kept
 
 
-def meet_at(monkeypatch, port, *, seconds=1):
+def meet_at(monkeypatch, port, *, seconds=2):
     monkeypatch.setattr(rendezvous, "JOINING", timedelta(seconds=seconds))
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
 
 
 def introduce(store, index, **changed):
-    words = {"host": "far", "pid": 7, "versions": {**versions(), **changed}}
-    store.set(f"stopgrad process {index}", json.dumps(words))
+    """Have another process come, as a thread."""
+
+    def come():
+        connection = dist.TCPStore("127.0.0.1", store.port, is_master=False)
+        own = rendezvous._own_part(connection, Rank(index, index + 1))
+        own.set(rendezvous._key(index), json.dumps({"host": "far", "pid": 7, "versions": {**versions(), **changed}}))
+
+    threading.Thread(target=come, daemon=True).start()
 
 
 def free_port():
@@ -41,6 +48,17 @@ def test_all_are_there(store):
     _, names = meet(Rank(0, 2))
     assert names[0].startswith(socket.gethostname())
     assert names[1] == "far, pid 7"
+
+
+def test_what_was_written_before_a_restart_is_not_taken_for_new(store):
+    store.set("stopgrad 1 asks", "before")
+    store.set("stopgrad process 1", "before")
+    introduce(store, 1)
+    assert meet(Rank(0, 2))[1][1] == "far, pid 7"
+    introduce(store, 1)
+    meet(Rank(0, 2))[0].set("address", "before")
+    introduce(store, 1)
+    assert not meet(Rank(0, 2))[0].check(["address"])
 
 
 def test_one_does_not_come(store):

@@ -100,7 +100,7 @@ def answer(work: Callable[[dict[str, Any], Reporter], None]) -> NoReturn:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     request = json.loads(sys.stdin.readline())
-    Ending.say = lambda error: _send(channel, {"error": type(error).__name__, "message": str(error)})
+    Ending.say = lambda lost: _send(channel, {"error": "LostProcessError", "message": str(lost), "topic": lost.topic})
     threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     try:
         work(request, _Relay(channel))

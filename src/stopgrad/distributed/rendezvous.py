@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Sequence
+import time
+import uuid
 from datetime import timedelta
 from functools import cache
 from importlib import metadata
@@ -13,13 +14,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from stopgrad.distributed.rank import Rank
 from stopgrad.errors import ConfigError, LostProcessError
 
 JOINING = timedelta(minutes=10)
 """So long the processes wait for each other before they have met."""
+POLL_SECONDS = 0.05
 
 
 def meet(rank: Rank) -> tuple[Store, list[str]]:
@@ -52,7 +54,14 @@ def meet(rank: Rank) -> tuple[Store, list[str]]:
             f"process {rank.index} of {rank.world} found nobody at {where} within {minutes} ({_first_line(error)}). "
             "Was process 0 started there, and may this machine connect to it?"
         ) from error
-    introductions = _introduced(store, rank, where, minutes)
+    try:
+        own = _own_part(store, rank)
+        introductions = _introduced(own, rank)
+    except _MissingError as missing:
+        raise LostProcessError(
+            f"of {rank.world} processes {missing} did not come to {where} within {minutes}. Were all started, and may "
+            "their machines connect to that address?"
+        ) from missing
     names = [f"{there['host']}, pid {there['pid']}" for there in introductions]
     for index, there in enumerate(introductions):
         for what, version in there["versions"].items():
@@ -61,29 +70,53 @@ def meet(rank: Rank) -> tuple[Store, list[str]]:
                     f"process {index} of {rank.world} ({names[index]}) has {what} {version}, process 0 ({names[0]}) "
                     f"{first}: all need the same."
                 )
-    return store, names
+    return own, names
 
 
-def _introduced(store: Store, rank: Rank, where: str, minutes: str) -> list[dict[str, Any]]:
+class _MissingError(Exception):
+    """Processes that did not come."""
+
+
+def _own_part(store: Store, rank: Rank) -> Store:
+    """A part of the store that nobody has written to before.
+
+    That of torchrun's agents still has what processes wrote before they were started anew, which nothing in their
+    environment tells on all machines alike. So each asks the first by a name of its own where to meet.
+    """
+    name = uuid.uuid4().hex
+    if not rank.leads:
+        store.set(f"stopgrad {rank.index} asks", name)
+        try:
+            store.wait([f"stopgrad answers {name}"], JOINING)
+        except RuntimeError as error:
+            raise _MissingError("0") from error
+        return PrefixStore(store.get(f"stopgrad answers {name}").decode(), store)
+    own, end = PrefixStore(name, store), time.monotonic() + JOINING.total_seconds()
+    while missing := [index for index in range(1, rank.world) if not own.check([_key(index)])]:
+        for index in missing:
+            if store.check([f"stopgrad {index} asks"]):
+                store.set(f"stopgrad answers {store.get(f'stopgrad {index} asks').decode()}", name)
+        if time.monotonic() > end:
+            raise _MissingError(", ".join(map(str, missing)))
+        time.sleep(POLL_SECONDS)
+    return own
+
+
+def _introduced(own: Store, rank: Rank) -> list[dict[str, Any]]:
     """What each process says of itself."""
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions()}
-    keys = [f"stopgrad process {index}" for index in range(rank.world)]
+    keys = [_key(index) for index in range(rank.world)]
+    own.set(keys[rank.index], json.dumps(mine))
     try:
-        store.set(keys[rank.index], json.dumps(mine))
-        store.wait(keys, JOINING)
+        own.wait(keys, JOINING)
     except RuntimeError as error:
-        raise LostProcessError(
-            f"of {rank.world} processes {_missing(store, keys)} did not come to {where} within {minutes}. Were all "
-            "started, and may their machines connect to that address?"
-        ) from error
-    return [json.loads(store.get(key)) for key in keys]
+        missing = [str(index) for index, key in enumerate(keys) if not own.check([key])]
+        raise _MissingError(", ".join(missing)) from error
+    return [json.loads(text) for text in own.multi_get(keys)]
 
 
-def _missing(store: Store, keys: Sequence[str]) -> str:
-    try:
-        return ", ".join(str(index) for index, key in enumerate(keys) if not store.check([key]))
-    except RuntimeError:
-        return "some"
+def _key(index: int) -> str:
+    return f"stopgrad process {index}"
 
 
 @cache
