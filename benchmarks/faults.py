@@ -43,7 +43,11 @@ FLAGS = (
     "--init", "random", "--device", "cpu", "--checkpoint-every-steps", "5", "--log-every-steps", "1",
     "--monitor-every-epochs", "1", "--precision", "fp32",
 )  # fmt: skip
-_PHASES = ("reading images", "training", "measuring", "embedding", "Drawing", "Arranging")
+_PHASES = {
+    "reading images": "caching", "Training ": "training", "training ": "training", "Measuring": "measuring", "Drawing": "drawing the page",
+    "Run folder": "ending",
+}  # fmt: skip
+"""What a run says -> what it does."""
 
 
 def write_images(folder, num=160):
@@ -122,8 +126,8 @@ def verified(out):
 
 
 def phase_of(text):
-    """What a killed process said last, in a word."""
-    found = [(text.rfind(phase), phase) for phase in _PHASES if phase in text]
+    """What a killed process did last, by what it said."""
+    found = [(text.rfind(words), phase) for words, phase in _PHASES.items() if words in text]
     return max(found)[1] if found else "starting"
 
 

@@ -1,5 +1,6 @@
 """A module that the launcher's tests start as several processes."""
 
+import errno
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def work(request, reporter):
         if rank == 1:
             raise DataError("rank 1 has no data", topic="no-images")
         time.sleep(60)
+    elif request["do"] == "fill the disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/a/summary.json")
     elif request["do"] == "die":
         os._exit(7)
     elif request["do"] == "wait":

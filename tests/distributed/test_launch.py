@@ -70,6 +70,12 @@ def test_an_error_comes_as_it_is_and_ends_the_others(monkeypatch):
 
 
 @pytest.mark.slow
+def test_an_error_of_the_file_system_names_the_file():
+    with pytest.raises(StopgradError, match=r"^/runs/a/summary\.json: No space left on device$"):
+        launch("launched", {"do": "fill the disk"}, 1, Recorder())
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_without_a_word(monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.5)
     with pytest.raises(StopgradError, match=r"ended without a message \(exit codes 7, 7\)"):
