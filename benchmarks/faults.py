@@ -44,8 +44,8 @@ FLAGS = (
     "--monitor-every-epochs", "1", "--precision", "fp32",
 )  # fmt: skip
 _PHASES = {
-    "reading images": "caching", "Training ": "training", "training ": "training", "Measuring": "measuring", "Drawing": "drawing the page",
-    "Run folder": "ending",
+    "reading images": "caching", "Training ": "training", "training ": "training", "Measuring": "measuring",
+    "Drawing": "drawing the page", "Run folder": "ending",
 }  # fmt: skip
 """What a run says -> what it does."""
 
