@@ -168,7 +168,7 @@
   }
 
   function resize() {
-    const style = getComputedStyle(document.documentElement);
+    const style = getComputedStyle(box);
     paper = style.getPropertyValue("--paper").trim();
     ink = style.getPropertyValue("--ink").trim();
     ratio = Math.min(2, window.devicePixelRatio || 1);

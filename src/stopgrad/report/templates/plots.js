@@ -10,7 +10,7 @@
     for (const holder of holders) holder.textContent = "This browser is too old to draw the curves.";
     return;
   }
-  const font = { family: 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif', size: 12, color: "#1c2330" };
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
   const ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
@@ -40,15 +40,17 @@
   }
 
   function layout(chart, axis) {
+    const font = { family: 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif', size: 12, color: style("--ink") };
+    const paper = style("--paper"), grid = style("--line"), line = style("--faint");
     return {
-      height: 250, margin: { l: 58, r: 14, t: 8, b: 42 }, font, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
+      autosize: true, height: 250, margin: { l: 58, r: 14, t: 8, b: 42 }, font, paper_bgcolor: paper, plot_bgcolor: paper,
       hovermode: data.legend === false ? "closest" : "x", hoverlabel: { font: { size: 12 } }, dragmode: "zoom",
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } },
       showlegend: data.legend !== false && traces(chart, axis).filter((t) => t.showlegend).length > 1,
-      xaxis: { title: { text: data.axes[axis], standoff: 6 }, gridcolor: "#eef0f3", linecolor: "#cfd4dc", ticks: "outside",
-        tickcolor: "#cfd4dc", zeroline: false, rangemode: "tozero" },
-      yaxis: { title: { text: escaped(chart.unit), standoff: 6, font: { size: 11 } }, type: chart.log ? "log" : "linear", gridcolor: "#eef0f3",
-        linecolor: "#cfd4dc", zeroline: false, automargin: true, exponentformat: "power",
+      xaxis: { title: { text: data.axes[axis], standoff: 6 }, gridcolor: grid, linecolor: line, ticks: "outside",
+        tickcolor: line, zeroline: false, rangemode: "tozero" },
+      yaxis: { title: { text: escaped(chart.unit), standoff: 6, font: { size: 11 } }, type: chart.log ? "log" : "linear", gridcolor: grid,
+        linecolor: line, zeroline: false, automargin: true, exponentformat: "power",
         ...(chart.log ? { tickvals: ticks, ticktext: ticks.map(String) } : {}) },
     };
   }
@@ -65,5 +67,11 @@
     document.dispatchEvent(new Event("drawn"));
   }
   choice.addEventListener("change", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  // On paper a chart is as wide as the sheet.
+  addEventListener("beforeprint", () => {
+    for (const holder of holders) if (holder.data) Plotly.relayout(holder, { autosize: false, width: 640 });
+  });
+  addEventListener("afterprint", drawAll);
   await drawAll();
 })();
