@@ -90,6 +90,19 @@ def test_pointing_at_a_point_shows_its_image(page):
         assert not errors
 
 
+@pytest.mark.slow
+def test_printing_draws_the_curves_at_the_width_of_the_sheet(page):
+    width = "[...document.querySelectorAll('.plot .main-svg')].map((one) => one.getBoundingClientRect().width)"
+    with opened_page(page.path, width=1600) as (tab, errors, _):
+        tab.wait_for_function(DRAWN, timeout=60_000)
+        before = tab.evaluate(width)
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        tab.wait_for_function(f"({width}).every((one) => one <= 640)")
+        assert tab.pdf(format="A4").startswith(b"%PDF")
+        tab.wait_for_function(f"JSON.stringify({width}) === '{json.dumps(before, separators=(',', ':'))}'")
+        assert not errors
+
+
 def test_every_untrained_level_of_the_curves_has_its_entry(page):
     with opened_page(page.path) as (tab, _, _):
         tab.wait_for_function(DRAWN, timeout=60_000)
