@@ -73,7 +73,7 @@ def test_the_python_on_the_page_runs(page, in_a_folder_of_photos):
 
 def test_every_page_with_python_is_among_those_that_run():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    assert {str(page.relative_to(ROOT)) for page in pages if "\n```python\n" in page.read_text()} == set(PAGES)
+    assert {str(page.relative_to(ROOT)) for page in pages if blocks(page.read_text())} == set(PAGES)
 
 
 def test_what_a_page_links_to_is_there():
