@@ -138,3 +138,7 @@ def test_who_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     assert not asked()
     assert not asked(overwrite=True)
+    # Of two machines one counts, the other joins it.
+    monkeypatch.setenv("RANK", "1")
+    assert asked()
+    assert not asked(overwrite=True)

@@ -20,8 +20,11 @@ def goes_on(out: str | Path, *, resume: bool, overwrite: bool) -> bool:
     Raises:
         ConfigError: started anew, it would be overwritten.
     """
-    if resume or not num_restarts() or not RunDir(out).is_run:
+    if resume or not RunDir(out).is_run:
         return resume
+    if not num_restarts():
+        # On another machine torchrun may have counted none. Where a run is begun, the first process starts none over.
+        return not (current_rank().leads or overwrite)
     if overwrite:
         raise ConfigError(
             f"torchrun has started the processes anew, and overwrite would delete the run in {out} that was begun: "
