@@ -19,7 +19,7 @@ from sharded import add, encoded, write_parquet, write_tar
 
 from stopgrad.data.decode import decode, read_image
 from stopgrad.data.pixels import PixelFormat, UnreadableImageError
-from stopgrad.errors import StopgradError
+from stopgrad.errors import DataError, StopgradError
 
 OWN = (StopgradError, UnreadableImageError, OSError)
 """What a reader may raise: the program's own errors, and those of the file system."""
@@ -111,6 +111,11 @@ def _open_all(path: Path) -> None:
                 read_image(source, index, 8)
             except UnreadableImageError as error:
                 last = error
+            except DataError as error:
+                # What it makes of a fault in a source's code is to be found here.
+                if str(error).startswith("reading ") and error.__cause__ is not None:
+                    raise error.__cause__ from None
+                raise
     if last is not None:
         raise last
 

@@ -6,11 +6,12 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from formats import pillow
-from fuzz import input_of, mutated
+from fuzz import input_of, mutated, table
 from fuzz_readers import OWN, READERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,6 +96,15 @@ def test_inputs_are_a_function_of_seed_and_number():
     assert input_of(seeds, 0, 7) == input_of(seeds, 0, 7)
     assert len({input_of(seeds, 0, number) for number in range(2, 100)}) > 80
     assert input_of(seeds, 1, 7) != input_of(seeds, 0, 7)
+
+
+def test_the_table_of_the_page_is_that_of_the_results():
+    root = Path(__file__).parents[2]
+    results = root / "benchmarks" / "results" / "fuzz.json"
+    assert table(results) in (root / "docs" / "security.md").read_text("utf-8")
+    assert all(
+        READERS[row["reader"]].native or not row["findings"] for row in json.loads(results.read_text())["readers"]
+    )
 
 
 # What the fuzzer or a look at the code has found, with the smallest input.
