@@ -1,4 +1,5 @@
 import io
+import struct
 import sys
 
 import numpy as np
@@ -154,10 +155,19 @@ def test_pickles_are_not_run():
 
 @pytest.mark.parametrize("kind", ["tiff", "dicom"])
 def test_bombs_are_refused_before_they_go_off(monkeypatch, kind):
-    monkeypatch.setattr(raw_module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(raw_module, "MOST_VALUES", 1000)
     values = np.zeros((200, 200), np.uint16)
     with pytest.raises(UnreadableImageError, match="decompression bomb"):
         decode(tiff(values, compression="zlib") if kind == "tiff" else dicom(values), pixels=GREY16)
+
+
+def test_a_tiff_of_a_kilobyte_that_claims_200_million_values(monkeypatch):
+    data = tiff(np.zeros((12, 12), np.uint16))
+    height = struct.pack("<HHII", 257, 4, 1, 12)
+    assert data.count(height) == 1
+    # Found by fuzzing: it took half a minute and 9 GB.
+    with pytest.raises(UnreadableImageError, match="decodes to 201 million values"):
+        decode(data.replace(height, struct.pack("<HHII", 257, 4, 1, 0x01_00_00_0C)), pixels=GREY16)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def read_dicom(data: bytes) -> Raw:
         if "PixelData" not in dataset:
             raise UnreadableImageError("a DICOM file without an image")
         samples = int(getattr(dataset, "SamplesPerPixel", 1))
-        check_size(int(dataset.Rows), int(dataset.Columns), samples, 4)
+        check_size(int(dataset.Rows), int(dataset.Columns), samples)
         values = pixel_array(dataset, index=0)
         if samples > 1:
             return Raw(checked(values))

@@ -10,10 +10,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stopgrad.data.pixels import Raw, UnreadableImageError
 
-MOST_BYTES = 4e9
-"""An image that decodes to more is refused: a small file may claim any size."""
+MOST_VALUES = 178_956_970
+"""An image that decodes to more is refused: a small file may claim any size. Pillow's bound, of pixels."""
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -97,8 +98,11 @@ def checked(values: np.ndarray) -> np.ndarray:
 
 def check_size(*sides: int) -> None:
     """Raise `UnreadableImageError` for an image that would decode to more than any image should."""
-    if (size := float(np.prod([float(side) for side in sides]))) > MOST_BYTES:
-        raise UnreadableImageError(f"it says that it decodes to {size / 1e9:.3g} GB, and may be a decompression bomb")
+    if (size := float(np.prod([float(side) for side in sides]))) > MOST_VALUES:
+        raise UnreadableImageError(
+            f"it says that it decodes to {size / 1e6:,.0f} million values, more than {MOST_VALUES / 1e6:.0f}: cut it "
+            "into tiles, or it may be a decompression bomb"
+        )
 
 
 def _of_pillow(image: Image.Image) -> Raw:
@@ -129,5 +133,5 @@ def _read_deep_png(data: bytes) -> Raw:
         # Rather eight bits than none.
         return _of_pillow(Image.open(io.BytesIO(data)))
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
-    check_size(width, height, 8)
+    check_size(width, height, _PNG_CHANNELS.get(data[25], 1))
     return Raw(checked(imagecodecs.png_decode(data)), has_alpha=data[25:26] == b"\x06")

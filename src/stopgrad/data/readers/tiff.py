@@ -34,7 +34,7 @@ def read_tiff(data: bytes, pages: str) -> Raw:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             taken = list(file.pages) if pages == "channels" else [file.pages[0]]
-            check_size(*taken[0].shape, taken[0].dtype.itemsize if taken[0].dtype else 1, len(taken))
+            check_size(*taken[0].shape, len(taken))
             first: Any = taken[0].aspage()
             layers = [_page(page.aspage()) for page in taken]
             has_alpha = len(taken) == 1 and any(e.name in ("ASSOCALPHA", "UNASSALPHA") for e in first.extrasamples)
