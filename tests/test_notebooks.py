@@ -9,7 +9,7 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = Path(__file__).parents[1] / "examples" / "notebooks"
-SHORT = {"photos_to_search": {"STEPS": 4}, "compare_two_methods": {"SEEDS": 2, "EPOCHS": 1}}
+SHORT = {"photos_to_search": {"STEPS": 4, "PIECES": 24}, "compare_two_methods": {"SEEDS": 2, "EPOCHS": 1}}
 
 
 def test_each_notebook_is_tried():

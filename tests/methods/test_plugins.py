@@ -271,10 +271,11 @@ def test_a_method_of_ones_own_in_two_processes(folder, tiny):
 
 
 def test_the_command_line(folder, tiny, capsys):
-    assert run(["pretrain", "--out", "run", "--steps", "2", "--guide", "own_guides:shortes"]) == 2
+    flags = ["pretrain", "--out", "run", "--steps", "2", "--recipe", "digits", "--guide"]
+    assert run([*flags, "own_guides:shortes"]) == 2
     assert "did you mean 'shortest'" in capsys.readouterr().err
     assert not (folder / "run").exists()
-    assert run(["pretrain", "--out", "run", "--steps", "2", "--guide", "own_guides:late", "--devices", "1"]) == 2
+    assert run([*flags, "own_guides:late", "--devices", "1"]) == 2
     assert "off by 1" in capsys.readouterr().err
 
 
