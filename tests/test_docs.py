@@ -83,6 +83,17 @@ def test_what_a_page_links_to_is_there():
             assert (folder / target).exists(), f"{page} links to {target}"
 
 
+def test_the_list_of_all_pages_has_every_page():
+    text = (ROOT / "docs" / "index.md").read_text()
+    pages = {
+        page
+        for group in re.findall(r"```{toctree}\n(.*?)```", text, re.DOTALL)
+        for page in group.split("\n\n")[1].split()
+    }
+    listed = text.split("## All pages")[1].split("```")[0]
+    assert {page.removesuffix(".md") for page in re.findall(r"\]\(([^)]+)\)", listed)} == pages
+
+
 def test_every_recipe_has_its_line_in_the_choice():
     text = (ROOT / "docs" / "choosing.md").read_text()
     assert [name for name in RECIPES if f"`{name}`" not in text] == []
