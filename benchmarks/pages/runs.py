@@ -31,6 +31,9 @@ def _described(runs):
         groups.setdefault(words, []).append(run)
     options = "|".join(["out", "seed", *(name.replace("_", "-") for name in varied)])
     command = re.sub(rf" --(({options}) \S+|overwrite)", "", " ".join(runs[0]["environment"]["command"]))
+    # Without images and a recipe, earlier versions trained on the plain digits.
+    if runs[0]["recipe"] == "digits" and "--recipe" not in command:
+        command += " --recipe digits"
     e = runs[0]["environment"]
     return {
         "command": f"{command} --seed SEED" + "".join(f" --{n.replace('_', '-')} {n.upper()}" for n in varied),
