@@ -5,6 +5,8 @@ As a program, it prints how far several processes are from one: python tests/equ
 
 import sys
 import tempfile
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from stopgrad.distributed.rank import Rank, current_rank
 from stopgrad.methods import build
 from stopgrad.methods.together import Together
 from stopgrad.reporter import SilentReporter
+from stopgrad.settings import GROUPED_METHODS
 
 STEPS, CPU = 50, torch.device("cpu")
 
@@ -55,35 +58,46 @@ def network():
     return net
 
 
-def trained(settings, num_images, missing, rank, steps=STEPS, dtype=torch.float64):
-    """The loss of each step, this process's part, and what the method then holds, in one row."""
+def grouped_cases():
+    """Those of `cases` that can train in groups."""
+    return [case for case in cases() if case[1].get("method", "simsiam") in GROUPED_METHODS]
+
+
+def trained(settings, num_images, missing, rank, groups=0, steps=STEPS, dtype=torch.float64):
+    """The loss of each step, this process's part, and what the method then holds, in one row.
+
+    `groups` of the batch are by themselves; 0: statistics are global.
+    """
     torch.manual_seed(0)
     config = Config().replace(
         **settings, projection_dim=8, projector_width=12, predictor_width=4, queue_size=40, prototypes=10,
         backbone="own:network",
     )  # fmt: skip
     method = build(config, network()).to(dtype).train()
-    together = Together(method, rank, CPU)
+    together = Together(method, rank, CPU, statistics="local" if groups else "global", groups=groups)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
     losses, draws = [], torch.Generator()
     for step in range(steps):
         draws.manual_seed(step)
         views = torch.rand((config.objective.num_views, num_images, 3, 8, 8), generator=draws, dtype=dtype)
-        draws.manual_seed(step)
         rows = [row for row in range(num_images) if not (missing and row == step % num_images)]
         rows = [row for row in rows if row % rank.world == rank.index]
         method.batch.begin(rows, -(-num_images // rank.world))
         own = views[:, rows]
         local = config.objective.local_views
-        loss, _ = together.wrapped(own[: len(own) - local], draws, *([own[-local:, :, :, :6, :6]] if local else []))
+        given = (own[: len(own) - local], *([own[-local:, :, :, :6, :6]] if local else []))
         optimizer.zero_grad(set_to_none=False)
-        loss.backward()
+        loss, _ = together.backward(given, draws, nullcontext, rows, partial(seed_of, step))
         losses.append(loss.item())
         if together.gradients is not None:
             together.gradients.average(False, False)
         optimizer.step()
         method.after_step((step + 1) / steps)
     return np.array(losses), torch.cat([value.double().flatten() for value in method.state_dict().values()]).numpy()
+
+
+def seed_of(step, process):
+    return step + 1000 * process
 
 
 def main():
@@ -96,7 +110,7 @@ def work(request, reporter):
     with joined(rank, CPU):
         results = {}
         for name, *case in [case for case in cases() if case[0] in request["names"]]:
-            results[f"{name} losses"], results[f"{name} state"] = trained(*case, rank)
+            results[f"{name} losses"], results[f"{name} state"] = trained(*case, rank, request.get("groups", 0))
     np.savez(Path(request["folder"]) / f"{rank.index}.npz", **results)
 
 

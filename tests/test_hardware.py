@@ -3,7 +3,13 @@ import torch
 
 from stopgrad import hardware
 from stopgrad.errors import ConfigError
-from stopgrad.hardware import choose_device, choose_precision, choose_processes, undivided_operations
+from stopgrad.hardware import (
+    choose_device,
+    choose_precision,
+    choose_processes,
+    choose_statistics,
+    undivided_operations,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -23,6 +29,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 def test_the_number_of_processes(monkeypatch, devices, device, batch_size, cores, processes):
     monkeypatch.setattr(hardware, "usable_cores", lambda: cores)
     assert choose_processes(devices, device, batch_size) == processes
+
+
+def test_a_batch_in_groups_divides_among_processes_and_is_local(monkeypatch):
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 2)
+    assert [choose_processes(0, CPU, 180, groups) for groups in (2, 3, 4)] == [2, 1, 2]
+    assert [choose_statistics("auto", CUDA, groups) for groups in (0, 1, 2)] == ["global", "global", "local"]
 
 
 @pytest.mark.parametrize("name", ["cud", "cuda:x", "cpu:0", "gpu"])

@@ -11,10 +11,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "visible", "reporter", "stop", "caching", "schedules", "depthwise", "settings", "removed", "config",
-    "presets", "recipes", "distributed", "hardware", "objective", "metrics", "nets", "methods", "data", "cache",
-    "augment", "loader", "artifacts", "loggers", "weights", "encoder", "embeddings", "retrieval", "exports", "evaluate",
-    "report", "train", "estimator", "bench", "studies", "cli",
+    "errors", "visible", "reporter", "stop", "caching", "schedules", "depthwise", "settings", "sharing", "removed",
+    "config", "presets", "recipes", "distributed", "hardware", "objective", "metrics", "nets", "methods", "data",
+    "cache", "augment", "loader", "artifacts", "loggers", "weights", "encoder", "embeddings", "retrieval", "exports",
+    "evaluate", "report", "train", "estimator", "bench", "studies", "cli",
 )  # fmt: skip
 # What may be imported from outside the standard library, where that is pinned.
 OUTSIDE = {
@@ -25,6 +25,7 @@ OUTSIDE = {
     "schedules": set(),
     "depthwise": {"torch"},
     "settings": set(),
+    "sharing": set(),
     "config": {"tomli_w"},
     "presets": set(),
     "recipes": set(),

@@ -37,6 +37,28 @@ def test_processes_train_as_one_does(name, results, alone):
         np.testing.assert_allclose(result[f"{name} state"], state, rtol=1e-8, atol=1e-10)
 
 
+GROUPED = {name: case for name, *case in equality.grouped_cases()}
+
+
+@pytest.fixture(scope="module", params=[(2, 2), (3, 3), (2, 4)], ids=["2 in 2", "3 in 3", "4 in 2"])
+def grouped_results(request, tmp_path_factory):
+    folder, (world, groups) = tmp_path_factory.mktemp("results"), request.param
+    launch("equality", {"folder": str(folder), "names": list(GROUPED), "groups": groups}, world, Recorder())
+    return groups, [dict(np.load(folder / f"{index}.npz")) for index in range(world)]
+
+
+@pytest.mark.slow
+def test_one_process_trains_in_groups_as_several_do(grouped_results):
+    torch.set_num_threads(1)
+    groups, results = grouped_results
+    for name, case in GROUPED.items():
+        losses, state = equality.trained(*case, Rank(), groups)
+        mean = np.mean([result[f"{name} losses"] for result in results], axis=0)
+        np.testing.assert_allclose(mean, losses, rtol=1e-8, err_msg=name)
+        # The first process's: running statistics of the others are not kept.
+        np.testing.assert_allclose(results[0][f"{name} state"], state, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
 def last_state(out):
     return RunDir(out).newest_checkpoint()[0]["method"]
 
@@ -95,3 +117,29 @@ def test_a_run_goes_on_on_another_number_of_processes(tmp_path, tiny, before):
     found = last_state(tmp_path / "run")
     apart = max(float((value - expected[key]).abs().max()) for key, value in found.items() if "num_" not in key)
     assert apart < 1e-3
+
+
+@pytest.mark.slow
+def test_a_run_with_local_statistics_is_repeated_and_resumed_by_one_process(tmp_path, tiny):
+    """The command's whole way, with dropout paths, the guide and a moving average."""
+    settings = {**tiny, "device": "cpu", "method": "byol", "source_first": True, "drop_path": 0.1, "steps": 4}
+    settings |= {"checkpoint_every_steps": 2, "baselines": False, "final_images": 64, "monitor_images": 64}
+    recorder = Recorder()
+    stopgrad.pretrain(out=tmp_path / "two", reporter=recorder, devices=2, **settings)
+    assert "Groups    one process computes the same with devices = 1, batch_groups = 2" in recorder.said
+    expected = last_state(tmp_path / "two")
+
+    def apart():
+        found = last_state(tmp_path / "one").items()
+        return max(float((value.float() - expected[key].float()).abs().max()) for key, value in found)
+
+    recorder = Recorder()
+    stopgrad.pretrain(out=tmp_path / "one", reporter=recorder, devices=1, batch_groups=2, **settings)
+    assert any(text.startswith("Groups    each batch in 2, as 2 processes have them") for text in recorder.said)
+    assert apart() < 1e-4
+    (tmp_path / "two" / "checkpoints" / "step-00000004.ckpt").unlink()
+    (tmp_path / "two").rename(tmp_path / "one resumed")
+    recorder = Recorder()
+    stopgrad.pretrain(out=tmp_path / "one resumed", resume=True, devices=1, batch_groups=2, reporter=recorder)
+    assert any("goes on with 1 process (batch_groups 2): a step computes the same" in text for text in recorder.warned)
+    assert apart() < 1e-4

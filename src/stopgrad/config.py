@@ -24,8 +24,8 @@ from stopgrad.settings import (
     Optimization,
     Training,
     is_plugin,
-    sharing_problem,
 )
+from stopgrad.sharing import sharing_problem
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,17 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(kind)
 
 
-def choose_processes(devices: int, device: torch.device, batch_size: int) -> int:
+def choose_processes(devices: int, device: torch.device, batch_size: int, groups: int = 0) -> int:
     """How many processes train; for `devices = 0`, one, but two on a CPU with two cores and a batch of 128 or more.
 
     Two processes of a small network, each with its half of the cores, outrun one whose threads split every operation
-    (1.5 times on two cores, ResNet of 0.3 M parameters, 32 px). More were not measured.
+    (1.5 times on two cores, ResNet of 0.3 M parameters, 32 px). More were not measured. Two train a batch in `groups`
+    only where these divide among them.
     """
     if devices:
         return devices
-    return 2 if device.type == "cpu" and usable_cores() >= 2 and batch_size >= 128 and batch_size % 2 == 0 else 1
+    divides = batch_size % 2 == groups % 2 == 0
+    return 2 if device.type == "cpu" and usable_cores() >= 2 and batch_size >= 128 and divides else 1
 
 
 def usable_cores() -> int:
@@ -106,9 +108,12 @@ def check_precision(name: str) -> None:
         raise ConfigError(f"precision = {name!r} is unknown: {did_you_mean(name, PRECISIONS)}")
 
 
-def choose_statistics(name: str, device: torch.device) -> str:
-    """`global` or `local`; `auto` takes `local` on a CPU, where it measured better per second (docs/reliability.md)."""
-    return name if name != "auto" else "local" if device.type == "cpu" else "global"
+def choose_statistics(name: str, device: torch.device, groups: int = 0) -> str:
+    """`global` or `local`; `auto` takes `local` for a batch in `groups`.
+
+    It does on a CPU too, where that measured better per second (docs/reliability.md).
+    """
+    return name if name != "auto" else "local" if device.type == "cpu" or groups > 1 else "global"
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 METHOD_NAMES = ("simsiam", "byol", "simclr", "moco", "barlow_twins", "vicreg", "dino")
 SIAMESE_METHODS = ("simsiam", "byol")
 LOCAL_VIEW_METHODS = (*SIAMESE_METHODS, "dino")
+# Those that remember nothing of earlier batches but weights.
+GROUPED_METHODS = (*SIAMESE_METHODS, "simclr", "barlow_twins", "vicreg")
 GUIDE_NAMES = ("symmetric", "nearest_views", "random_views", "farthest_views")
 PARTNERED_GUIDES = ("nearest_views", "farthest_views")
 LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")
@@ -238,6 +240,9 @@ class Training:
                                      "would; local: BatchNorm, partners and negatives are of each process's own "
                                      "images, which is faster; auto: local on a CPU, else global",
                                      choices=("auto", "global", "local"))  # fmt: skip
+    batch_groups: int = _setting(0, "groups of a batch, each with BatchNorm, partners and negatives of its own images: "
+                                 "as many processes with local statistics compute the same. 0: one for each process, "
+                                 "or with global statistics one", low=0)  # fmt: skip
     precision: str = _setting("auto", "auto: bf16 where the hardware is fast at it; fp32; bf16",
                               choices=("auto", "fp32", "bf16"))  # fmt: skip
     compile: bool = _setting(False, "compile the networks with torch.compile, which takes a minute or more at the "
@@ -252,28 +257,6 @@ class Training:
     hang_seconds: float = _setting(300.0, "several processes: so long may one give no sign of life or keep the others "
                                    "waiting, until the run ends and names it", low=1.0, high=1800.0)  # fmt: skip
     time_limit_seconds: float = _setting(0.0, "stop after this much training, saved; 0: no limit", low=0.0)
-
-
-def sharing_problem(o: Objective, t: Training) -> str | None:
-    """Why a batch cannot be shared out among processes and parts, in words; None if it can."""
-    if t.accumulate > 1 and o.method not in SIAMESE_METHODS:
-        return (
-            f"accumulate = {t.accumulate} with method = {o.method!r}: only {' and '.join(SIAMESE_METHODS)} train on "
-            "parts of a batch, as their losses are of one image each once the sources are chosen. Use accumulate = 1."
-        )
-    if t.accumulate > 1 and o.guide_keep < 1:
-        return (
-            f"accumulate = {t.accumulate} with guide_keep = {o.guide_keep:g}, which may leave a part without images: "
-            "use one or the other."
-        )
-    if t.batch_size < t.devices:
-        return f"batch_size = {t.batch_size} is less than an image for each of devices = {t.devices}."
-    if t.devices and t.batch_size % t.devices and t.batch_statistics != "global":
-        return (
-            f"batch_size = {t.batch_size} does not divide among devices = {t.devices}: use a multiple of it, or "
-            "batch_statistics = 'global', which takes unequal shares."
-        )
-    return None
 
 
 @dataclass(frozen=True)

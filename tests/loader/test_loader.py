@@ -101,6 +101,8 @@ def test_a_large_batch_shrinks_to_the_images_there_are(even):
     # As for one process; with local statistics each process's part is of one size.
     assert Loader(even, config(batch_size=64, batch_statistics="global"), Rank(0, 4)).batch_size == 50
     assert Loader(even, config(batch_size=64, batch_statistics="local"), Rank(0, 4)).batch_size == 48
+    grouped = Loader(even, config(batch_size=64, batch_groups=4), Rank())
+    assert (grouped.batch_size, grouped.groups, grouped.statistics) == (48, 4, "local")
 
 
 def test_processes_know_where_their_images_stand_in_the_batch(rng):

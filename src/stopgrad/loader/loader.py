@@ -27,6 +27,7 @@ from stopgrad.errors import DataError
 from stopgrad.hardware import choose_statistics
 from stopgrad.objective.device import sent
 from stopgrad.settings import Augmentation
+from stopgrad.sharing import num_groups
 
 _AHEAD = 3
 _SMALL_PIXELS = 96 * 96
@@ -95,11 +96,13 @@ class Loader:
             if self._images.nbytes <= free / 4:
                 self._images, self._pins = self._images.to(device), False
         self.batch_size = min(config.training.batch_size, len(store))
-        self.statistics = choose_statistics(config.training.batch_statistics, device)
-        """`global` or `local`, where there are several processes."""
-        if self.statistics == "local":
-            # Each process's mean counts alike.
-            self.batch_size -= self.batch_size % rank.world
+        t = config.training
+        self.statistics = choose_statistics(t.batch_statistics, device, t.batch_groups)
+        """`global` or `local`, where there are several processes or groups."""
+        self.groups = num_groups(t, rank.world, self.statistics)
+        """Groups of a batch that see nothing of each other."""
+        # Each group's mean counts alike.
+        self.batch_size -= self.batch_size % self.groups
         self.steps_per_epoch = len(store) // self.batch_size if self.batch_size else 0
         self.total_steps = config.training.steps or config.training.epochs * self.steps_per_epoch
 

@@ -58,7 +58,7 @@ JUDGES = ("held out", "test")
 NUM_LOOKED_AT = 16
 """Images in a digest of pixels."""
 # Where and how watchfully it runs; the k-NN protocol does count.
-_NO_PART = FREE_ON_RESUME - {"batch_statistics", "knn_k", "knn_temperature", "baselines"}
+_NO_PART = FREE_ON_RESUME - {"batch_statistics", "batch_groups", "knn_k", "knn_temperature", "baselines"}
 
 _NEEDED = frozenset(
     {"knn_top1", "linear_top1", "knn", "verdict", "final", "untrained", "passes", "seconds", "cpu_seconds", "curve",

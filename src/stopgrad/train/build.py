@@ -179,14 +179,16 @@ def _try_steps(config: Config, device: torch.device, initial: Initial | None, nu
 def out_of_memory(config: Config, device: torch.device, initial: Initial | None, world: int) -> StopgradError:
     """What to say where a step of training had no room: which batch has, as far as trying tells."""
     t = config.training
-    share = largest_batch(config, device, initial, t.batch_size // world - 1)
-    words = f"batch_size = {share * world}"
-    parts = -(-t.batch_size * t.accumulate // (share * world))
+    shares = max(world, t.batch_groups)
+    share = largest_batch(config, device, initial, t.batch_size // shares - 1)
+    words = f"batch_size = {share * shares}"
+    parts = -(-t.batch_size * t.accumulate // (share * shares))
     if config.objective.method in SIAMESE_METHODS and config.objective.guide_keep == 1:
         words += f", or accumulate = {parts} for the same batch in parts"
+    of_shares = f" in {shares} groups" if shares > world else f" on {world} processes" if world > 1 else ""
     return StopgradError(
-        f"{device} has no memory for a step of {t.batch_size // world} images (batch_size = {t.batch_size}"
-        f"{f' on {world} processes' if world > 1 else ''}). This fits: {words}.",
+        f"{device} has no memory for a step of {t.batch_size // shares} images (batch_size = {t.batch_size}"
+        f"{of_shares}). This fits: {words}.",
         topic="out-of-memory",
     )
 

@@ -51,12 +51,13 @@ class Training:
         self.device, self.precision, self.rank = device, precision, rank
         self.reporter, self.stop = reporter, stop
         self.method, self.start_is = method, start_is
-        parts = config.training.accumulate
-        self.together = Together(method, rank, device, statistics=loader.statistics, accumulate=parts)
+        t, per_epoch, self.total_steps = config.training, loader.steps_per_epoch, loader.total_steps
+        self.together = Together(
+            method, rank, device, statistics=loader.statistics, groups=loader.groups, accumulate=t.accumulate
+        )
         self.gradients = self.together.gradients
         self.optimizer = build_optimizer(method, config)
         self.peak_lr = peak_lr(config, loader.batch_size)
-        t, per_epoch, self.total_steps = config.training, loader.steps_per_epoch, loader.total_steps
         self.log_every = t.log_every_steps or max(1, min(50, self.total_steps // 100))
         self.checkpoint_every = t.checkpoint_every_steps or max(1, min(math.ceil(self.total_steps / 10), 2000))
         epochs = self.total_steps / per_epoch
@@ -113,17 +114,15 @@ class Training:
                 with self.progress.phase("augmentation"):
                     views = self.loader.all_views(batch, self.device)
                 with self.progress.phase("network"):
-                    self._num_images = self.method.batch.begin(*self.loader.rows(batch, self.progress.step))
-                    lr, diagnostics = self._step(views)
+                    rows, most = self.loader.rows(batch, self.progress.step)
+                    self._num_images = self.method.batch.begin(rows, most)
+                    lr, diagnostics = self._step(views, rows)
                 self._after_step(lr, diagnostics, loggers)
         finally:
             batches.close()
 
-    def _step(self, views: tuple[Tensor, ...]) -> tuple[float, dict[str, Tensor]]:
+    def _step(self, views: tuple[Tensor, ...], rows: list[int]) -> tuple[float, dict[str, Tensor]]:
         step = self.progress.step
-        # Whatever draws inside the network, such as dropout, draws something else in each process.
-        torch.manual_seed(_seed(self.config.training.seed, step, self.rank.index))
-        self.generator.manual_seed(_seed(self.config.training.seed, step, self.together.draws_as))
         factor = lr_factor(self.config, step, self.total_steps, self.loader.steps_per_epoch)
         heads_only = step < self.config.optimization.head_warmup * self.total_steps
         lr = set_lr(self.optimizer, self.peak_lr, factor, heads_only=heads_only)
@@ -134,7 +133,8 @@ class Training:
         else:
             self.gradients.clear()
         context = partial(autocast, self.device, self.precision)
-        loss, diagnostics = self.together.backward(views, self.generator, context)
+        seed_of = partial(_seed, self.config.training.seed, step)
+        loss, diagnostics = self.together.backward(views, self.generator, context, rows, seed_of)
         self._note_loss(loss, step + 1)
         self.optimizer.step()
         self.method.after_step((step + 1) / self.total_steps)

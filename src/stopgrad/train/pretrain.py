@@ -223,7 +223,7 @@ def _with_processes(
             "use devices = 1, or start the script with torchrun."
         )
     batch_size = min(settings.training.batch_size, len(images))
-    processes = 1 if in_memory else choose_processes(wanted, device, batch_size)
+    processes = 1 if in_memory else choose_processes(wanted, device, batch_size, settings.training.batch_groups)
     single = device.type == "mps" or settings.training.device not in ("auto", "cuda")
     if processes > 1 and device.type != "cpu" and single:
         raise ConfigError(
@@ -242,11 +242,11 @@ def _with_fitting_batch(
     if device.type != "cuda":
         reporter.say(f"Batch     {settings.training.batch_size} images, the recipe's: auto is for GPUs")
         return settings
-    processes = max(rank.world, settings.training.devices, 1)
-    most = min(MOST_IMAGES, num_images // LEAST_STEPS) // processes
+    shares = max(rank.world, settings.training.devices, settings.training.batch_groups, 1)
+    most = min(MOST_IMAGES, num_images // LEAST_STEPS) // shares
     share = largest_batch(settings, device, own, most)
-    reporter.say(f"Batch     {share * processes} images, of which {device} holds {share}, the largest power of two")
-    return settings.replace(batch_size=share * processes)
+    reporter.say(f"Batch     {share * shares} images, of which {device} holds {share}, the largest power of two")
+    return settings.replace(batch_size=share * shares)
 
 
 def _about_opening(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from stopgrad.metrics.verdict import START, UNTRAINED
 from stopgrad.nets.backbones import num_features
 from stopgrad.nets.norms import has_batchnorm
 from stopgrad.reporter import Reporter, SilentReporter
+from stopgrad.settings import GROUPED_METHODS
 from stopgrad.stop import StopRequest
 from stopgrad.train.build import build_method, build_start, load_stores, open_data, out_of_memory
 from stopgrad.train.finish import finish
@@ -184,13 +185,15 @@ def _compile(method: Method, device: torch.device, reporter: Reporter) -> None:
 
 def _check_batch(loader: Loader, method: Method, config: Config, reporter: Reporter) -> None:
     count, world = len(loader.store), loader.rank.world
-    share = loader.batch_size // world // config.training.accumulate
+    shares = max(world, loader.groups)
+    share = loader.batch_size // shares // config.training.accumulate
     least = LEAST_FOR_BATCHNORM if any(has_batchnorm(part) for part in method.children()) else 2
     if share < least:
         parts = f" and a part of accumulate = {config.training.accumulate}" if config.training.accumulate > 1 else ""
         why = "BatchNorm's statistics of fewer say nothing" if least > 2 else "one alone has none to differ from"
+        of_shares = f"{shares} groups" if shares > world else f"{world} process{'es' if world != 1 else ''}"
         raise DataError(
-            f"{count} readable image{'s' if count != 1 else ''} for {world} process{'es' if world != 1 else ''}: "
+            f"{count} readable image{'s' if count != 1 else ''} for {of_shares}: "
             f"training needs at least {least} each{parts} ({why}).",
             topic="too-few-images",
         )
@@ -230,6 +233,7 @@ def _introduce(training: Training, data_name: str, reporter: Reporter) -> None:
         f"{training.total_steps / loader.steps_per_epoch:.4g} epochs; peak learning rate {training.peak_lr:.4g} = "
         f"{config.optimization.lr:g} x {loader.batch_size} / 256",
         *_parts_words(config),
+        *_groups_words(training),
         f"Machine   {training.device}, {training.precision}, seed {config.training.seed}{_processes_words(training)}",
         f"Run       {training.run_dir.path}",
     ):
@@ -245,6 +249,17 @@ def _parts_words(config: Config) -> list[str]:
     parts = config.training.accumulate
     what = "partners and choice are of the whole batch, BatchNorm's statistics of each part"
     return [f"Parts     each batch in {parts}, one after another: {what} (accumulate = {parts})"] if parts > 1 else []
+
+
+def _groups_words(training: Training) -> list[str]:
+    """What a batch's groups are, or how one process has the same."""
+    num, world = training.loader.groups, training.rank.world
+    if num > world:
+        what = "BatchNorm, partners and negatives are of each group"
+        return [f"Groups    each batch in {num}, as {num} processes have them: {what} (batch_groups = {num})"]
+    if num == 1 or training.config.objective.method not in GROUPED_METHODS:
+        return []
+    return [f"Groups    one process computes the same with devices = 1, batch_groups = {num}"]
 
 
 def _processes_words(training: Training) -> str:
