@@ -54,6 +54,7 @@ def test_where_a_cell_runs_is_no_part_of_its_key():
     cell = cells_of(study_of("main"), scale_of("digits"), [0])[1]
     assert on_device(cell, devices=2, workers=3, cache="off").key == cell.key
     assert on_device(cell, lr=0.5).key != cell.key
+    assert on_device(cell, batch_groups=2).key != cell.key
     assert cells_of(study_of("main"), scale_of("digits"), [0], judged_by="test")[1].key != cell.key
 
 

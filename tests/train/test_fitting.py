@@ -57,6 +57,12 @@ def test_a_gpu_takes_what_fits_on_each(monkeypatch, tiny, rank, devices, batch):
     assert found.training.batch_size == batch
     assert asked.call_args.args[3] == 4096 // max(devices, 1)
     assert f"{batch} images, of which cuda:0 holds 512" in recorder.said[0]
+    # Each of four groups, or of two on each of two processes, is as a process's batch.
+    if devices < 4:
+        found = _with_fitting_batch(
+            config(tiny, devices=devices, batch_groups=4), CUDA, rank, 100_000, None, Recorder()
+        )
+        assert found.training.batch_size == 2048
     # An epoch has steps.
     _with_fitting_batch(settings, CUDA, rank, 16 * 100, None, recorder)
     assert asked.call_args.args[3] == 100 // max(devices, 1)
@@ -83,6 +89,10 @@ def test_on_a_cpu_it_is_the_recipes(tmp_path, tiny):
         ),
         ({"accumulate": 2}, r"batch_size = 32, or accumulate = 4 for the same batch in parts"),
         ({"method": "simclr"}, r"This fits: batch_size = 16\.$"),
+        (
+            {"batch_groups": 2},
+            r"step of 32 images \(batch_size = 64 in 2 groups\). This fits: batch_size = 32, or accumulate = 2",
+        ),
     ],
 )
 def test_training_without_memory_says_what_fits(monkeypatch, tmp_path, tiny, more, words):
