@@ -133,17 +133,17 @@ def test_a_run_with_local_statistics_is_repeated_and_resumed_by_one_process(tmp_
     assert "Groups    one process computes the same with devices = 1, batch_groups = 2" in recorder.said
     expected = last_state(tmp_path / "two")
 
-    def apart():
-        found = last_state(tmp_path / "one").items()
+    def apart(name):
+        found = last_state(tmp_path / name).items()
         return max(float((value.float() - expected[key].float()).abs().max()) for key, value in found)
 
     recorder = Recorder()
     stopgrad.pretrain(out=tmp_path / "one", reporter=recorder, devices=1, batch_groups=2, **settings)
     assert any(text.startswith("Groups    each batch in 2, as 2 processes have them") for text in recorder.said)
-    assert apart() < 1e-4
+    assert apart("one") < 1e-4
     (tmp_path / "two" / "checkpoints" / "step-00000004.ckpt").unlink()
     (tmp_path / "two").rename(tmp_path / "one resumed")
     recorder = Recorder()
     stopgrad.pretrain(out=tmp_path / "one resumed", resume=True, devices=1, batch_groups=2, reporter=recorder)
     assert any("goes on with 1 process (batch_groups 2): a step computes the same" in text for text in recorder.warned)
-    assert apart() < 1e-4
+    assert apart("one resumed") < 1e-4
