@@ -95,6 +95,13 @@ def assert_nothing_is_lost(out, *, least=0):
     assert temporaries_in(out) + temporaries_in(out / "checkpoints") == []
 
 
+def assert_goes_on(attempt, alone):
+    """Nothing is lost, and the run resumes to the weights of one without the fault."""
+    assert_nothing_is_lost(attempt.out)
+    assert attempt(resume=True) == (0, "")
+    assert_same(attempt.out, alone)
+
+
 # Disks
 
 
@@ -210,9 +217,7 @@ def test_a_disk_that_is_full_for_the_library_that_writes_checkpoints(attempt, al
         code, error = attempt()
     assert code == 1
     assert "step-00000002.ckpt cannot be written" in error
-    assert_nothing_is_lost(attempt.out)
-    assert attempt(resume=True) == (0, "")
-    assert_same(attempt.out, alone)
+    assert_goes_on(attempt, alone)
 
 
 @pytest.fixture
@@ -317,9 +322,7 @@ def test_or_refused_and_the_run_goes_on_when_it_can_be_read_again(attempt, alone
         code, error = attempt(*EACH_EPOCH, "--strict")
     assert code == 1
     assert "0007.png cannot be read: Input/output error" in error
-    assert_nothing_is_lost(attempt.out)
-    assert attempt(resume=True) == (0, "")
-    assert_same(attempt.out, alone)
+    assert_goes_on(attempt, alone)
 
 
 def test_a_disk_that_is_gone(attempt, alone, monkeypatch):
@@ -327,9 +330,7 @@ def test_a_disk_that_is_gone(attempt, alone, monkeypatch):
         code, error = attempt(*EACH_EPOCH)
     assert code == 1
     assert "images of a batch can be read" in error
-    assert_nothing_is_lost(attempt.out)
-    assert attempt(resume=True) == (0, "")
-    assert_same(attempt.out, alone)
+    assert_goes_on(attempt, alone)
 
 
 def test_files_that_are_cut_off_and_deleted_while_a_run_reads_them(tmp_path, monkeypatch):
@@ -356,9 +357,7 @@ def test_a_thread_that_fails_in_no_foreseen_way_names_the_image(attempt, alone, 
         code, error = attempt(*EACH_EPOCH)
     assert code == 1
     assert "0007.png failed: RuntimeError: a fault." in error
-    assert_nothing_is_lost(attempt.out)
-    assert attempt(resume=True) == (0, "")
-    assert_same(attempt.out, alone)
+    assert_goes_on(attempt, alone)
 
 
 def test_a_fault_in_the_loader_itself_ends_the_run_and_its_threads(attempt, monkeypatch):
