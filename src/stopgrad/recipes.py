@@ -47,7 +47,7 @@ def scattered_digits() -> Config:
     stopgrad pretrain --out RUN (or sklearn:scattered-digits --recipe scattered_digits)
 
     scikit-learn's digits, each enlarged, turned and put somewhere in its image, so that pixels say little: place,
-    angle and size have to be learnt away. On two cores of an Intel Xeon with AMX, torch 2.14, devices = 2: 78 s of training (busy).
+    angle and size have to be learnt away. On two cores of an Intel Xeon with AMX, torch 2.14, devices = 2: 78 s.
     k-NN, k = 20, T = 0.2, 16 x 16 pixels, bank 1,437, queries 360, 3 seeds: 85.7 +- 1.4 % (raw pixels 46.9,
     mean-centred 52.8, untrained 20.4 +- 1.4); with 10 labels a class 72.0 +- 2.2 % (mean-centred pixels 23.4).
     SimCLR, since on 360 training images held out it was far ahead (one seed): 77.2 %, where BYOL, guided or symmetric,
