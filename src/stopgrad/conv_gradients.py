@@ -1,7 +1,9 @@
-"""Depthwise convolutions on a CPU: their gradients in float32, where bf16's take several times as long.
+"""Convolutions on a CPU whose gradients are in float32, as torch's own in bf16 are slow or wrong.
 
-torch's CPU kernels compute the gradients of 3x3 depthwise convolutions of stride 1 in bf16 as fast as in float32, and
-those of others 4 to 9 times as slowly (measured: docs/performance.md). The forward pass is fast in either.
+Slow: of depthwise convolutions, but for 3x3 ones of stride 1, they take 4 to 9 times as long as float32's (measured:
+docs/performance.md). Wrong: of a strided 3x3 convolution whose input is a single pixel, the weight's gradient takes in
+memory that was never written, and is now and then NaN (torch 2.14 with oneDNN on an Intel Xeon with AMX). The forward
+passes are fast and right in either.
 """
 
 from collections.abc import Sequence
@@ -14,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 Pair = tuple[int, int]
 
 
-class FastDepthwise(TorchFunctionMode):
-    """Within, depthwise convolutions under CPU autocast take their gradients in float32.
+class Float32Gradients(TorchFunctionMode):
+    """Within, convolutions under CPU autocast whose bf16 gradients are slow or wrong take them in float32.
 
     The forward pass is autocast's own. The gradients are those of the bf16 operands, computed more exactly than torch
     does, and returned in the operands' types.
@@ -26,7 +28,7 @@ class FastDepthwise(TorchFunctionMode):
     ) -> Any:  # fmt: skip
         if func is torch.conv2d and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
             call = _Call(*args, **(kwargs or {}))
-            if call.gains:
+            if call.is_slow or call.is_wrong:
                 return call.run()
         return func(*args, **(kwargs or {}))
 
@@ -43,11 +45,17 @@ class _Call:
         self.padding = None if isinstance(padding, str) else _pair(padding)
 
     @property
-    def gains(self) -> bool:
+    def is_slow(self) -> bool:
         """Whether it is a depthwise convolution whose gradients are slow in bf16."""
         depthwise = self.groups > 1 and self.input.ndim == 4 and self.input.shape[1] == self.groups
         plain = tuple(self.weight.shape[2:]) == (3, 3) and self.stride == (1, 1) and self.dilation == (1, 1)
         return depthwise and self.weight.shape[1] == 1 and self.padding is not None and not plain
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is a strided convolution of a single pixel, of which most of the kernel sees padding alone."""
+        single = self.input.ndim == 4 and tuple(self.input.shape[2:]) == (1, 1)
+        return single and max(self.weight.shape[2:]) > 1 and max(self.stride) > 1 and self.padding is not None
 
     def run(self) -> Tensor:
         """The convolution."""
