@@ -94,7 +94,7 @@ def test_what_is_saved_classifies_as_it_was_tested(encoder, digits, tmp_path):
     truth = torch.tensor([digits[1].label(i) for i in range(150)])
     assert float((logits.argmax(dim=1) == truth).float().mean()) == pytest.approx(outcome.accuracy)
     assert json.loads((tmp_path / "tuned" / "head.json").read_text())["class_names"] == list(digits[0].class_names)
-    with pytest.raises(ConfigError, match="already: use overwrite"):
+    with pytest.raises(ConfigError, match="already: use --overwrite"):
         evaluate_finetune(encoder, *digits, out=tmp_path / "tuned", **QUICK)
     evaluate_finetune(encoder, *digits, out=tmp_path / "tuned", overwrite=True, **QUICK)
 

@@ -292,7 +292,7 @@ def test_the_card_has_the_licence_and_the_images_that_are_given(runs, tmp_path):
 def test_what_is_there_stays(runs, tmp_path):
     for to, out in (("timm", "a.safetensors"), ("safetensors", "b.safetensors"), ("hub-folder", "c")):
         export(runs("narrow"), to=to, out=tmp_path / out)
-        with pytest.raises(ConfigError, match="use overwrite"):
+        with pytest.raises(ConfigError, match="use --overwrite"):
             export(runs("narrow"), to=to, out=tmp_path / out)
         export(runs("narrow"), to=to, out=tmp_path / out, overwrite=True)
     (tmp_path / "d.json").write_text("{}")

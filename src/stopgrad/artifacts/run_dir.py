@@ -60,16 +60,16 @@ class RunDir:
         if not overwrite and self.path.is_dir() and not self._is_empty():
             if self.is_run:
                 raise ConfigError(
-                    f"{self.path} holds a run already: use resume to continue it, overwrite to start over.",
+                    f"{self.path} holds a run already: use --resume to continue it, --overwrite to start over.",
                     topic="run-folder-in-use",
                 )
             raise ConfigError(
-                f"{self.path} holds other files: use overwrite to write beside them, or another folder.",
+                f"{self.path} holds other files: use --overwrite to write beside them, or another folder.",
                 topic="run-folder-in-use",
             )
         if overwrite and (taken := [file.name for file in self._own_files() if file.exists()]) and not self._is_ours():
             raise ConfigError(
-                f"{self.path} holds a {taken[0]} that is not a run's: overwrite would replace it. Name another folder."
+                f"{self.path} holds a {taken[0]} that is not a run's: --overwrite would replace it. Name another folder."
             )
 
     def create(self, *, overwrite: bool = False) -> None:

@@ -43,11 +43,11 @@ def check_place(to: str, out: str | Path, source: str | Path | None, *, overwrit
     taken = [file for file in files if file.exists()]
     if not overwrite and (taken or (path.is_dir() and any(path.iterdir()))):
         what = f"{taken[0]} exists" if taken else f"{path} is not empty"
-        raise ConfigError(f"{what}: use overwrite, or another out.")
+        raise ConfigError(f"{what}: use --overwrite, or another --out.")
     spec = path / HUB_SPEC if not suffix else path.with_suffix(".json")
     if taken and spec in files and not is_spec(spec):
         # The user's own README.md, say.
-        raise ConfigError(f"{taken[0]} is not of an earlier export: overwrite would replace it. Name another out.")
+        raise ConfigError(f"{taken[0]} is not of an earlier export: --overwrite would replace it. Name another --out.")
     return path
 
 

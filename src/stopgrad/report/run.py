@@ -85,7 +85,7 @@ def check_out(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder: name a file, such as {path / 'page.html'}.")
     if path.exists() and not overwrite:
-        raise ConfigError(f"{path} exists: use overwrite, or another name.")
+        raise ConfigError(f"{path} exists: use --overwrite, or another name.")
     if not path.parent.is_dir():
         raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}.")
 

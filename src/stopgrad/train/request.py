@@ -27,8 +27,8 @@ def goes_on(out: str | Path, *, resume: bool, overwrite: bool) -> bool:
         return not (current_rank().leads or overwrite)
     if overwrite:
         raise ConfigError(
-            f"torchrun has started the processes anew, and overwrite would delete the run in {out} that was begun: "
-            "resume it, or leave out overwrite where torchrun may restart."
+            f"torchrun has started the processes anew, and --overwrite would delete the run in {out} that was begun: "
+            "use --resume, or leave out --overwrite where torchrun may restart."
         )
     return True
 
@@ -54,7 +54,7 @@ def check_request(given: Mapping[str, Any], out: str | Path, *, resume: bool, ov
     """
     run = RunDir(out)
     if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: continue, or start over.")
+        raise ConfigError("--resume and --overwrite exclude each other: continue, or start over.")
     if resume and not run.is_run:
         raise ConfigError(f"{run.path} holds no run to resume: it has no config.toml.", topic="resume-refused")
     if not resume and current_rank().leads:

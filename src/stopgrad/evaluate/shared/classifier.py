@@ -25,7 +25,7 @@ def check_free(encoder: Encoder, out: str | Path, *, overwrite: bool) -> None:
     if RunDir(folder).is_run:
         raise ConfigError(f"out = {folder} is a run, whose encoder it would replace: name another folder.")
     if not overwrite and (there := [name for name in names if (folder / name).exists()]):
-        raise ConfigError(f"{folder} holds {there[0]} already: use overwrite, or another folder.")
+        raise ConfigError(f"{folder} holds {there[0]} already: use --overwrite, or another folder.")
 
 
 def save_classifier(
