@@ -100,8 +100,6 @@ def long() -> Scale:
         # The monitors' images are a curve's; compiled, a step is a fifth faster.
         base=brief.base.replace(monitor_images=10_000, checkpoint_every_steps=500, compile=True),
         overhead=240,
-        # The best of claims-rates on the held-out images; arms that are not here keep the scale's rate.
-        of_arm={**brief.of_arm, **{name: {"lr_factor": 2.0} for name in ("simsiam_symmetric_2v", "simsiam_gsg_4v")}},
     )  # fmt: skip
 
 
