@@ -90,6 +90,18 @@ class Claims:
                 found[place] = [(study.fallen(arm), study.n(arm)) for arm in (row.rival, row.arm)]
         return found
 
+    def falls_at_twice(self):
+        """symmetric 0 of 3, guided 1 of 1; of the arms at twice the rate of `long` that have runs."""
+        study = self.study(LONG)
+        names = {"symmetric": "simsiam_symmetric_2v_lr2", "guided": "simsiam_gsg_4v_lr2",
+                 "random sources": "simsiam_random_4v_lr2"}  # fmt: skip
+        done = {words: arm for words, arm in names.items() if study.n(arm)}
+        return ", ".join(f"{words} {study.fallen(arm)} of {study.n(arm)}" for words, arm in done.items())
+
+    def gain_of_twice(self):
+        """By which twice the rate was better for guided SimSiam where rates were tried."""
+        return self.study(RATES).difference(*(f"simsiam_gsg_4v_eighth_lr{rate}" for rate in (2, 1))).mean
+
     # Verdicts in words
 
     def told(self, rows):
