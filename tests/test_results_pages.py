@@ -83,7 +83,7 @@ def test_an_unfinished_study_has_a_page_that_says_so(results):
     long_study(results, {"simsiam_gsg_4v": [0.5, 0.6], "simsiam_symmetric_2v": [0.4]})
     texts = results_pages.pages(results, README)
     page = texts["docs/results/claims-long.md"]
-    assert "**Partial: 3 of 57 cells**; 17 of 19 arms are not run yet" in page
+    assert "**Partial: 3 of 66 cells**; 20 of 22 arms are not run yet" in page
     assert "+10.0 (n = 1)" in page
     assert "| linear probe on 1% of the labels, % |" in page
     assert "12.3 |" in page
@@ -98,7 +98,7 @@ def test_an_unfinished_study_has_a_page_that_says_so(results):
 def test_a_study_that_has_only_begun_has_a_page(results):
     long_study(results, {})
     texts = results_pages.pages(results, README)
-    assert "**Partial: 0 of 57 cells**; 19 of 19 arms are not run yet" in texts["docs/results/claims-long.md"]
+    assert "**Partial: 0 of 66 cells**; 22 of 22 arms are not run yet" in texts["docs/results/claims-long.md"]
     assert "[claims, long](results/claims-long.md): 0 of 57" in texts["docs/results.md"]
 
 
