@@ -69,8 +69,7 @@ class RunDir:
             )
         if overwrite and (taken := [file.name for file in self._own_files() if file.exists()]) and not self._is_ours():
             raise ConfigError(
-                f"{self.path} holds a {taken[0]} that is not a run's, and --overwrite would replace it. Name another "
-                "folder."
+                f"{self.path} holds a {taken[0]} that is not a run's; --overwrite would replace it. Name another one."
             )
 
     def create(self, *, overwrite: bool = False) -> None:
