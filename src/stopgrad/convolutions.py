@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class CpuConvolutions(TorchFunctionMode):
             call = _Call(*args, **(kwargs or {}))
             if torch.is_grad_enabled() and (call.is_slow or call.is_wrong):
                 return call.with_gradients_in_float32()
-            if not torch.compiler.is_compiling() and call.is_small and call.abreast >= _LEAST and _has_amx():
+            if not torch.compiler.is_compiling() and _has_amx() and call.is_small and call.abreast >= _LEAST:
                 return call.side_by_side()
         return func(*args, **(kwargs or {}))
 
@@ -82,13 +82,13 @@ class _Call:
         kernel = tuple(self.weight.shape[2:]) == (3, 3) and self.padding == (1, 1) and self.weight.shape[0] >= many
         return usual and kernel and self.input.ndim == 4 and 1 < self.input.shape[3] <= _SMALL
 
-    @property
+    @cached_property
     def period(self) -> int:
         """From an image's first column to its neighbour's: at least one of padding, and a multiple of the stride."""
         step = self.stride[1]
         return -(-(self.input.shape[3] + 1) // step) * step
 
-    @property
+    @cached_property
     def abreast(self) -> int:
         """How many images lie side by side: the most that divide the batch and fill no more than a row."""
         num = self.input.shape[0]
