@@ -347,6 +347,22 @@ def test_room_is_kept_while_a_copy_is_made(tmp_path):
     assert kept(copies) == []
 
 
+def test_a_copy_that_is_finished_while_room_is_counted_counts(tmp_path, monkeypatch):
+    """Another process renames it after the folder was listed, and is not seen at work any more."""
+    copies = Copies(tmp_path, 250e-9)
+    part = tmp_path / f"{shard(0).key}.200.1.1.part"
+    part.write_bytes(bytes(200))
+    plain = Copies._is_left_over
+
+    def finished(own, file, key):
+        os.replace(part, copies._path(shard(0)))
+        return plain(own, file, key)
+
+    monkeypatch.setattr(Copies, "_is_left_over", finished)
+    assert copies._make_room(100)
+    assert kept(copies) == []
+
+
 def test_what_a_killed_process_left_takes_no_room(tmp_path):
     copies = Copies(tmp_path, 250e-9)
     (tmp_path / f"{shard(1).key}.200.1.1.part").write_bytes(bytes(50))

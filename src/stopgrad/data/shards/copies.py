@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stopgrad.caching import FileLock, try_lock
@@ -111,16 +111,18 @@ class Copies:
                 release()
 
     def _make_room(self, size: int) -> bool:
-        used, copies = 0, []
-        for file in self.root.iterdir():
+        # First what is being made: what is finished in the meantime is then among the copies, and never in neither.
+        making = {
+            match[1]: int(match[2]) for file, match in self._named(_PART) if not self._is_left_over(file, match[1])
+        }
+        copies, made = [], set()
+        for file, match in self._named(_COPY):
             # Another process may have removed it.
             with contextlib.suppress(FileNotFoundError):
-                if match := _PART.fullmatch(file.name):
-                    used += int(match[2]) if not self._is_left_over(file, match[1]) else 0
-                elif _COPY.fullmatch(file.name):
-                    state = file.stat()
-                    used += state.st_size
-                    copies.append((state.st_mtime_ns, state.st_size, file))
+                state = file.stat()
+                copies.append((state.st_mtime_ns, state.st_size, file))
+                made.add(match[1])
+        used = sum(freed for _, freed, _ in copies) + sum(kept for key, kept in making.items() if key not in made)
         excess = max(used + size - self.limit_gb * 1e9, size - shutil.disk_usage(self.root).free)
         for _, freed, file in sorted(copies):
             if excess <= 0:
@@ -128,6 +130,11 @@ class Copies:
             if _remove_unused(file):
                 excess -= freed
         return excess <= 0
+
+    def _named(self, pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
+        for file in self.root.iterdir():
+            if match := pattern.fullmatch(file.name):
+                yield file, match
 
     def _is_left_over(self, part: Path, key: str) -> bool:
         """Remove what a process that was killed has left; whether it was that."""
