@@ -1,1 +1,0 @@
-"""Operations that torch computes slowly or wrongly in bf16 on CPUs."""
