@@ -5,8 +5,8 @@ The verdict on a comparison is that of the longest schedule that has three seeds
 
 from dataclasses import dataclass
 
-from pages.found import LEAST_SEEDS, Study, table, written
-from stopgrad.studies.results import difference_of
+from pages.found import Study, table, written
+from stopgrad.studies.results import LEAST_SEEDS, difference_of
 from stopgrad.studies.scales import scale_of
 
 COLUMNS = {"long": 1, "small, twice": 2, "small": 1, "digits": 1}

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from stopgrad.report.parts.forest import MINUS, figure_name, is_accuracy
 from stopgrad.report.study import accuracies_of, partial_words
-from stopgrad.studies.results import difference_of
+from stopgrad.studies.results import LEAST_SEEDS, difference_of
 
-LEAST_SEEDS = 3
-"""With fewer there is no verdict."""
 FALLEN = {"collapsed": "collapsed", "partly_collapsed": "partly collapsed"}
 AT_RATE = re.compile(r"(?P<arm>.+?)_(?:eighth_lr(?P<rate>[\d.]+)|r(?P<share>[\d.]+)_l(?P<length>[\d.]+))")
 

@@ -4,9 +4,10 @@ import math
 import statistics
 
 from pages.claims import EPOCHS, PASSES
-from pages.found import LEAST_SEEDS, plain, signed
+from pages.found import plain, signed
 from stopgrad.report.parts.curves import COLOURS
 from stopgrad.report.parts.forest import ticks
+from stopgrad.studies.results import LEAST_SEEDS
 
 WIDTH, HEIGHT, TOP, MARGIN, GAP, AXIS = 860, 250, 104, 18, 30, 46
 ASIDE = 4.0

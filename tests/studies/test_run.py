@@ -47,6 +47,9 @@ def test_cells_run_and_are_kept_under_their_seeds(store):
     (comparison,) = (c for c in results["comparisons"] if c["figure"] == "knn_top1")
     assert comparison["difference"] == pytest.approx(0.05)
     assert comparison["verdict"] == "better"
+    assert results["resolution"] == pytest.approx(0, abs=1e-6)
+    two_seeds = results_of(study, scale, [cell for cell in cells if cell.seed < 2], store)
+    assert two_seeds["resolution"] is None  # their interval says nothing
     assert store.read(cells[0])["threads"] == "1"  # two side by side
 
 

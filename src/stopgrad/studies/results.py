@@ -15,6 +15,8 @@ from stopgrad.studies.scales import Scale
 from stopgrad.studies.study import Arm, Study
 
 CONFIDENCE = 0.95
+LEAST_SEEDS = 3
+"""With fewer there is no verdict."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Difference:
     @property
     def verdict(self) -> str:
         """`better`, `worse`, `no significant difference` or `too few seeds`."""
-        if self.interval is None or self.n < 3:
+        if self.interval is None or self.n < LEAST_SEEDS:
             return "too few seeds"
         low, high = self.interval
         return "better" if low > 0 else "worse" if high < 0 else "no significant difference"
@@ -101,7 +103,7 @@ def results_of(
         if (row := _compared(comparison.arm, comparison.rival, comparison.question, figure, by_arm)) is not None
     ]  # fmt: skip
     halves = [(c["interval"][1] - c["interval"][0]) / 2 for c in comparisons
-              if c["interval"] is not None and c["figure"] == FIGURES[0]]  # fmt: skip
+              if c["n"] >= LEAST_SEEDS and c["figure"] == FIGURES[0]]  # fmt: skip
     return {
         "study": study.name, "scale": scale.name, "title": study.title, "question": study.question,
         "images": scale.words, "protocol": any_result.get("knn_protocol", ""),
