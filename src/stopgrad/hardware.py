@@ -82,7 +82,8 @@ def keep_freed_memory() -> None:
 def undivided_operations() -> Iterator[None]:
     """Within, torch computes each operation in the thread that asks for it: for threads that have a batch each.
 
-    On a CPU they outrun operations that are split among the cores, and wait for nobody. It holds for the whole process.
+    On a CPU they outrun operations that are split among the cores, and wait for nobody. It holds for the thread that
+    enters and for those that are started within.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
