@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "stopgrad"
 # In order; a room may import those before it.
 ROOMS = (
-    "errors", "visible", "reporter", "stop", "caching", "schedules", "convolutions", "settings", "sharing", "removed",
+    "errors", "visible", "reporter", "stop", "caching", "schedules", "cpu", "settings", "sharing", "removed",
     "config", "presets", "recipes", "distributed", "hardware", "objective", "metrics", "nets", "methods", "data",
     "cache", "augment", "loader", "artifacts", "loggers", "weights", "encoder", "embeddings", "retrieval", "exports",
     "evaluate", "report", "train", "estimator", "bench", "studies", "cli",
@@ -23,7 +23,7 @@ OUTSIDE = {
     "removed": set(),
     "reporter": set(),
     "schedules": set(),
-    "convolutions": {"torch"},
+    "cpu": {"torch"},
     "settings": set(),
     "sharing": set(),
     "config": {"tomli_w"},

@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from stopgrad.convolutions import CpuConvolutions
+from stopgrad.cpu.operations import CpuOperations
 from stopgrad.errors import ConfigError, did_you_mean
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -161,5 +161,5 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def _cpu_autocast() -> Iterator[None]:
-    with torch.autocast("cpu", dtype=torch.bfloat16), CpuConvolutions():
+    with torch.autocast("cpu", dtype=torch.bfloat16), CpuOperations():
         yield

@@ -3,8 +3,9 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from stopgrad import convolutions
-from stopgrad.convolutions import CpuConvolutions
+from stopgrad.cpu import operations
+from stopgrad.cpu.convolution import ConvolutionCall
+from stopgrad.cpu.operations import CpuOperations
 from stopgrad.hardware import autocast
 
 CASES = [
@@ -23,7 +24,7 @@ def gradients(case, fast):
     x = torch.randn(4, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(channels, 1, kernel, kernel, requires_grad=True)
     bias = torch.randn(channels, requires_grad=True) if has_bias else None
-    with torch.autocast("cpu", torch.bfloat16), CpuConvolutions() if fast else torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), CpuOperations() if fast else torch.autocast("cpu", torch.bfloat16):
         y = F.conv2d(x, weight, bias, stride, padding, dilation, channels)
     wanted = [t for t in (x, weight, bias) if t is not None]
     return y.detach(), torch.autograd.grad(y.float().square().sum(), wanted)
@@ -73,10 +74,10 @@ def small(case, layout, fast, monkeypatch):
     weight = (torch.randn(out, channels, 3, 3) / channels).to(memory_format=layout).requires_grad_()
     bias = torch.randn(out, requires_grad=True) if has_bias else None
     calls = []
-    side_by_side = convolutions._Call.side_by_side
-    monkeypatch.setattr(convolutions, "_has_amx", lambda: fast)
-    monkeypatch.setattr(convolutions._Call, "side_by_side", lambda call: (calls.append(call), side_by_side(call))[1])
-    with torch.autocast("cpu", torch.bfloat16), CpuConvolutions():
+    side_by_side = ConvolutionCall.side_by_side
+    monkeypatch.setattr(operations, "_has_amx", lambda: fast)
+    monkeypatch.setattr(ConvolutionCall, "side_by_side", lambda call: (calls.append(call), side_by_side(call))[1])
+    with torch.autocast("cpu", torch.bfloat16), CpuOperations():
         y = F.conv2d(x, weight, bias, stride, 1)
     assert len(calls) == fast
     wanted = [t for t in (x, weight, bias) if t is not None]
@@ -109,11 +110,11 @@ def test_small_images_side_by_side_are_convolved_as_each_for_itself(case, layout
     ],
 )
 def test_other_convolutions_are_left_to_torch(num, out, side, settings, with_gradients, monkeypatch):
-    monkeypatch.setattr(convolutions, "_has_amx", lambda: True)
+    monkeypatch.setattr(operations, "_has_amx", lambda: True)
     calls = []
-    monkeypatch.setattr(convolutions._Call, "side_by_side", lambda call: calls.append(call) or call.input)
+    monkeypatch.setattr(ConvolutionCall, "side_by_side", lambda call: calls.append(call) or call.input)
     weight = torch.randn(out, 16 // settings.get("groups", 1), 3, 3, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), CpuConvolutions(), torch.set_grad_enabled(with_gradients):
+    with torch.autocast("cpu", torch.bfloat16), CpuOperations(), torch.set_grad_enabled(with_gradients):
         F.conv2d(torch.randn(num, 16, side, side), weight, **{"padding": 1, **settings})
     assert calls == []
 
@@ -130,7 +131,7 @@ def test_a_compiled_network_convolves_small_images_by_torch():
 
 def test_nothing_else_is_touched():
     x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 1, 5, 5, requires_grad=True)
-    with CpuConvolutions():
+    with CpuOperations():
         in_fp32 = F.conv2d(x, weight, None, 1, 2, 1, 4)
         with torch.autocast("cpu", torch.bfloat16):
             dense = F.conv2d(x, torch.randn(3, 4, 5, 5, requires_grad=True))

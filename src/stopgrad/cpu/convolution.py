@@ -9,48 +9,21 @@
 """
 
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
 # Beyond these, torch's own are as fast: pixels a side, channels, and channels of a pass without gradients.
 _SMALL, _MANY, _VERY_MANY = 8, 128, 512
 # Pixels of a wide image's row, and images that are worth the copying.
-_WIDTH, _LEAST = 192, 4
+_WIDTH, LEAST = 192, 4
 
 
-class CpuConvolutions(TorchFunctionMode):
-    """Within, convolutions under CPU autocast are computed in the way that is fast and right.
-
-    Their results are torch's, to the rounding of bf16; gradients that are computed in float32 are more exact, and are
-    returned in the operands' types.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # fmt: skip
-        if func is torch.conv2d and torch.is_autocast_enabled("cpu"):
-            call = _Call(*args, **(kwargs or {}))
-            if torch.is_grad_enabled() and (call.is_slow or call.is_wrong):
-                return call.with_gradients_in_float32()
-            if not torch.compiler.is_compiling() and _has_amx() and call.is_small and call.abreast >= _LEAST:
-                return call.side_by_side()
-        return func(*args, **(kwargs or {}))
-
-
-@cache
-def _has_amx() -> bool:
-    # Private, and the only way to ask torch; without it, its own kernels are used.
-    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(asked is not None and asked())
-
-
-class _Call:
+class ConvolutionCall:
     """The arguments of torch.conv2d."""
 
     def __init__(
