@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
@@ -54,13 +56,11 @@ def test_result_gradients_and_running_statistics_are_those_of_float64(offset, la
     torch.testing.assert_close(own.running_var.double(), exact.running_var, rtol=1e-4, atol=1e-6)
 
 
-def test_a_large_mean_that_is_known_does_not_cost_the_variance():
+def test_a_large_mean_does_not_cost_the_variance():
     own, exact = norm(), norm().double()
-    own.running_mean.fill_(1000)
-    exact.running_mean.fill_(1000)
     x = (torch.arange(96.0).remainder(2) * 4 + 1000).bfloat16().view(1, 1, 8, 12).repeat(1, CHANNELS, 1, 1)
     torch.testing.assert_close(in_one_pass(x, own).double(), exact(x.double()), rtol=0.005, atol=0.005)
-    torch.testing.assert_close(own.running_var.double(), exact.running_var)
+    torch.testing.assert_close(own.running_var.double(), exact.running_var, rtol=1e-5, atol=1e-6)
 
 
 def trained(kind, compiled):
@@ -83,6 +83,21 @@ def test_a_compiled_network_computes_the_same(kind):
         assert (one.float() - other.float()).abs().max() <= 0.01 * other.float().abs().max()
 
 
+def test_the_compiled_gradient_does_not_see_the_running_mean():
+    """What a compiler keeps for the backward pass may have been updated by then."""
+    torch.compiler.reset()
+    found = []
+    for far in (0.0, 10.0):
+        module = norm()
+        module.running_mean.fill_(far)
+        module.compile()
+        with autocast(torch.device("cpu"), "bf16"):
+            y = module(images())
+        y.backward(torch.ones_like(y) + torch.arange(3.0).bfloat16())
+        found.append(module.weight.grad)
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, BatchNormAct2d])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_it_is_for_compiled_networks(kind, compiled, monkeypatch):
@@ -102,8 +117,6 @@ def test_other_norms_are_left_to_torch(case, monkeypatch):
     if case == "float32":
         x = x.float()
     run = torch.compile(lambda images: module(images), backend="eager")
-    with torch.autocast("cpu", torch.bfloat16), CpuOperations():
-        if case == "kept":
-            with statistics_kept(module):
-                assert run(x).isfinite().all()
-        assert case == "kept" or run(x).isfinite().all()
+    kept = statistics_kept(module) if case == "kept" else nullcontext()
+    with torch.autocast("cpu", torch.bfloat16), CpuOperations(), kept:
+        assert run(x).isfinite().all()

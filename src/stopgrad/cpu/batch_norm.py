@@ -38,7 +38,7 @@ class BatchNormCall:
         assert self.running_var is not None
         num, channels, height, width = self.input.shape
         pixels = self.input.permute(0, 2, 3, 1).reshape(-1, channels)
-        out, mean, var = _BatchNorm.apply(pixels, self.weight, self.bias, self.running_mean.clone(), self.eps)
+        out, mean, var = _BatchNorm.apply(pixels, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (self._count / (self._count - 1)), self.momentum)
@@ -51,9 +51,10 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor, near: Tensor, eps: float
+        ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        # Of differences to about the mean: squares of large values would lose what is small.
+        # Of differences to a pixel: squares of values far from zero would lose what is small.
+        near = pixels[0].float()
         difference = pixels.float() - near
         first, second = difference.mean(0), difference.square().mean(0)
         mean, var = near + first, (second - first.square()).clamp_min(0)
@@ -73,7 +74,7 @@ class _BatchNorm(torch.autograd.Function):
         # The gradient of what a pixel contributes to the mean and to the variance is linear in the pixel.
         slope = _once(-scale * deviation * of_weight / len(pixels))
         level = _once(-scale * of_bias / len(pixels) - slope * mean)
-        return (of_out * scale + values * slope + level).to(pixels.dtype), of_weight, of_bias, None, None
+        return (of_out * scale + values * slope + level).to(pixels.dtype), of_weight, of_bias, None
 
 
 def _once(values: Tensor) -> Tensor:
