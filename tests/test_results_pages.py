@@ -132,7 +132,7 @@ def test_check_tells_what_is_out_of_date(results, tmp_path, monkeypatch, capsys)
     assert run("--check") == 1
     assert run() == run("--check") == 0
     text = (root / "README.md").read_text()
-    assert text.startswith(f"typed\n{results_pages.BEGIN}In short runs")
+    assert text.startswith(f"typed\n{results_pages.BEGIN}In runs of small networks on two cores")
     assert text.endswith(f"{results_pages.END}typed too\n")
     (root / "docs" / "results" / "main-small.md").write_text("typed by hand")
     (root / "docs" / "results" / "of-no-study.md").write_text("")
