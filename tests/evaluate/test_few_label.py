@@ -70,6 +70,9 @@ def test_a_class_with_too_few_images(pixels):
     train, test = images_of([0] * 40 + [1] * 40 + [2] * 3), images_of([0, 1, 2] * 4)
     with pytest.raises(DataError, match=r"labels_per_class = 5: class 'cat' has only 3 training images"):
         evaluate_few_label(pixels, train, test, labels_per_class=5)
+    # Of one set only a fifth of each class tests, so that a class of 3 has 2 to train with: the message says so.
+    with pytest.raises(DataError, match=r"only 2 training images \(test images: 20% of each class of .*, held out by"):
+        evaluate_few_label(pixels, train, labels_per_class=3)
     outcome = evaluate_few_label(pixels, train, test, percent=20, draws=2, baselines=False)
     assert "20% (6 a class, 15 in all; 1 class has fewer and gives all)" in outcome.protocol
     assert "20%: 3 folds" in outcome.protocol

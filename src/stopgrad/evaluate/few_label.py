@@ -103,7 +103,7 @@ def evaluate_few_label(
     def judge(variant: str, bank: Features, queries: Features | None) -> Judged:
         assert queries is not None
         if not amounts:
-            amounts.extend(_amounts(bank.labels, bank.class_names, shares, numbers))
+            amounts.extend(_amounts(bank.labels, bank.class_names, shares, numbers, task.splits.test_name))
         place = solver_device(device, bank.vectors)
         vectors, query_vectors = bank.vectors.to(place), queries.vectors.to(place)
         standard = standard_of(vectors)
@@ -182,7 +182,7 @@ def draw_labels(labels: Tensor, per_class: int, seed: int) -> Tensor:
 
 
 def _amounts(
-    labels: Tensor, class_names: Sequence[str], percent: Sequence[float], labels_per_class: Sequence[int]
+    labels: Tensor, class_names: Sequence[str], percent: Sequence[float], labels_per_class: Sequence[int], tested: str
 ) -> list[Amount]:
     present, counts = labels.unique(return_counts=True)
     wanted: dict[str, int] = {}
@@ -195,8 +195,8 @@ def _amounts(
         if number > counts[least]:
             raise DataError(
                 f"labels_per_class = {number}: class {class_names[int(present[least])]!r} has only "
-                f"{int(counts[least])} training images; ask for fewer, or give a percentage, to which such classes "
-                "give all they have."
+                f"{int(counts[least])} training images (test images: {tested}); ask for fewer, or give a percentage, "
+                "to which such classes give all they have."
             )
         wanted[f"{number} a class"] = number
     return [
