@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from pages.claims import EPOCHS, PASSES
+from pages.claims import CHANCE, EPOCHS, PASSES
 from pages.found import plain, signed
 from stopgrad.report.parts.curves import COLOURS
 from stopgrad.report.parts.forest import ticks
@@ -38,8 +38,9 @@ def schedules_chart(claims, names):
 
 
 def difference_chart(claims, names):
-    """Guided minus symmetric SimSiam over the length."""
-    series = {"at equal epochs (twice the passes)": EPOCHS, "at equal passes": PASSES}
+    """Guided SimSiam minus symmetric and minus random sources, over the length."""
+    series = {"minus symmetric, equal epochs": EPOCHS, "minus symmetric, equal passes": PASSES,
+              "minus random sources": CHANCE}  # fmt: skip
     panels = {name: [] for name in names.values()}
     for place, rows in enumerate(series.values()):
         for scale, found in claims.differences(rows["simsiam"]).items():
@@ -47,9 +48,9 @@ def difference_chart(claims, names):
                 d = study.difference(arm, rival)
                 ends = [100 * (end - d.mean) for end in d.interval] if d.n >= LEAST_SEEDS else None
                 panels[names[scale]].append(_point(place, study.arms[arm], 100 * d.mean, ends))
-    feet = ("Below zero symmetric is ahead. The number beside a point: epochs of the guided run. Bars: 95% intervals,",
+    feet = ("Below zero guided is behind. The number beside a point: epochs of the guided run. Bars: 95% intervals,",
             f"paired by seed. Hollow: fewer than three seeds, no verdict. {SHORTEST}")  # fmt: skip
-    return _chart("Guided minus symmetric SimSiam in k-NN over the length of training", list(series), panels,
+    return _chart("Guided SimSiam minus its rivals in k-NN, over the length of training", list(series), panels,
                   "difference, points", "encoder passes of the guided run, millions (log scale)", feet,
                   zero=True)  # fmt: skip
 
