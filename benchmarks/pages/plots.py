@@ -97,7 +97,7 @@ def _panel(name, points, begin, end, y, num_series):
         aside = ASIDE * (place - (num_series - 1) / 2)
         marks = [
             {"x": round(x(p["x"]) + aside, 1), "y": y(p["y"]), "ends": p["ends"] and [y(end) for end in p["ends"]],
-             "colour": COLOURS[place], "label": p["label"], "left": place % 2 == 0} for p in own
+             "colour": COLOURS[place], "label": p["label"], "left": place == 0} for p in own
         ]  # fmt: skip
         lines.append((COLOURS[place], " ".join(f"{m['x']},{m['y']}" for m in marks)))
         drawn += marks
