@@ -182,7 +182,11 @@ def draw_labels(labels: Tensor, per_class: int, seed: int) -> Tensor:
 
 
 def _amounts(
-    labels: Tensor, class_names: Sequence[str], percent: Sequence[float], labels_per_class: Sequence[int], tested: str
+    labels: Tensor,
+    class_names: Sequence[str],
+    percent: Sequence[float],
+    labels_per_class: Sequence[int],
+    test_name: str,
 ) -> list[Amount]:
     present, counts = labels.unique(return_counts=True)
     wanted: dict[str, int] = {}
@@ -195,8 +199,8 @@ def _amounts(
         if number > counts[least]:
             raise DataError(
                 f"labels_per_class = {number}: class {class_names[int(present[least])]!r} has only "
-                f"{int(counts[least])} training images (test images: {tested}); ask for fewer, or give a percentage, "
-                "to which such classes give all they have."
+                f"{int(counts[least])} training images (test images: {test_name}); ask for fewer, or give a "
+                "percentage, to which such classes give all they have."
             )
         wanted[f"{number} a class"] = number
     return [
