@@ -32,6 +32,9 @@ class Sent(TorchDispatchMode):
                 self.shapes.append(tuple(source.shape))
                 if not (kwargs.get("non_blocking") and any(source is pinned for pinned in self._pinned)):
                     self.waits.append(tuple(source.shape))
+        if operation is torch.ops.aten.index_put_.default and args[2].ndim == 0:
+            # On CUDA alone torch makes the number a tensor of the host first, and waits for it to arrive.
+            self.waits.append(tuple(args[0].shape))
         if operation is torch.ops.aten.index.Tensor:
             self.indexed.append(args[0].dtype)
         return result

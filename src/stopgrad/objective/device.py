@@ -15,5 +15,11 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     safe: on MPS they may read memory that was given back (pytorch issue 189690).
     """
     if device.type in COPIES_ASIDE and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return _copied_aside(tensor, device)
     return tensor.to(device)
+
+
+# torch.compile knows no pinned memory.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _copied_aside(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True)

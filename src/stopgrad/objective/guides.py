@@ -160,11 +160,10 @@ def _guided(target: Targets, partners: Partners | None, sign: float) -> SourceWe
         # An image left over by the matching stays symmetric.
         alone = sent(partners == torch.arange(num_images, device=partners.device), target.device)
         weights.masked_fill_(alone[:, None], 0.5)
-        weights[first, choice // 2] = share
-        weights[second, choice % 2] = share
-    else:
-        weights[first, choice // 2] = share
-        weights[second, 2 + choice % 2] = share
+    # By one index: where a number is put at two, CUDA is waited for.
+    views_of_second = num_views - 2 + choice % 2
+    places = torch.cat((num_views * first + choice // 2, num_views * second + views_of_second))
+    weights.view(-1).index_fill_(0, places, share)
     return weights
 
 
