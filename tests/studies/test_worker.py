@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
+from conftest import TINY
 from recorder import Recorder
 
 from stopgrad.artifacts.run_dir import RunDir
+from stopgrad.config import Config
+from stopgrad.data.sources import ArraySource, Splits
 from stopgrad.errors import Interrupted
 from stopgrad.studies import worker as module
 from stopgrad.studies.cells import Images
@@ -30,6 +34,20 @@ def test_the_processor_time_of_earlier_sittings_counts(tmp_path, monkeypatch):
     # Without a checkpoint it begins anew.
     monkeypatch.setattr(module, "checkpoints_in", lambda folder: [])
     assert sitting() == 1
+
+
+def test_a_cell_of_photos_goes_on_where_it_stopped(tmp_path, rng):
+    images = ArraySource(rng.integers(0, 256, (128, 16, 16, 3), dtype=np.uint8), (np.arange(128) % 2).tolist(), ("even", "odd"))
+    splits = Splits("made up", images, images)
+    # Channels and depth are for the images to say.
+    config = Config().replace(**TINY, image_size=16, stem="small", steps=6, checkpoint_every_steps=2, devices=1)
+    run, recorder = RunDir(tmp_path / "run"), Recorder()
+    module._train(config, splits, run.path, recorder)
+    for name in ("checkpoints/step-00000006.ckpt", "encoder.safetensors", "summary.json"):
+        (run.path / name).unlink()
+    module._train(config, splits, run.path, recorder)
+    assert "Resumed at step 4 of 6." in recorder.said
+    assert not any("started over" in warning for warning in recorder.warned)
 
 
 def test_the_price_is_noted_along_the_way(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -254,11 +255,14 @@ def _about_opening(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in ("path", "cache", "shuffle_buffer", "shard_cache_gb") if name in given}
 
 
+# What leaves a setting to the machine or to the images, which decided when the run began.
+_LEFT_OPEN: Mapping[str, Any] = MappingProxyType({"devices": 0, "channels": 0, "depth": 0, "value_range": (0.0, 0.0)})
+
+
 def _resumed_config(run: RunDir, recipe: str | None, given: Mapping[str, Any]) -> Config:
     """The config of the run in the folder, with such changes as do not change what it computes."""
     stored = run.read_config(to_train=True)
-    # 0 leaves the number of processes to the program, which took it when the run began.
-    given = {name: value for name, value in given.items() if (name, value) != ("devices", 0)}
+    given = {name: value for name, value in given.items() if name not in _LEFT_OPEN or value != _LEFT_OPEN[name]}
     if recipe is not None and recipe != stored.recipe:
         given = base_config(recipe).replace(**given).flat()
     wanted = stored.replace(**given)
