@@ -17,6 +17,17 @@ def test_ends_of_the_range(generator):
     assert negative_cosine(p, torch.zeros_like(p)).abs().max() == 0
 
 
+@pytest.mark.parametrize("length", [0.0, 1e-20])
+def test_a_vector_of_no_length_gets_no_gradient(generator, length):
+    """Where projections collapse to zero a run goes on, to be told of; torch's normalize gives a gradient of 1e12."""
+    p = torch.randn(5, 7, generator=generator)
+    p[2] *= length
+    p.requires_grad_()
+    negative_cosine(p, torch.randn(5, 7, generator=generator)).sum().backward()
+    assert p.grad[2].abs().max() == 0
+    assert 0 < p.grad.abs().max() < 10
+
+
 def test_no_gradient_reaches_the_target(generator):
     p = torch.randn(5, 7, generator=generator, requires_grad=True)
     z = torch.randn(5, 7, generator=generator, requires_grad=True)

@@ -37,7 +37,9 @@ def test_the_processor_time_of_earlier_sittings_counts(tmp_path, monkeypatch):
 
 
 def test_a_cell_of_photos_goes_on_where_it_stopped(tmp_path, rng):
-    images = ArraySource(rng.integers(0, 256, (128, 16, 16, 3), dtype=np.uint8), (np.arange(128) % 2).tolist(), ("even", "odd"))
+    images = ArraySource(
+        rng.integers(0, 256, (128, 16, 16, 3), dtype=np.uint8), (np.arange(128) % 2).tolist(), ("even", "odd")
+    )
     splits = Splits("made up", images, images)
     # Channels and depth are for the images to say.
     config = Config().replace(**TINY, image_size=16, stem="small", steps=6, checkpoint_every_steps=2, devices=1)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stopgrad.objective.cosine import at_least_fp32, product
+from stopgrad.objective.cosine import directions, product
 
 
 def nt_xent(
@@ -23,7 +23,7 @@ def nt_xent(
     Source: SimCLR (arXiv 2002.05709), equation 1.
     """
     num_images = len(first)
-    views = F.normalize(at_least_fp32(torch.cat((first, second))), dim=1)
+    views = directions(torch.cat((first, second)))
     logits = product(views, views.T) / temperature
     logits.fill_diagonal_(-torch.inf)
     positives = torch.arange(2 * num_images, device=views.device).roll(num_images)
@@ -47,8 +47,8 @@ def info_nce(
 
     Source: MoCo (arXiv 1911.05722), equation 1.
     """
-    prediction = F.normalize(at_least_fp32(prediction), dim=1)
-    target = F.normalize(at_least_fp32(target.detach()), dim=1)
+    prediction = directions(prediction)
+    target = directions(target.detach())
     own = (prediction * target).sum(dim=1, keepdim=True)
     logits = torch.cat((own, product(prediction, negatives.detach().T)), dim=1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))

@@ -1,11 +1,10 @@
 """The guided loss, the choice of partners, and both as one module for any training loop."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from stopgrad.objective.cosine import at_least_fp32, negative_cosine
+from stopgrad.objective.cosine import directions, negative_cosine
 from stopgrad.objective.guides import GUIDES, Guide, traits_of
 
 
@@ -100,9 +99,9 @@ def local_loss(
 
     D is linear in a target's direction, so all of an image's targets enter as one sum of directions.
     """
-    toward = F.normalize(at_least_fp32(other_views(target.detach(), targets)), dim=2)
+    toward = directions(other_views(target.detach(), targets))
     direction = (weights[:, :, None] * toward).sum(dim=1, keepdim=True)
-    distance = -(F.normalize(at_least_fp32(local), dim=2) * direction).sum(dim=2).mean(dim=1)
+    distance = -(directions(local) * direction).sum(dim=2).mean(dim=1)
     return ((1 - share_of_views(weights, local.shape[1])) * distance).mean()
 
 
