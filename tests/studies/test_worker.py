@@ -3,6 +3,7 @@ import pytest
 from conftest import TINY
 from recorder import Recorder
 
+from stopgrad.artifacts.environment import machine_words
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
 from stopgrad.data.sources import ArraySource, Splits
@@ -47,9 +48,13 @@ def test_a_cell_of_photos_goes_on_where_it_stopped(tmp_path, rng):
     module._train(config, splits, run.path, recorder)
     for name in ("checkpoints/step-00000006.ckpt", "encoder.safetensors", "summary.json"):
         (run.path / name).unlink()
+    run.write_json("environment.json", run.read_environment() | {"device": "an abacus"})
     module._train(config, splits, run.path, recorder)
     assert "Resumed at step 4 of 6." in recorder.said
     assert not any("started over" in warning for warning in recorder.warned)
+    here = run.read_environment()
+    assert here["begun_on"] == f"an abacus, torch {here['versions']['torch']}, fp32, to step 4"
+    assert machine_words(here).endswith(f", fp32; begun on {here['begun_on']}")
 
 
 def test_the_price_is_noted_along_the_way(tmp_path, monkeypatch):

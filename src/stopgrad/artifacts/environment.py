@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "command": sys.argv,
     }
+
+
+def machine_words(environment: Mapping[str, Any]) -> str:
+    """Device, torch and precision of a run, and what it began on, where that was something else."""
+    versions = environment.get("versions", {})
+    words = f"{environment.get('device')}, torch {versions.get('torch')}, {environment.get('precision')}"
+    begun_on = environment.get("begun_on")
+    return f"{words}; begun on {begun_on}" if begun_on else words
 
 
 def _cpu_name() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from stopgrad.artifacts.environment import machine_words
 from stopgrad.studies.cells import Cell, CellStore, passes_an_image
 from stopgrad.studies.questions.accuracy import UNTRAINED
 from stopgrad.studies.scales import Scale
@@ -120,10 +121,7 @@ def results_of(
 
 def _machines(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """On what the cells were computed; more than one is a mixture, to be said."""
-    environments = [result["environment"] for result in results]
-    return sorted({
-        f"{e.get('device')}, torch {e.get('versions', {}).get('torch')}, {e.get('precision')}" for e in environments
-    })  # fmt: skip
+    return sorted({machine_words(result["environment"]) for result in results})
 
 
 def _with_figures(result: Mapping[str, Any], transferred_to: Sequence[str]) -> dict[str, Any]:

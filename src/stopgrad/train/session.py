@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from stopgrad.artifacts.environment import environment
+from stopgrad.artifacts.environment import environment, machine_words
 from stopgrad.artifacts.resume import check_same_command, checked_state
 from stopgrad.artifacts.run_dir import RunDir
 from stopgrad.config import Config
@@ -108,10 +108,13 @@ def _begin(training: Training, data_name: str, initial: Initial | None, reporter
         # Training begins with BatchNorm statistics of the images too: from zeros and ones, eval mode would show a
         # collapse for the first thirty steps. The weights are the same.
         training.method.load_state_dict(start.state_dict())
-    before, now = run.read_environment().get("threads"), environment(device, training.precision)
-    if resume and device.type == "cpu" and before not in (None, now["threads"]):
+    before, now = run.read_environment() if resume else {}, environment(device, training.precision)
+    if before and machine_words(before) != machine_words(now):
+        now["begun_on"] = before.get("begun_on") or f"{machine_words(before)}, to step {training.progress.step}"
+    threads = before.get("threads")
+    if device.type == "cpu" and threads not in (None, now["threads"]):
         reporter.warn(
-            f"the run was trained with {before} threads a process so far and continues with {now['threads']}: sums "
+            f"the run was trained with {threads} threads a process so far and continues with {now['threads']}: sums "
             "have another order, and the last bits of the weights become others."
         )
     run.write_json(run.environment_file.name, {**now, "data": data_name})
