@@ -120,8 +120,8 @@ def check_steps(device: torch.device, *, tiny: bool) -> list[dict[str, Any]]:
         try:
             step = Step(config, device)
             step.take()
-            # Where images are left out they have to be counted; MoCo's shuffled order is sent from ordinary memory.
-            with no_waiting(device, "guide_keep" not in settings and settings["method"] != "moco"):
+            # Where images are left out they have to be counted.
+            with no_waiting(device, "guide_keep" not in settings):
                 loss = step.take()
             without = [n for n, p in step.method.named_parameters() if p.requires_grad and p.grad is None]
             result |= {"loss": float(loss), "without_gradient": without}

@@ -273,8 +273,7 @@ def test_a_step_waits_for_nothing_and_leaves_no_weight_out(monkeypatch, settings
     assert all(value.device == META for value in diagnostics.values())
     without = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
-    if settings["method"] != "moco":  # its shuffled order does, once a view
-        assert seen.waits == []
+    assert seen.waits == []
 
 
 @pytest.mark.parametrize("keep_by", ["decided", "random"])

@@ -17,6 +17,7 @@ from stopgrad.nets.ema import cast_once, ema_copy, ema_update
 from stopgrad.nets.norms import statistics_kept
 from stopgrad.objective.contrastive import info_nce
 from stopgrad.objective.cosine import at_least_fp32
+from stopgrad.objective.device import sent
 
 GROUP = 32
 """Images that share BatchNorm statistics, as on one of the authors' eight devices; half the batch if it is smaller."""
@@ -74,10 +75,10 @@ class MoCo(Method):
     def _targets(self, view: Tensor, places: Tensor, size: int, num_images: int) -> Tensor:
         """Targets of one's own images, whose places in the shuffled batch are given; groups are of `size` images."""
         order = places.argsort()
-        parts = view[order.to(view.device)].split(_sizes(places, size, num_images))
+        parts = view[sent(order, view.device)].split(_sizes(places, size, num_images))
         with statistics_kept(self.target_encoder), cast_once(self.target_encoder):
             shuffled = torch.cat([self.target_encoder(part) for part in parts])
-        return F.normalize(at_least_fp32(shuffled[order.argsort().to(view.device)]), dim=1)
+        return F.normalize(at_least_fp32(shuffled[sent(order.argsort(), view.device)]), dim=1)
 
     @torch.no_grad()
     def _remember(self, targets: Tensor) -> None:

@@ -277,7 +277,8 @@ class Training:
         wait_for_all(self.rank)
 
     def _check_weights(self) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self.method.parameters()):
+        # One answer for all: a device is waited for once.
+        if not bool(torch.stack([parameter.isfinite().all() for parameter in self.method.parameters()]).all()):
             step = self.progress.step
             raise NonFiniteLossError(f"the weights are no longer finite after step {step}. {self._way_out()}")
 
