@@ -7,8 +7,10 @@ nothing else runs until they pass, but by `--no-check`), and ends with the throu
 batch size (`OUT/gpu-throughput.json`). Between them every entry is a study at full scale (CIFAR-10, ResNet-18). Cells
 that are done are not run again, and a cell cut off by the end of a sitting goes on in the next one on the same disk.
 After every sitting the results of each entry stand in `OUT/NAME-full-EPOCHS-epochs.json` (200 epochs:
-`OUT/NAME-full.json`), complete or not (`complete`, `num_done`), with figure and page beside it. To go on on another
-machine, take `OUT/cells` along.
+`OUT/NAME-full.json`; of some arms `OUT/NAME-full-some.json`), complete or not (`complete`, `num_done`), with figure and
+page beside it. To go on on another machine, take `OUT/cells` along, and `OUT/runs` for the cells that were cut off.
+
+A GPU waits for the host (docs/cuda.md): `--jobs 3` and NVIDIA's Multi-Process Service make more of it.
 """
 
 import argparse
@@ -30,14 +32,19 @@ from stopgrad.studies.conduct import conduct, plan_study
 
 @dataclass(frozen=True)
 class Entry:
-    """A study, how long its arms train, and on how many seeds."""
+    """A study, how long its arms train, on how many seeds, and which of them; empty: all."""
 
     study: str
     epochs: int
     seeds: int
+    arms: tuple[str, ...] = ()
 
 
+PAPERS = ("simsiam_symmetric_2v", "simsiam_gsg_4v")
 AGENDA = (
+    # The paper's headline in its own schedule, then the control that it lacks.
+    Entry("claims", 200, 1, PAPERS),
+    Entry("claims", 200, 1, (*PAPERS, "simsiam_random_4v")),
     Entry("main", 50, 1),
     Entry("no-predictor", 50, 1),
     Entry("main", 200, 1),
@@ -101,7 +108,7 @@ def main() -> int:
         for entry in AGENDA:
             plan = plan_study(
                 entry.study, scale=arguments.scale, seeds=entry.seeds, epochs=arguments.epochs or entry.epochs,
-                data=arguments.data, out=arguments.out, jobs=arguments.jobs, retry=arguments.retry,
+                arms=entry.arms, data=arguments.data, out=arguments.out, jobs=arguments.jobs, retry=arguments.retry,
             )  # fmt: skip
             reporter.say(f"{entry}: {len(plan.cells) - len(plan.missing)} of {len(plan.cells)} cells done")
             failed |= {cell.key for cell in plan.failed}
