@@ -27,19 +27,19 @@ def results(tmp_path):
     return tmp_path
 
 
-def an_arm(name, values):
+def an_arm(name, values, verdict="not_collapsed"):
     figure = {"mean": 0.0, "std": None, "values": values}
-    keys = ("knn_top1", "linear_top1", "projection_std", "projection_effective_rank")
+    keys = ("knn_top1", "linear_top1", "effective_rank", "projection_std", "projection_effective_rank")
     return {
         "name": name, "words": name, "epochs": 52, "passes": 1e7, "seconds": 9.0, "seeds": list(range(len(values))),
-        "figures": dict.fromkeys(keys, figure) if values else {}, "verdicts": {"not_collapsed": len(values)},
+        "figures": dict.fromkeys(keys, figure) if values else {}, "verdicts": {verdict: len(values)},
         "failed": [], "cells": {str(seed): f"{name}-{seed}" for seed in range(len(values))},
     }  # fmt: skip
 
 
-def long_study(results, values):
+def long_study(results, values, **verdicts):
     """Results of `claims` at `long` with such values of some arms, and their cells."""
-    arms = [an_arm(arm.name, values.get(arm.name, [])) for arm in STUDY.arms]
+    arms = [an_arm(arm.name, values.get(arm.name, []), verdicts.get(arm.name, "not_collapsed")) for arm in STUDY.arms]
     compared = [{"arm": c.arm, "rival": c.rival, "question": c.question, "figure": "knn_top1"}
                 for c in STUDY.comparisons if c.arm in values and c.rival in values]  # fmt: skip
     content = {
@@ -108,6 +108,17 @@ def test_the_longest_schedule_with_three_seeds_gives_the_verdict(results):
     assert "higher (long, 52 epochs)" in texts["docs/results.md"]
     assert "Reproduced in part at these lengths: at equal epochs guided higher for SimSiam" in texts["README.md"]
     assert "98.8" in texts["docs/results/claims-long.md"]
+
+
+def test_a_collapse_of_the_guided_arm_alone_is_told(results):
+    guided = "simsiam_gsg_2v_bare"
+    long_study(results, {guided: [0.3, 0.4, 0.5], "simsiam_gsg_4v": [0.6], "untrained": [0.3]}, **{guided: "collapsed"})
+    texts = results_pages.pages(results, README)
+    assert "not run / 3 of 3" in texts["docs/results.md"]
+    assert (
+        "0 of 3; small, 8 epochs), but not in longer training (guided in 3 of 3; long, 52 epochs)" in texts["README.md"]
+    )
+    assert "on two views rank 0.4 of the projections and 0.4 of the features, k-NN 40.0. " in texts["docs/results.md"]
 
 
 def test_without_results_there_is_no_verdict():

@@ -5,7 +5,7 @@ The verdict on a comparison is that of the longest schedule that has three seeds
 
 from dataclasses import dataclass
 
-from pages.found import Study, table, written
+from pages.found import Study, plain, table, written
 from stopgrad.studies.results import LEAST_SEEDS, difference_of
 from stopgrad.studies.scales import scale_of
 
@@ -91,8 +91,9 @@ class Claims:
         row, found = BARE[method], {}
         for place, name in enumerate(FAMILIES["bare"]):
             study = self.study(name)
-            if all(study.n(arm) for arm in (row.rival, row.arm)):
-                found[place] = [(study.fallen(arm), study.n(arm)) for arm in (row.rival, row.arm)]
+            counts = [(study.fallen(arm), study.n(arm)) for arm in (row.rival, row.arm)]
+            if any(n for _, n in counts):
+                found[place] = counts
         return found
 
     def falls_at_twice(self):
@@ -145,16 +146,31 @@ class Claims:
         return "; ".join(self._collapse(method) for method in METHODS)
 
     def _collapse(self, method):
-        name = METHODS[method]
-        whole = [own for own in self.falls(method).values() if min(n for _, n in own) >= LEAST_SEEDS]
-        if not whole:
-            return f"too few seeds of {name}"
-        (symmetric, n), (guided, m) = whole[0]
-        if guided >= symmetric:
-            title = "not reproduced" if guided else "not testable here"
-        else:
-            title = "reproduced in part" if guided else "reproduced"
-        return f"{title} for {name} (symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m})"
+        """By the longest schedule with three seeds of both; before it, where guided alone has them and collapses."""
+        name, told = METHODS[method], []
+        for place, ((symmetric, n), (guided, m)) in self.falls(method).items():
+            if min(n, m) >= LEAST_SEEDS:
+                title = "not reproduced" if guided else "not testable here"
+                if guided < symmetric:
+                    title = "reproduced in part" if guided else "reproduced"
+                runs = f"symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m}"
+                told.append(f"{title} for {name} ({runs}; {self.length(place)})")
+                break
+            if m >= LEAST_SEEDS and guided:
+                told.append(f"not in longer training (guided in {guided} of {m}; {self.length(place)})")
+        return ", but ".join(reversed(told)) or f"too few seeds of {name}"
+
+    def bare_at_long(self):
+        """How guided SimSiam without a predictor ends at `long`; empty while it lacks seeds."""
+        study, told = self.study(LONG), []
+        for words, arm in {"four views": "simsiam_gsg_4v_bare", "two views": "simsiam_gsg_2v_bare"}.items():
+            if study.n(arm) >= LEAST_SEEDS:
+                projections, features = (
+                    plain(study.mean(arm, f"{of}effective_rank") / 100) for of in ("projection_", "")
+                )
+                told.append(f"on {words} rank {projections} of the projections and {features} of the features, "
+                            f"k-NN {plain(study.mean(arm))}")  # fmt: skip
+        return "; ".join(told)
 
     def guiding(self):
         return (f"{self._reproduced(BARE_CHANCE)} without a predictor: {self.told(BARE_CHANCE)}; "
@@ -184,7 +200,10 @@ class Claims:
         return [row.words, *(written(self.difference(row, p)) for p in shown), WORDS[verdict] + at]
 
     def _falls_row(self, method, shown):
-        found = {place: " / ".join(f"{f} of {n}" for f, n in own) for place, own in self.falls(method).items()}
+        found = {
+            place: " / ".join(f"{f} of {n}" if n else "not run" for f, n in own)
+            for place, own in self.falls(method).items()
+        }
         return [f"{METHODS[method]}: runs that collapse, symmetric / guided", *(found.get(p, "") for p in shown), ""]
 
     @staticmethod

@@ -93,7 +93,8 @@ class Study:
 
     def fallen(self, arm):
         """Number of runs that collapsed, in full or in part."""
-        return sum(self.arms[arm]["verdicts"].get(state, 0) for state in FALLEN)
+        verdicts = self.arms[arm]["verdicts"] if arm in self.arms else {}
+        return sum(verdicts.get(state, 0) for state in FALLEN)
 
     @property
     def label(self):
