@@ -172,6 +172,11 @@ class Claims:
                             f"k-NN {plain(study.mean(arm))}")  # fmt: skip
         return "; ".join(told)
 
+    def lacks_bare_rivals(self):
+        """Whether an arm that is compared with guided SimSiam without a predictor lacks seeds at `long`."""
+        rivals = ("simsiam_symmetric_2v_bare", "simsiam_random_4v_bare")
+        return min(self.study(LONG).n(arm) for arm in rivals) < LEAST_SEEDS
+
     def guiding(self):
         return (f"{self._reproduced(BARE_CHANCE)} without a predictor: {self.told(BARE_CHANCE)}; "
                 f"with one: {self.told(CHANCE)}")  # fmt: skip
