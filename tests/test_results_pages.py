@@ -121,6 +121,19 @@ def test_a_collapse_of_the_guided_arm_alone_is_told(results):
     assert "on two views rank 0.4 of the projections and 0.4 of the features, k-NN 40.0. " in texts["docs/results.md"]
 
 
+def test_where_both_arms_collapse_in_longer_training_both_lengths_are_told(results):
+    guided, symmetric = "simsiam_gsg_2v_bare", "simsiam_symmetric_2v_bare"
+    values = {guided: [0.3, 0.4, 0.5], symmetric: [0.1, 0.1, 0.1], "simsiam_gsg_4v": [0.6], "untrained": [0.3]}
+    long_study(results, values, **{guided: "partly_collapsed", symmetric: "collapsed"})
+    texts = results_pages.pages(results, README)
+    assert (
+        "Reproduced for SimSiam (symmetric collapses in 3 of 3 runs, guided in 0 of 3; small, 8 epochs), but not in "
+        "longer training (symmetric collapses in 3 of 3 runs, guided in 3 of 3; long, 52 epochs)" in texts["README.md"]
+    )
+    told = "Its rivals without a predictor: symmetric rank 0.1 of the projections and 0.1 of the features, k-NN 10.0"
+    assert told in texts["docs/results.md"]
+
+
 def test_without_results_there_is_no_verdict():
     claims = Claims({})
     assert not Study("none")

@@ -17,6 +17,8 @@ FAMILIES = {
     "batch": ("", "", "batch-size-small", "batch-size-digits"),
 }
 """The studies of a comparison, one a column."""
+GUIDED_BARE = {"on four views": "simsiam_gsg_4v_bare", "on two views": "simsiam_gsg_2v_bare"}
+RIVALS_BARE = {"symmetric": "simsiam_symmetric_2v_bare", "random sources on four views": "simsiam_random_4v_bare"}
 RATES, LONG, SMALL = "claims-rates-long", "claims-long", "main-small"
 NO_DIFFERENCE = "no significant difference"
 WORDS = {"better": "higher", "worse": "lower", NO_DIFFERENCE: NO_DIFFERENCE, None: "too few seeds"}
@@ -146,36 +148,43 @@ class Claims:
         return "; ".join(self._collapse(method) for method in METHODS)
 
     def _collapse(self, method):
-        """By the longest schedule with three seeds of both; before it, where guided alone has them and collapses."""
-        name, told = METHODS[method], []
+        """By the longest schedule with three seeds; where guided collapses there and not in a shorter one, by both."""
+        judged = []
         for place, ((symmetric, n), (guided, m)) in self.falls(method).items():
-            if min(n, m) >= LEAST_SEEDS:
-                title = "not reproduced" if guided else "not testable here"
-                if guided < symmetric:
-                    title = "reproduced in part" if guided else "reproduced"
-                runs = f"symmetric collapses in {symmetric} of {n} runs, guided in {guided} of {m}"
-                told.append(f"{title} for {name} ({runs}; {self.length(place)})")
-                break
-            if m >= LEAST_SEEDS and guided:
-                told.append(f"not in longer training (guided in {guided} of {m}; {self.length(place)})")
-        return ", but ".join(reversed(told)) or f"too few seeds of {name}"
+            if m < LEAST_SEEDS or (n < LEAST_SEEDS and not guided):
+                continue
+            kept = n >= LEAST_SEEDS and guided < symmetric
+            title = ("reproduced in part" if guided else "reproduced") if kept else "not reproduced"
+            if not guided and not kept:
+                title = "not testable here"
+            runs = f"guided in {guided} of {m}"
+            if n >= LEAST_SEEDS:
+                runs = f"symmetric collapses in {symmetric} of {n} runs, {runs}"
+            judged.append((title, f"({runs}; {self.length(place)})"))
+        name = METHODS[method]
+        if not judged:
+            return f"too few seeds of {name}"
+        title, where = judged[0]
+        shorter = [(t, w) for t, w in judged if t.startswith("reproduced")]
+        if title == "not reproduced" and shorter:
+            return f"{shorter[0][0]} for {name} {shorter[0][1]}, but not in longer training {where}"
+        return f"{title} for {name} {where}"
 
-    def bare_at_long(self):
-        """How guided SimSiam without a predictor ends at `long`; empty while it lacks seeds."""
+    def bare_at_long(self, arms):
+        """How arms of SimSiam without a predictor end at `long`; those that lack seeds are left out.
+
+        Args:
+            arms: what an arm is called -> the arm.
+        """
         study, told = self.study(LONG), []
-        for words, arm in {"four views": "simsiam_gsg_4v_bare", "two views": "simsiam_gsg_2v_bare"}.items():
+        for words, arm in arms.items():
             if study.n(arm) >= LEAST_SEEDS:
                 projections, features = (
                     plain(study.mean(arm, f"{of}effective_rank") / 100) for of in ("projection_", "")
                 )
-                told.append(f"on {words} rank {projections} of the projections and {features} of the features, "
+                told.append(f"{words} rank {projections} of the projections and {features} of the features, "
                             f"k-NN {plain(study.mean(arm))}")  # fmt: skip
         return "; ".join(told)
-
-    def lacks_bare_rivals(self):
-        """Whether an arm that is compared with guided SimSiam without a predictor lacks seeds at `long`."""
-        rivals = ("simsiam_symmetric_2v_bare", "simsiam_random_4v_bare")
-        return min(self.study(LONG).n(arm) for arm in rivals) < LEAST_SEEDS
 
     def guiding(self):
         return (f"{self._reproduced(BARE_CHANCE)} without a predictor: {self.told(BARE_CHANCE)}; "
