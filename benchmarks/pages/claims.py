@@ -172,7 +172,12 @@ class Claims:
         title, where = judged[0]
         shorter = [(t, w) for t, w in judged if t.startswith("reproduced")]
         if title == "not reproduced" and shorter:
-            return f"{shorter[0][0]} for {name} {shorter[0][1]}, but not in longer training {where}"
+            verdict, place = self.verdict(BARE[method])
+            ahead = ""
+            if verdict == "better" and self.length(place) in where:
+                points = plain(100 * self.difference(BARE[method], place).mean)
+                ahead = f", where guided is {points} points ahead in k-NN at equal passes all the same"
+            return f"{shorter[0][0]} for {name} {shorter[0][1]}, but not in longer training {where}{ahead}"
         return f"{title} for {name} {where}"
 
     def bare_at_long(self, arms):
